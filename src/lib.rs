@@ -1,0 +1,27 @@
+//! mica: container images and volumes as a directory tree.
+//!
+//! Modules form levels; a module imports strictly lower levels only (see `doc/ARCHITECTURE.md`).
+//!
+//! | level | modules |
+//! |---|---|
+//! | L0 | [`oci`], [`sys`] |
+//! | L1 | [`tree`] |
+//! | L2 | [`layer`] |
+//! | L3 | [`store`], [`registry`] |
+//! | L4 | [`ops`] |
+//! | L5 | [`fs`] |
+//! | L6 | [`fuse`] |
+//! | L7 | [`daemon`] |
+//! | L8 | [`cli`] |
+
+pub mod cli;
+pub mod daemon;
+pub mod fs;
+pub mod fuse;
+pub mod layer;
+pub mod oci;
+pub mod ops;
+pub mod registry;
+pub mod store;
+pub mod sys;
+pub mod tree;

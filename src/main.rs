@@ -1,0 +1,5 @@
+//! The `mica` command.
+
+fn main() -> std::process::ExitCode {
+    mica::cli::main()
+}
