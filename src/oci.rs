@@ -2,12 +2,14 @@
 
 pub mod config;
 pub mod digest;
+pub mod document;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
 
-pub use config::{HistoryEntry, ImageConfig};
+pub use config::{Healthcheck, HistoryEntry, ImageConfig, RunConfig};
 pub use digest::{ChainId, DiffId, Digest, ImageId};
-pub use manifest::{Descriptor, Manifest, ManifestOrIndex, MediaType};
-pub use platform::Platform;
+pub use document::DocumentError;
+pub use manifest::{Descriptor, LayerEncoding, Manifest, ManifestOrIndex, MediaType};
+pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError, Repository, Tag, TagRef};

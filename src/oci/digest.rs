@@ -56,7 +56,9 @@ impl Digest {
         let mut out = [0u8; 32];
         for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
             match pair {
-                [hi, lo] => *byte = value(*hi).ok_or_else(bad)? << 4 | value(*lo).ok_or_else(bad)?,
+                [hi, lo] => {
+                    *byte = value(*hi).ok_or_else(bad)? << 4 | value(*lo).ok_or_else(bad)?
+                }
                 _ => return Err(bad()),
             }
         }
