@@ -1,0 +1,55 @@
+//! Splitting a daemon off a command, and the C allocator's settings for one.
+
+use std::fs;
+use std::io;
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The process that forked, with the process id of the child.
+    Parent(u32),
+    /// The new process.
+    Child,
+}
+
+/// Forks this process.
+///
+/// Refused while more than one thread exists: a lock that another thread holds (the allocator's, the logger's) would stay locked
+/// in the child for ever.
+#[allow(unsafe_code)]
+pub fn fork() -> io::Result<Fork> {
+    let threads = fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!(
+            "cannot fork: the process already has {threads} threads"
+        )));
+    }
+    // SAFETY: this is the only thread (checked above, and only a thread could start another), so the child's copy of all
+    // memory and locks is consistent and it may do whatever the parent could.
+    let pid = unsafe { libc::fork() };
+    match u32::try_from(pid) {
+        Ok(0) => Ok(Fork::Child),
+        Ok(pid) => Ok(Fork::Parent(pid)),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Keeps the idle daemon small: at most two allocator arenas for all threads together.
+#[allow(unsafe_code)]
+pub fn limit_allocator() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two integers and is called before any other thread exists.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+/// Gives freed memory back to the kernel; worth calling after work that allocated much and is over.
+#[allow(unsafe_code)]
+pub fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim is thread-safe and invalidates no live allocation.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

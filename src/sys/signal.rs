@@ -1,0 +1,67 @@
+//! Signals as a file descriptor.
+//!
+//! The signals are blocked in the calling thread and in every thread it starts afterwards, so call [`SignalFd::block`] before
+//! the first thread is started; child processes started through `std::process` get an empty mask again.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Termination signals (TERM, INT, HUP), readable in an event loop.
+#[derive(Debug)]
+pub struct SignalFd(File);
+
+impl SignalFd {
+    /// Blocks TERM, INT and HUP and opens a descriptor that becomes readable when one of them arrives.
+    #[allow(unsafe_code)]
+    pub fn block() -> io::Result<Self> {
+        let fd = {
+            // SAFETY: an all-zero sigset_t is a valid value to pass to sigemptyset, which initialises it.
+            let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+            // SAFETY: `set` is a live, initialised sigset_t; the signal numbers are valid; signalfd with fd -1 makes a new
+            // descriptor and touches no other memory.
+            unsafe {
+                libc::sigemptyset(&mut set);
+                libc::sigaddset(&mut set, libc::SIGTERM);
+                libc::sigaddset(&mut set, libc::SIGINT);
+                libc::sigaddset(&mut set, libc::SIGHUP);
+                let rc = libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+                if rc != 0 {
+                    return Err(io::Error::from_raw_os_error(rc));
+                }
+                libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+            }
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: signalfd returned a new descriptor that nobody else owns.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(SignalFd(File::from(fd)))
+    }
+
+    /// The name of a signal that has arrived, if any; never blocks.
+    pub fn take(&self) -> io::Result<Option<&'static str>> {
+        // struct signalfd_siginfo is 128 bytes; its first field is the signal number.
+        let mut info = [0u8; 128];
+        match (&self.0).read(&mut info) {
+            Ok(n) if n >= 4 => {
+                let number = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+                Ok(Some(match number {
+                    libc::SIGTERM => "SIGTERM",
+                    libc::SIGINT => "SIGINT",
+                    _ => "SIGHUP",
+                }))
+            }
+            Ok(_) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl AsFd for SignalFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
