@@ -1,0 +1,441 @@
+//! One test's world: a directory, a store, mounts, and the `mica` binary run as a user would run it.
+//!
+//! Every run of the binary is recorded; when the test panics, everything it printed (the daemon's log included) is shown.
+//! Mounts are private to the test's thread and are always taken down, daemon included.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::mount::UnmountFlags;
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+
+use super::image::ImageBuilder;
+use super::tier;
+
+/// A debug build may need this long for a real image on a busy machine; what takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The directory, the store in it, and the record of what ran.
+pub struct Sandbox {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: tempfile::TempDir,
+    record: Mutex<Vec<String>>,
+    /// Run everything as this user and group.
+    user: Option<u32>,
+}
+
+/// A finished run of a program.
+pub struct Run {
+    pub line: String,
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+impl Run {
+    /// Panics unless the exit status was 0.
+    #[track_caller]
+    pub fn ok(self) -> Run {
+        self.code(0)
+    }
+
+    /// Panics unless the exit status was this one.
+    #[track_caller]
+    pub fn code(self, code: i32) -> Run {
+        assert!(
+            self.status.code() == Some(code),
+            "expected exit status {code}:\n{}",
+            self.describe()
+        );
+        self
+    }
+
+    /// Panics if it succeeded, was killed (a crash), or did not say why in one line on stderr.
+    #[track_caller]
+    pub fn fails(self) -> Run {
+        let code = self.status.code();
+        assert!(
+            code.is_some_and(|code| code != 0 && code != 101) && !self.stderr.is_empty(),
+            "expected a failure with a message:\n{}",
+            self.describe()
+        );
+        self
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    pub fn describe(&self) -> String {
+        format!(
+            "$ {}\n{}{}[{}]",
+            self.line,
+            self.stdout(),
+            self.stderr(),
+            self.status
+        )
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Sandbox {
+        Sandbox::new()
+    }
+}
+
+impl Sandbox {
+    pub fn new() -> Sandbox {
+        Sandbox::create(None)
+    }
+
+    /// Runs `mica` as an ordinary user, who owns the directory. Needs root to become that user.
+    pub fn as_user(uid: u32) -> Sandbox {
+        tier::root();
+        let sandbox = Sandbox::create(Some(uid));
+        std::os::unix::fs::chown(sandbox.dir(), Some(uid), Some(uid)).expect("chown");
+        // The build directory may be below a home directory that is closed to others.
+        fs::copy(env!("CARGO_BIN_EXE_mica"), sandbox.path("mica")).expect("copying the binary");
+        sandbox
+    }
+
+    fn create(user: Option<u32>) -> Sandbox {
+        let dir = tempfile::Builder::new()
+            .prefix("mica-test-")
+            .tempdir()
+            .expect("a directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let record = Mutex::new(Vec::new());
+        Sandbox {
+            inner: Arc::new(Inner { dir, record, user }),
+        }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.inner.dir.path()
+    }
+
+    /// A path in the directory.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path("store")
+    }
+
+    /// A new directory.
+    pub fn mkdir(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).expect("mkdir");
+        if let Some(uid) = self.inner.user {
+            std::os::unix::fs::chown(&path, Some(uid), Some(uid)).expect("chown");
+        }
+        path
+    }
+
+    /// `mica` with this store, to be completed and run by hand.
+    pub fn command(&self) -> Command {
+        self.inner.command()
+    }
+
+    /// Runs `mica` with these arguments to its end.
+    pub fn mica<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
+        let mut command = self.command();
+        command.args(args);
+        self.run(command)
+    }
+
+    /// Runs any command to its end, recorded, with a limit on its time.
+    pub fn run(&self, command: Command) -> Run {
+        self.inner.run(command, PATIENCE)
+    }
+
+    /// A shell script, run with `set -eu` in the sandbox's directory.
+    pub fn sh(&self, script: &str) -> Run {
+        let mut command = Command::new("sh");
+        command.arg("-euc").arg(script).current_dir(self.dir());
+        command.env("MICA_STORE", self.store());
+        self.run(command)
+    }
+
+    /// Writes the image as a docker-archive and loads it.
+    #[track_caller]
+    pub fn load(&self, image: &ImageBuilder) -> Run {
+        let archive = self.path(format!("{}.tar", image.id().replace("sha256:", "")));
+        image.docker_archive(&archive);
+        let run = self.load_file(&archive).ok();
+        fs::remove_file(archive).expect("unlink");
+        run
+    }
+
+    /// Loads a file or directory.
+    pub fn load_file(&self, path: &Path) -> Run {
+        self.mica([OsStr::new("load"), OsStr::new("-i"), path.as_os_str()])
+    }
+
+    /// Mounts the store on a new directory, visible to this thread and its children only.
+    #[track_caller]
+    pub fn mount(&self) -> Mount {
+        self.mount_with(&[])
+    }
+
+    /// The same with more arguments, for instance `&["-o", "ro"]`.
+    #[track_caller]
+    pub fn mount_with(&self, args: &[&str]) -> Mount {
+        let number = fs::read_dir(self.dir()).expect("readdir").count();
+        let point = self.mkdir(&format!("mnt{number}"));
+        self.mount_on(&point, args)
+    }
+
+    /// The same on an existing directory.
+    #[track_caller]
+    pub fn mount_on(&self, point: &Path, args: &[&str]) -> Mount {
+        tier::root();
+        let mut command = self.command();
+        command.arg("mount").args(args).arg(point);
+        self.run(command).ok();
+        let mount = Mount {
+            point: point.to_owned(),
+            inner: Arc::clone(&self.inner),
+            up: true,
+        };
+        assert!(
+            mount.is_mounted(),
+            "mica mount returned 0, and {} is no mount",
+            point.display()
+        );
+        mount
+    }
+
+    /// Every file of the store with its size, sorted: two states of a store can be compared.
+    pub fn store_files(&self) -> Vec<(PathBuf, u64)> {
+        let mut files = Vec::new();
+        let mut todo = vec![self.store()];
+        while let Some(dir) = todo.pop() {
+            for entry in fs::read_dir(&dir).expect("reading the store") {
+                let entry = entry.expect("reading the store");
+                let metadata = entry.metadata().expect("stat in the store");
+                if metadata.is_dir() {
+                    todo.push(entry.path());
+                } else {
+                    files.push((entry.path(), metadata.len()));
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+}
+
+impl Inner {
+    fn command(&self) -> Command {
+        let mut command = match self.user {
+            None => Command::new(env!("CARGO_BIN_EXE_mica")),
+            Some(uid) => {
+                let mut command = Command::new(self.dir.path().join("mica"));
+                command.uid(uid).gid(uid);
+                command
+            }
+        };
+        command.env("MICA_STORE", self.dir.path().join("store"));
+        command.env("HOME", self.dir.path());
+        command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+        command.env_remove("XDG_DATA_HOME");
+        command.current_dir(self.dir.path());
+        command
+    }
+
+    /// Output goes through files: a daemon that keeps them open must not make its starter wait.
+    fn run(&self, mut command: Command, patience: Duration) -> Run {
+        let line = std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join(" ");
+        let out = tempfile::NamedTempFile::new().expect("a file for stdout");
+        let err = tempfile::NamedTempFile::new().expect("a file for stderr");
+        command.stdin(Stdio::null());
+        command
+            .stdout(out.reopen().expect("stdout"))
+            .stderr(err.reopen().expect("stderr"));
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("starting {line}: {e}"));
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("wait") {
+                break status;
+            }
+            if start.elapsed() > patience {
+                child.kill().and_then(|()| child.wait()).expect("kill");
+                let stderr = fs::read_to_string(err.path()).unwrap_or_default();
+                panic!("{line} did not end in {patience:?}; it had said:\n{stderr}");
+            }
+            thread::sleep(Duration::from_millis(3));
+        };
+        let read = |path| fs::read(path).expect("reading the output");
+        let run = Run {
+            line,
+            status,
+            stdout: read(out.path()),
+            stderr: read(err.path()),
+        };
+        self.record.lock().expect("the record").push(run.describe());
+        run
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        eprintln!("---- what ran in {} ----", self.dir.path().display());
+        for run in self.record.lock().expect("the record").iter() {
+            eprintln!("{run}");
+        }
+        for log in logs(self.dir.path()) {
+            let text = fs::read(&log).unwrap_or_default();
+            eprintln!(
+                "---- {} ----\n{}",
+                log.display(),
+                String::from_utf8_lossy(&text)
+            );
+        }
+    }
+}
+
+/// Logs that a daemon has left in the sandbox or its store.
+fn logs(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for dir in [dir.to_owned(), dir.join("store"), dir.join("store/leases")] {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.path().extension() == Some(OsStr::new("log")) {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+/// A mount of the sandbox's store, taken down when dropped.
+pub struct Mount {
+    pub point: PathBuf,
+    inner: Arc<Inner>,
+    up: bool,
+}
+
+impl Mount {
+    /// A path in the mount, for instance `images/app/1/etc`.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.point.join(path)
+    }
+
+    /// A path below `images`.
+    pub fn image(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.point.join("images").join(path)
+    }
+
+    pub fn is_mounted(&self) -> bool {
+        mounted(&self.point)
+    }
+
+    /// The daemon's process id, as its lease in the store says.
+    pub fn daemon(&self) -> Option<Pid> {
+        let leases = fs::read_dir(self.inner.dir.path().join("store/leases")).ok()?;
+        let text = self.point.to_str()?;
+        leases.flatten().find_map(|entry| {
+            let lease: Value = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
+            let mine = lease.to_string().contains(text);
+            let pid = find(&lease, "pid")?.as_i64()?;
+            mine.then(|| Pid::from_raw(i32::try_from(pid).ok()?))
+                .flatten()
+        })
+    }
+
+    /// `mica umount`, which must succeed and leave neither mount nor daemon.
+    #[track_caller]
+    pub fn unmount(mut self) {
+        let daemon = self.daemon();
+        let mut command = self.inner.command();
+        command.arg("umount").arg(&self.point);
+        self.inner.run(command, Duration::from_secs(30)).ok();
+        assert!(!self.is_mounted(), "still mounted after mica umount");
+        self.up = false;
+        if let Some(pid) = daemon {
+            assert!(ends(pid), "the daemon {pid:?} still runs after mica umount");
+        }
+    }
+
+    /// Forgets the mount: the test has taken it down itself, or wants the dead one kept.
+    pub fn forget(mut self) {
+        self.up = false;
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if !self.up {
+            return;
+        }
+        let daemon = self.daemon();
+        while self.is_mounted() {
+            if let Err(error) = rustix::mount::unmount(&self.point, UnmountFlags::DETACH) {
+                eprintln!("unmounting {}: {error}", self.point.display());
+                break;
+            }
+        }
+        if let Some(pid) = daemon
+            && !ends(pid)
+        {
+            eprintln!("the daemon {pid:?} did not end with its mount: killed");
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// A stat would hang on, or fail for, a dead FUSE mount; the mount table does not.
+fn mounted(point: &Path) -> bool {
+    let table = File::open("/proc/thread-self/mountinfo").and_then(std::io::read_to_string);
+    let point = point.to_string_lossy().replace(' ', "\\040");
+    table
+        .expect("mountinfo")
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(point.as_str()))
+}
+
+fn ends(pid: Pid) -> bool {
+    let end = Instant::now() + Duration::from_secs(5);
+    while rustix::process::test_kill_process(pid).is_ok() {
+        if Instant::now() > end {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(map) => map
+            .get(key)
+            .or_else(|| map.values().find_map(|v| find(v, key))),
+        Value::Array(list) => list.iter().find_map(|v| find(v, key)),
+        _ => None,
+    }
+}

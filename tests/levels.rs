@@ -1,0 +1,224 @@
+//! The order of the modules: each imports strictly lower levels only; siblings never see each other.
+//!
+//! Also where things may be named at all: `fuser` in `fuse`, `clap` in `cli`, `unsafe` in `sys`. The sources are read as
+//! text without comments and string literals, which is exact enough for names that are written out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The levels of doc/ARCHITECTURE.md.
+const LEVELS: &[(&str, u8)] = &[
+    ("oci", 0),
+    ("sys", 0),
+    ("tree", 1),
+    ("layer", 2),
+    ("store", 3),
+    ("registry", 3),
+    ("volume", 3),
+    ("ops", 4),
+    ("fs", 5),
+    ("fuse", 6),
+    ("daemon", 7),
+    ("cli", 8),
+];
+
+/// A word and the only module that may use it.
+const OWNED: &[(&str, &str)] = &[("fuser", "fuse"), ("clap", "cli"), ("unsafe", "sys")];
+
+#[test]
+fn levels_import_downwards_only() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for file in sources(&src) {
+        let relative = file.strip_prefix(&src).unwrap();
+        let first = relative.iter().next().unwrap().to_str().unwrap();
+        let module = first.trim_end_matches(".rs");
+        if matches!(module, "lib" | "main") {
+            continue;
+        }
+        seen += 1;
+        let code = code_only(&fs::read_to_string(&file).unwrap());
+        for fault in faults(module, &code) {
+            found.push(format!("src/{}: {fault}", relative.display()));
+        }
+    }
+    assert!(
+        seen >= 8,
+        "only {seen} source files found below {}",
+        src.display()
+    );
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Every module of the crate has a level.
+#[test]
+fn levels_are_complete() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for entry in fs::read_dir(src).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(
+            matches!(name, "lib" | "main") || level(name).is_some(),
+            "{name} has no level in tests/levels.rs"
+        );
+    }
+}
+
+#[test]
+fn levels_test_sees_what_it_should() {
+    let fails = |module, code| !faults(module, &code_only(code)).is_empty();
+    assert!(fails("store", "use crate::ops::load;"));
+    assert!(fails("store", "use crate::registry::Client;"));
+    assert!(fails(
+        "ops",
+        "use crate::{\n    oci::Digest,\n    fs::{inode, removal},\n};"
+    ));
+    assert!(fails("ops", "fn f() { crate::fs::boot() }"));
+    assert!(fails("fs", "use fuser::FileAttr;"));
+    assert!(fails("layer", "fn f() { unsafe { g() } }"));
+    assert!(fails("tree", "use super::super::layer::index;"));
+    assert!(!fails(
+        "ops",
+        "use crate::{oci::Digest, store::{Names, fs_usage}};"
+    ));
+    assert!(!fails(
+        "layer",
+        "// use crate::store; unsafe\nlet a = \"crate::cli unsafe\";"
+    ));
+    assert!(!fails(
+        "sys",
+        "let q = '\"'; unsafe { g() } let s = r#\"\"fuser\"#;"
+    ));
+    assert!(!fails(
+        "fuse",
+        "use fuser::FileAttr; use crate::fs::Superblock;"
+    ));
+    assert!(!fails("fs", "use crate::fs::inode; #![deny(unsafe_code)]"));
+}
+
+fn level(module: &str) -> Option<u8> {
+    LEVELS
+        .iter()
+        .find(|(name, _)| *name == module)
+        .map(|(_, level)| *level)
+}
+
+/// What is wrong with the code of a file of `module`.
+fn faults(module: &str, code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let own = level(module).unwrap_or_default();
+    for used in crate_paths(code) {
+        // An item of the crate root that is no module has no level.
+        if let Some(other) = level(&used)
+            && used != module
+            && other >= own
+        {
+            found.push(format!(
+                "{module} (level {own}) uses {used} (level {other})"
+            ));
+        }
+    }
+    for (word, owner) in OWNED {
+        if *owner != module && words(code).any(|found| found == *word) {
+            found.push(format!("`{word}` belongs into {owner} only"));
+        }
+    }
+    found
+}
+
+/// The first names after `crate::` and after chains of `super::`, groups in braces included.
+fn crate_paths(code: &str) -> Vec<String> {
+    let packed: String = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    let packed = packed.replace(" ::", "::").replace(":: ", "::");
+    let mut found = Vec::new();
+    for marker in ["crate::", "super::super::"] {
+        for (at, _) in packed.match_indices(marker) {
+            let rest = packed[at + marker.len()..].trim_start_matches("super::");
+            match rest.strip_prefix('{') {
+                Some(group) => found.extend(group_names(group)),
+                None => found.extend(words(rest).next().map(str::to_owned)),
+            }
+        }
+    }
+    found
+}
+
+/// `a::x, b::{c, d}, e}` gives a, b, e.
+fn group_names(group: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut depth = 0;
+    let mut item = String::new();
+    for c in group.chars() {
+        match c {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => names.push(std::mem::take(&mut item)),
+            _ => {
+                depth += i32::from(c == '{') - i32::from(c == '}');
+                item.push(c);
+            }
+        }
+    }
+    names.push(item);
+    names
+        .iter()
+        .filter_map(|item| words(item).next().map(str::to_owned))
+        .collect()
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+}
+
+/// The text without comments, string literals and the quotation marks that are characters.
+fn code_only(text: &str) -> String {
+    let mut code = String::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let skipped = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if rest.starts_with("'\"'") {
+            3
+        } else if rest.starts_with("'\\\"'") {
+            4
+        } else if rest.starts_with("r#\"") {
+            rest.find("\"#").map_or(rest.len(), |end| end + 2).max(3)
+        } else if c == '"' {
+            string_length(rest)
+        } else {
+            code.push(c);
+            rest = &rest[c.len_utf8()..];
+            continue;
+        };
+        code.push(' ');
+        rest = &rest[skipped..];
+    }
+    code
+}
+
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            '"' if !escaped => return at + 1,
+            _ => escaped = c == '\\' && !escaped,
+        }
+    }
+    text.len()
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
