@@ -1,1 +1,3 @@
-//! (being written)
+//! Use cases: one file per verb. Options are resolved to a plan; the plan is applied.
+
+pub mod format;

@@ -241,3 +241,6 @@ fn text_or_list<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<String>>, 
         }),
     )
 }
+
+#[cfg(test)]
+mod tests;

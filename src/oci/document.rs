@@ -3,7 +3,8 @@
 //! Documents are read into structs of our own rather than oci-spec's: docker's tools decode with Go's rules, so real
 //! documents hold `null` for lists and maps, a text for `Cmd`, descriptors without media type, and docker's own fields;
 //! oci-spec refuses the first three and drops the last. Unknown fields are ignored; a known field given twice is
-//! refused, because two readers could take different ones; nesting deeper than 128 is refused (serde_json).
+//! refused, because two readers could take different ones. serde_json refuses nesting deeper than 128 in what is read
+//! and skips over the rest without recursion.
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 

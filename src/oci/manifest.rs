@@ -350,3 +350,6 @@ impl RawDescriptor {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
