@@ -1,1 +1,437 @@
-//! (being written)
+//! The store: images on disk, their names, and who uses them.
+//!
+//! `doc/STORE.md` is the format. What this module promises:
+//! - **Visible means complete.** `index.json` names an image only after every byte of it is durable; names
+//!   change by one atomic replacement of that file.
+//! - **Nothing reachable is deleted.** Garbage collection marks from the names and the live leases, under the
+//!   exclusive lock.
+//! - **Nothing a dead process left survives the next change**: taking the lock sweeps it.
+//! - **A failed change changes nothing visible.**
+//!
+//! Reading needs no lock. A reader may see its snapshot overtaken by a removal: [`Store::read`] tries again.
+//! Changing needs a [`StoreLock`]; the bytes of an image come in through an [`Import`].
+
+pub mod error;
+pub mod gc;
+pub mod import;
+mod index_json;
+pub mod layout;
+pub mod lease;
+mod lock;
+pub mod names;
+mod notify;
+mod seam;
+mod usage;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+pub use error::StoreError;
+pub use gc::GcPlan;
+pub use import::{Committed, CommittedImage, Import, LayerSink, NewImage, NewOrigin};
+pub use layout::{Layout, OpenMode, default_path};
+pub use lease::{Lease, LeaseId, LeaseKind, LeaseRecord, LiveLease};
+pub use lock::StoreLock;
+pub use names::{ImageRecord, Names, Origin, TagRecord, Untagged};
+pub use usage::DiskUsage;
+
+use crate::oci::{DiffId, Digest, ImageConfig, ImageId};
+use seam::{LayerFile, LayerIndex};
+
+/// The largest `index.json` that is read: 1 GiB is a million tags.
+const MAX_INDEX_BYTES: u64 = 1 << 30;
+/// The largest blob that is read whole: configs and manifests are at most 16 MiB by `oci`'s limits.
+const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
+
+/// An open store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    layout: Layout,
+    /// Why this store must not be changed, if so.
+    read_only: Option<String>,
+    names: Mutex<Option<Snapshot>>,
+    /// Open layers, each with the device and inode of its blob: a layer that was written anew is another.
+    layers: Mutex<HashMap<DiffId, (Weak<LayerFile>, (u64, u64))>>,
+    configs: Mutex<HashMap<ImageId, Weak<ImageConfig>>>,
+}
+
+/// The last `index.json` read. The file stays open, so that its inode number cannot come back as another
+/// file's; the stamp also tells writing in place, which mica never does.
+struct Snapshot {
+    _file: File,
+    stamp: Stamp,
+    names: Arc<Names>,
+}
+
+type Stamp = (u64, u64, u64, i64, i64, i64, i64);
+
+fn stamp(stat: &fs::Metadata) -> Stamp {
+    (
+        stat.dev(),
+        stat.ino(),
+        stat.size(),
+        stat.mtime(),
+        stat.mtime_nsec(),
+        stat.ctime(),
+        stat.ctime_nsec(),
+    )
+}
+
+impl Store {
+    /// Opens the store at `path`, see [`OpenMode`].
+    pub fn open(path: &Path, mode: OpenMode) -> Result<Store, StoreError> {
+        let absolute = std::path::absolute(path).map_err(StoreError::io("resolve", path))?;
+        let layout = Layout::new(absolute);
+        if mode == OpenMode::Create && !layout.meta_json().exists() {
+            let empty = index_json::write(&Names::default())
+                .map_err(|reason| damaged_names(&layout, reason))?;
+            layout::create(&layout, &empty)?;
+        }
+        let mut read_only = layout::admit(&layout)?;
+        if mode == OpenMode::ReadOnly {
+            read_only.get_or_insert_with(|| "it was opened for reading".to_owned());
+        }
+        Ok(Store(Arc::new(Inner {
+            layout,
+            read_only,
+            names: Mutex::default(),
+            layers: Mutex::default(),
+            configs: Mutex::default(),
+        })))
+    }
+
+    /// The store that is meant when none is named.
+    pub fn default_path() -> PathBuf {
+        default_path()
+    }
+
+    /// Where it is, absolute.
+    pub fn path(&self) -> &Path {
+        self.layout().root()
+    }
+
+    /// Where everything in it is.
+    pub fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    /// Why this store cannot be changed, if so.
+    pub fn read_only(&self) -> Option<&str> {
+        self.0.read_only.as_deref()
+    }
+
+    fn writable(&self) -> Result<(), StoreError> {
+        match &self.0.read_only {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::ReadOnly {
+                path: self.path().to_owned(),
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// The names as of now. Costs one `stat` while they do not change.
+    pub fn names(&self) -> Result<Arc<Names>, StoreError> {
+        let path = self.layout().index_json();
+        let mut cached = self.0.names.lock();
+        if let Some(snapshot) = &*cached {
+            let stat = fs::metadata(&path).map_err(StoreError::io("stat", &path))?;
+            if stamp(&stat) == snapshot.stamp {
+                return Ok(snapshot.names.clone());
+            }
+        }
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(damaged_names(self.layout(), "it is missing".to_owned()));
+            }
+            Err(error) => return Err(StoreError::io("open", &path)(error)),
+        };
+        let stat = file.metadata().map_err(StoreError::io("stat", &path))?;
+        let bytes = read_limited(&file, &stat, MAX_INDEX_BYTES, &path)?;
+        let names =
+            index_json::parse(&bytes).map_err(|reason| damaged_names(self.layout(), reason))?;
+        let names = Arc::new(names);
+        *cached = Some(Snapshot {
+            _file: file,
+            stamp: stamp(&stat),
+            names: names.clone(),
+        });
+        Ok(names)
+    }
+
+    /// Runs a reading `work` on a snapshot of the names. If it misses something and the names have changed
+    /// meanwhile, runs it again on the new ones: a removal overtook it, nothing is damaged.
+    pub fn read<T, E>(&self, mut work: impl FnMut(&Arc<Names>) -> Result<T, E>) -> Result<T, E>
+    where
+        E: From<StoreError> + MaybeMissing,
+    {
+        let mut names = self.names()?;
+        loop {
+            match work(&names) {
+                Err(error) if error.is_missing() => {
+                    let now = self.names()?;
+                    if Arc::ptr_eq(&now, &names) {
+                        return Err(error);
+                    }
+                    names = now;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The lock that every change needs. Waits for it, then removes what dead processes left.
+    pub fn lock(&self) -> Result<StoreLock, StoreError> {
+        self.writable()?;
+        let lock = StoreLock::exclusive(self.layout(), false)?;
+        self.sweep(&lock);
+        Ok(lock)
+    }
+
+    /// Removes what dead processes left: their leases and private files, and blobs they had finished. A
+    /// failure here is no reason to refuse a verb; the next one tries again.
+    fn sweep(&self, lock: &StoreLock) {
+        let swept = lease::leavings(self.layout(), lock).and_then(|leavings| {
+            if leavings.is_empty() {
+                return Ok(());
+            }
+            let plan = gc::plan(self, &*self.names()?, lock)?;
+            gc::apply(self, &plan, lock)?;
+            leavings.remove()
+        });
+        if let Err(error) = swept {
+            log::warn!("cannot remove what an earlier run left: {error}");
+        }
+    }
+
+    /// Changes the names: `edit` gets the current ones, and what it leaves is committed in one atomic step,
+    /// or, if it or the commit fails, nothing. On success the change is durable. No file is removed: collect
+    /// garbage afterwards ([`Store::collect`]), then [`Store::notify_mounts`].
+    pub fn change<T, E: From<StoreError>>(
+        &self,
+        _lock: &StoreLock,
+        edit: impl FnOnce(&mut Names) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.writable()?;
+        let before = self.names()?;
+        let mut names = Names::clone(&before);
+        let value = edit(&mut names)?;
+        names.settle()?;
+        if names != *before {
+            self.commit_names(names)?;
+        }
+        Ok(value)
+    }
+
+    fn commit_names(&self, names: Names) -> Result<(), StoreError> {
+        let path = self.layout().index_json();
+        let bytes =
+            index_json::write(&names).map_err(|reason| damaged_names(self.layout(), reason))?;
+        let file = crate::sys::atomic::replace(
+            self.path(),
+            layout::INDEX_JSON_NEW,
+            layout::INDEX_JSON,
+            &bytes,
+        )
+        .map_err(StoreError::io("write", &path))?;
+        // The change is durable. Without a stamp the next reader parses the file.
+        *self.0.names.lock() = file.metadata().ok().map(|stat| Snapshot {
+            stamp: stamp(&stat),
+            _file: file,
+            names: Arc::new(names),
+        });
+        Ok(())
+    }
+
+    /// Removes everything that nothing reaches; the plan that was carried out.
+    pub fn collect(&self, lock: &StoreLock) -> Result<GcPlan, StoreError> {
+        self.writable()?;
+        let plan = gc::plan(self, &*self.names()?, lock)?;
+        gc::apply(self, &plan, lock)?;
+        Ok(plan)
+    }
+
+    /// Begins to bring images in. Must not be called with a [`StoreLock`] held: it waits for the lock.
+    pub fn begin_import(&self) -> Result<Import, StoreError> {
+        self.writable()?;
+        Import::begin(self)
+    }
+
+    /// Takes a lease that ends with the value. Must not be called with a [`StoreLock`] held.
+    pub fn lease(&self, kind: LeaseKind) -> Result<Lease, StoreError> {
+        self.writable()?;
+        Lease::take(self.layout(), kind)
+    }
+
+    /// Who uses the store now.
+    pub fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError> {
+        lease::live(self.layout())
+    }
+
+    /// Makes every live mount show the names as they are now; waits at most 5 s for all together. The answer
+    /// is the mounts that did not, which is no failure of the change. Call it without holding the lock.
+    pub fn notify_mounts(&self) -> Result<Vec<LiveLease>, StoreError> {
+        Ok(notify::notify(self.layout(), &self.live_leases()?, None))
+    }
+
+    /// As [`Store::notify_mounts`], for a daemon that made the change itself and cannot wait for itself.
+    pub fn notify_other_mounts(&self, own: &LeaseId) -> Result<Vec<LiveLease>, StoreError> {
+        let leases = self.live_leases()?;
+        Ok(notify::notify(self.layout(), &leases, Some(own)))
+    }
+
+    /// An image's config, verified against its ID.
+    pub fn config(&self, id: &ImageId) -> Result<Arc<ImageConfig>, StoreError> {
+        if let Some(config) = self.0.configs.lock().get(id).and_then(Weak::upgrade) {
+            return Ok(config);
+        }
+        let bytes = self.blob(&id.0)?;
+        let config = ImageConfig::parse(&bytes).map_err(|error| StoreError::Document {
+            digest: id.0,
+            reason: error.to_string(),
+        })?;
+        let config = Arc::new(config);
+        let mut configs = self.0.configs.lock();
+        configs.retain(|_, config| config.strong_count() > 0);
+        configs.insert(*id, Arc::downgrade(&config));
+        Ok(config)
+    }
+
+    /// The manifest in this store (uncompressed layers), verified.
+    pub fn manifest_bytes(&self, image: &ImageRecord) -> Result<Vec<u8>, StoreError> {
+        self.blob(&image.manifest.digest)
+    }
+
+    /// A small blob (config, manifest), verified against its digest.
+    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let path = self.blob_path(digest);
+        let file = layout::open_if_there(&path)?.ok_or(StoreError::BlobMissing(*digest))?;
+        let stat = file.metadata().map_err(StoreError::io("stat", &path))?;
+        let bytes = read_limited(&file, &stat, MAX_DOCUMENT_BYTES, &path)?;
+        let found = Digest::of(&bytes);
+        if found == *digest {
+            Ok(bytes)
+        } else {
+            Err(StoreError::BlobDamaged {
+                digest: *digest,
+                found,
+            })
+        }
+    }
+
+    /// Where a blob is.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.layout().blob(digest)
+    }
+
+    /// A layer, open: shared by all who have it open in this process. It stays readable after a removal.
+    pub fn open_layer(&self, layer: &DiffId) -> Result<Arc<LayerFile>, StoreError> {
+        let path = self.blob_path(&layer.0);
+        let blob = layout::open_if_there(&path)?.ok_or(StoreError::LayerMissing(*layer))?;
+        let stat = blob.metadata().map_err(StoreError::io("stat", &path))?;
+        let identity = (stat.dev(), stat.ino());
+        if let Some((open, of)) = self.0.layers.lock().get(layer)
+            && *of == identity
+            && let Some(open) = open.upgrade()
+        {
+            return Ok(open);
+        }
+        let index = self.layer_index(layer)?;
+        if index.tar_size() != stat.size() {
+            return Err(StoreError::LayerDamaged {
+                diff_id: *layer,
+                expected: index.tar_size(),
+                found: stat.size(),
+            });
+        }
+        let open = Arc::new(LayerFile::open(index, blob));
+        let mut layers = self.0.layers.lock();
+        layers.retain(|_, (open, _)| open.strong_count() > 0);
+        layers.insert(*layer, (Arc::downgrade(&open), identity));
+        Ok(open)
+    }
+
+    /// A layer's index.
+    pub fn layer_index(&self, layer: &DiffId) -> Result<Arc<LayerIndex>, StoreError> {
+        let path = self.layout().layer_index(layer);
+        if !path.exists() && !self.blob_path(&layer.0).exists() {
+            return Err(StoreError::LayerMissing(*layer));
+        }
+        match LayerIndex::open(&path, layer) {
+            Ok(index) => Ok(Arc::new(index)),
+            // Removed between the two looks.
+            Err(_) if !self.blob_path(&layer.0).exists() => Err(StoreError::LayerMissing(*layer)),
+            Err(source) => Err(StoreError::LayerIndex {
+                diff_id: *layer,
+                source,
+            }),
+        }
+    }
+
+    /// What the store takes on disk.
+    pub fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
+        usage::measure(self)
+    }
+
+    /// Disk space of some layers (tar and index) and documents.
+    pub fn size_on_disk<'a>(
+        &self,
+        layers: impl IntoIterator<Item = &'a DiffId>,
+        documents: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<u64, StoreError> {
+        usage::size_of(self, layers, documents)
+    }
+}
+
+/// Errors that can mean "it was removed meanwhile", see [`Store::read`].
+pub trait MaybeMissing {
+    /// Whether this one does.
+    fn is_missing(&self) -> bool;
+}
+
+impl MaybeMissing for StoreError {
+    fn is_missing(&self) -> bool {
+        StoreError::is_missing(self)
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.path()).finish()
+    }
+}
+
+fn damaged_names(layout: &Layout, reason: String) -> StoreError {
+    StoreError::NamesDamaged {
+        path: layout.index_json(),
+        reason,
+    }
+}
+
+fn read_limited(
+    file: &File,
+    stat: &fs::Metadata,
+    limit: u64,
+    path: &Path,
+) -> Result<Vec<u8>, StoreError> {
+    let too_big = || StoreError::io("read", path)(io::ErrorKind::FileTooLarge.into());
+    if stat.size() > limit {
+        return Err(too_big());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(stat.size()).map_err(|_| too_big())?);
+    let got = file
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(StoreError::io("read", path))?;
+    debug_assert_eq!(got, bytes.len());
+    Ok(bytes)
+}

@@ -1,7 +1,10 @@
-//! The operating system: everything that needs `unsafe` or knows about `/proc`, mounts and signals.
+//! The operating system: everything that needs `unsafe` or knows about `/proc`, mounts, locks and signals.
 
+pub mod atomic;
 pub mod fork;
 pub mod fusermount;
+pub mod inotify;
+pub mod lock;
 pub mod mount;
 pub mod mountinfo;
 pub mod proc;

@@ -1,0 +1,152 @@
+//! Garbage collection: mark from the names and the live leases, sweep the rest.
+//!
+//! Runs under the exclusive store lock from marking to the last unlink, so no lease can start to rely on
+//! something between the two. What it removes has no name, so a collection cut short anywhere loses nothing
+//! and the next one ends it. It never touches a file whose name is not one it would have given.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::Store;
+use super::error::StoreError;
+use super::lease::{LiveLease, file_names};
+use super::lock::StoreLock;
+use super::names::Names;
+use crate::oci::{DiffId, Digest, ImageId};
+use crate::sys::atomic;
+
+/// What a collection would remove.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GcPlan {
+    /// Blobs that nothing reaches.
+    pub blobs: Vec<Digest>,
+    /// Layers whose index (or mark) nothing reaches.
+    pub indexes: Vec<DiffId>,
+    /// Disk space all of that takes.
+    pub bytes: u64,
+}
+
+impl GcPlan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.blobs.is_empty() && self.indexes.is_empty()
+    }
+}
+
+/// What only a set of images keeps in the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exclusive {
+    /// Layers, without order.
+    pub layers: BTreeSet<DiffId>,
+    /// Configs, manifests and original manifests.
+    pub documents: BTreeSet<Digest>,
+}
+
+/// What would be unreferenced if `images` went. Pure; measure it with [`Store::size_on_disk`].
+pub fn only_reached_by(
+    names: &Names,
+    leases: &[LiveLease],
+    images: &BTreeSet<ImageId>,
+) -> Exclusive {
+    let mut kept: BTreeSet<Digest> = leases
+        .iter()
+        .flat_map(|lease| &lease.held)
+        .copied()
+        .collect();
+    for image in names.images.values() {
+        if !images.contains(&image.id) {
+            kept.extend(image.blobs());
+        }
+    }
+    let mut only = Exclusive::default();
+    for image in names.images.values().filter(|i| images.contains(&i.id)) {
+        let layers = image.layers.iter().filter(|layer| !kept.contains(&layer.0));
+        only.layers.extend(layers);
+        let documents = [image.id.0, image.manifest.digest]
+            .into_iter()
+            .chain(image.origins.iter().map(|origin| origin.digest));
+        only.documents
+            .extend(documents.filter(|d| !kept.contains(d)));
+    }
+    only
+}
+
+/// What a collection would remove if `names` were the names: those of [`Store::names`], or for a dry run
+/// those a verb is about to commit.
+pub fn plan(store: &Store, names: &Names, _lock: &StoreLock) -> Result<GcPlan, StoreError> {
+    let layout = store.layout();
+    let mut reached = names.blobs();
+    for lease in store.live_leases()? {
+        reached.extend(lease.held);
+    }
+    let mut plan = GcPlan::default();
+    for name in file_names(&layout.blobs())? {
+        if let Ok(digest) = Digest::from_hex(&name)
+            && !reached.contains(&digest)
+        {
+            plan.bytes += allocated(&layout.blob(&digest))?;
+            plan.blobs.push(digest);
+        }
+    }
+    let mut indexes = BTreeSet::new();
+    for name in file_names(&layout.layers())? {
+        let stem = name.strip_suffix(".idx").or(name.strip_suffix(".bad"));
+        if let Some(Ok(digest)) = stem.map(Digest::from_hex)
+            && !reached.contains(&digest)
+        {
+            plan.bytes += allocated(&layout.layers().join(&name))?;
+            indexes.insert(DiffId(digest));
+        }
+    }
+    plan.blobs.sort();
+    plan.indexes.extend(indexes);
+    Ok(plan)
+}
+
+/// Removes what a plan made under the same lock says. Goes on after an error and reports the first one.
+pub fn apply(store: &Store, plan: &GcPlan, _lock: &StoreLock) -> Result<(), StoreError> {
+    let layout = store.layout();
+    let mut first = None;
+    let mut remove = |path: PathBuf| {
+        if let Err(error) = atomic::remove_if_there(&path) {
+            first.get_or_insert(StoreError::io("remove", &path)(error));
+        }
+    };
+    for layer in &plan.indexes {
+        remove(layout.layer_index(layer));
+        remove(layout.layer_mark(layer));
+    }
+    for blob in &plan.blobs {
+        remove(layout.blob(blob));
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// Disk space of one file; 0 if it is gone.
+pub(super) fn allocated(path: &Path) -> Result<u64, StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(stat) => Ok(stat.blocks() * 512),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(StoreError::io("stat", path)(error)),
+    }
+}
+
+/// Removes those of `files` (paths of blobs and indexes) whose digest is not in `reached`.
+pub(super) fn remove_unreached(
+    files: &BTreeSet<PathBuf>,
+    reached: &BTreeSet<Digest>,
+    _lock: &StoreLock,
+) -> Result<(), StoreError> {
+    for path in files {
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        if let Some(Ok(digest)) = stem.map(Digest::from_hex)
+            && !reached.contains(&digest)
+        {
+            atomic::remove_if_there(path).map_err(StoreError::io("remove", path))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! Bringing images in.
+//!
+//! An import is a lease, a private directory `tmp/<lease>/` and what it has put into `blobs/` and `layers/`
+//! so far, which no name reaches until [`Import::commit`]. Order of durability: each tar and index is synced
+//! before it is renamed into place; then the documents; then the directories; then `index.json`. Dropped
+//! without commit, it removes what it made. Killed, its lease dies with it and the next change removes it.
+
+mod sink;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+pub use sink::LayerSink;
+
+use super::error::StoreError;
+use super::lease::{Lease, LeaseKind};
+use super::lock::StoreLock;
+use super::names::{ImageRecord, Names, Origin, manifest_descriptor};
+use super::{Store, gc};
+use crate::oci::{DiffId, Digest, ImageConfig, ImageId, MediaType, Repository, TagRef};
+use crate::sys::atomic;
+
+/// An import in flight. All methods may be called from several threads at once.
+#[derive(Debug)]
+pub struct Import {
+    store: Store,
+    lease: Lease,
+    dir: PathBuf,
+    next_file: AtomicU64,
+    /// Files put into place that no name reaches yet.
+    placed: Mutex<BTreeSet<PathBuf>>,
+}
+
+/// An image whose layers are all in the store.
+#[derive(Debug)]
+pub struct NewImage {
+    /// The config, with its exact bytes.
+    pub config: ImageConfig,
+    /// Its layers, bottom first; must be those of the config.
+    pub layers: Vec<DiffId>,
+    /// Tags to put on it; may be none (the image is then dangling).
+    pub tags: Vec<TagRef>,
+    /// Manifests it came by.
+    pub origins: Vec<NewOrigin>,
+}
+
+/// A manifest to keep byte for byte.
+#[derive(Debug, Clone)]
+pub struct NewOrigin {
+    /// Repository it was served for, if it was.
+    pub repository: Option<Repository>,
+    /// As served.
+    pub media_type: String,
+    /// As served.
+    pub bytes: Vec<u8>,
+}
+
+/// What a commit did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// One for each [`NewImage`], in order.
+    pub images: Vec<CommittedImage>,
+}
+
+/// What a commit did with one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedImage {
+    /// The image.
+    pub id: ImageId,
+    /// Whether it was in the store before.
+    pub existed: bool,
+    /// Its tags, each with the other image that had it before.
+    pub tags: Vec<(TagRef, Option<ImageId>)>,
+}
+
+impl Import {
+    pub(super) fn begin(store: &Store) -> Result<Import, StoreError> {
+        let lease = store.lease(LeaseKind::Import)?;
+        let dir = store.layout().tmp().join(lease.id().as_str());
+        fs::create_dir(&dir).map_err(StoreError::io("create", &dir))?;
+        Ok(Import {
+            store: store.clone(),
+            lease,
+            dir,
+            next_file: AtomicU64::new(0),
+            placed: Mutex::default(),
+        })
+    }
+
+    /// Whether the layer is there whole, so that it need not be written. From then on it stays there while
+    /// this import lives. A layer that was found damaged is not there: write it again.
+    pub fn has_layer(&self, layer: &DiffId) -> Result<bool, StoreError> {
+        self.lease.hold(&[layer.0])?;
+        if self.store.layout().layer_mark(layer).exists() {
+            return Ok(false);
+        }
+        Ok(self.store.open_layer(layer).is_ok())
+    }
+
+    /// A place to write a layer's uncompressed tar to.
+    pub fn new_layer(&self) -> Result<LayerSink<'_>, StoreError> {
+        LayerSink::create(self)
+    }
+
+    /// The private directory, for whatever else an import must put on disk (an archive from a pipe).
+    pub fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
+    fn next_path(&self) -> PathBuf {
+        let number = self.next_file.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(format!("store.{number}"))
+    }
+
+    /// Puts the images under their names, all in one step. A tag that named another image is moved; that
+    /// image may become dangling. Takes the store lock.
+    pub fn commit(self, images: Vec<NewImage>) -> Result<Committed, StoreError> {
+        for image in &images {
+            if image.config.diff_ids != image.layers {
+                return Err(StoreError::LayersDisagree {
+                    id: image.config.id,
+                    expected: image.config.diff_ids.len(),
+                    given: image.layers.len(),
+                });
+            }
+            let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.0).collect();
+            self.lease.hold(&layers)?;
+        }
+        let lock = self.store.lock()?;
+        let mut records = Vec::with_capacity(images.len());
+        for image in &images {
+            records.push(self.place_documents(image)?);
+        }
+        let layout = self.store.layout();
+        for dir in [layout.blobs(), layout.layers()] {
+            atomic::sync_dir(&dir).map_err(StoreError::io("sync", &dir))?;
+        }
+        let now = SystemTime::now();
+        let committed = self.store.change(&lock, |names| {
+            let mut done = Vec::with_capacity(images.len());
+            for (image, record) in images.iter().zip(records) {
+                done.push(enter(names, image, record, now)?);
+            }
+            Ok::<_, StoreError>(Committed { images: done })
+        })?;
+        // Now they have names.
+        self.placed.lock().clear();
+        Ok(committed)
+    }
+
+    /// Writes config, manifest and origins of an image whose layers are there.
+    fn place_documents(&self, image: &NewImage) -> Result<ImageRecord, StoreError> {
+        let mut size = 0u64;
+        let mut layers = Vec::with_capacity(image.layers.len());
+        for layer in &image.layers {
+            let file = self.store.open_layer(layer)?;
+            let index = seam_index(&file);
+            size = size.saturating_add(index.content_size());
+            layers.push(Reference {
+                media_type: MediaType::oci_layer(),
+                digest: layer.0,
+                size: index.tar_size(),
+            });
+        }
+        let id = image.config.id;
+        self.place_document(id.0, &image.config.bytes)?;
+        let manifest = manifest_bytes(&image.config, layers)?;
+        let digest = Digest::of(&manifest);
+        self.place_document(digest, &manifest)?;
+        let mut origins = Vec::with_capacity(image.origins.len());
+        for origin in &image.origins {
+            let digest = Digest::of(&origin.bytes);
+            self.place_document(digest, &origin.bytes)?;
+            origins.push(Origin {
+                repository: origin.repository.clone(),
+                digest,
+                media_type: origin.media_type.clone(),
+            });
+        }
+        let created = image.config.created.as_deref();
+        Ok(ImageRecord {
+            id,
+            manifest: manifest_descriptor(
+                digest,
+                manifest.len() as u64,
+                Some(image.config.platform.clone()),
+            ),
+            layers: image.layers.clone(),
+            created: created.and_then(|text| text.parse().ok()),
+            size,
+            added: SystemTime::now(),
+            origins,
+            tags: BTreeSet::new(),
+        })
+    }
+
+    /// One small blob. One that is there whole is left alone, a damaged one is replaced.
+    fn place_document(&self, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.store.blob(&digest).is_ok() {
+            return Ok(());
+        }
+        let temp = self.next_path();
+        atomic::write_new(&temp, bytes).map_err(StoreError::io("write", &temp))?;
+        self.place(temp, self.store.blob_path(&digest))
+    }
+
+    /// Renames a synced file into place. The caller holds what makes it safe from garbage collection.
+    fn place(&self, temp: PathBuf, path: PathBuf) -> Result<(), StoreError> {
+        let existed = path.exists();
+        fs::rename(&temp, &path).map_err(StoreError::io("rename", &temp))?;
+        if !existed {
+            self.placed.lock().insert(path);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Import {
+    /// Without a commit: removes what this import put into place, unless a name or another lease reaches it
+    /// by now. If the lock is taken the next collection does it.
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            log::warn!("cannot remove {}: {error}", self.dir.display());
+        }
+        let placed = std::mem::take(self.placed.get_mut());
+        if placed.is_empty() {
+            return;
+        }
+        let removed = StoreLock::try_exclusive(self.store.layout()).and_then(|lock| {
+            let Some(lock) = lock else { return Ok(()) };
+            let mut reached = self.store.names()?.blobs();
+            for lease in self.store.live_leases()? {
+                if lease.id != *self.lease.id() {
+                    reached.extend(lease.held);
+                }
+            }
+            gc::remove_unreached(&placed, &reached, &lock)
+        });
+        if let Err(error) = removed {
+            log::warn!("cannot remove an unfinished import: {error}");
+        }
+    }
+}
+
+/// Puts one image and its tags into the names.
+fn enter(
+    names: &mut Names,
+    image: &NewImage,
+    record: ImageRecord,
+    now: SystemTime,
+) -> Result<CommittedImage, StoreError> {
+    let id = record.id;
+    let existed = names.images.contains_key(&id);
+    match names.images.get_mut(&id) {
+        // A second import of an image adds origins; when it came and what it is stays.
+        Some(old) => {
+            for origin in record.origins {
+                if !old.origins.contains(&origin) {
+                    old.origins.push(origin);
+                }
+            }
+        }
+        None => {
+            names.images.insert(id, record);
+        }
+    }
+    let mut tags = Vec::with_capacity(image.tags.len());
+    for tag in &image.tags {
+        tags.push((tag.clone(), names.tag(tag, id, now)?));
+    }
+    Ok(CommittedImage { id, existed, tags })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ManifestDocument {
+    schema_version: u32,
+    media_type: String,
+    config: RawReference,
+    layers: Vec<RawReference>,
+}
+
+struct Reference {
+    media_type: MediaType,
+    digest: Digest,
+    size: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RawReference {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+}
+
+impl From<Reference> for RawReference {
+    fn from(reference: Reference) -> Self {
+        RawReference {
+            media_type: reference.media_type.0,
+            digest: reference.digest,
+            size: reference.size,
+        }
+    }
+}
+
+/// The manifest of an image in a store. The same image has the same bytes in every store.
+fn manifest_bytes(config: &ImageConfig, layers: Vec<Reference>) -> Result<Vec<u8>, StoreError> {
+    let document = ManifestDocument {
+        schema_version: 2,
+        media_type: MediaType::oci_manifest().0,
+        config: RawReference {
+            media_type: MediaType::oci_config().0,
+            digest: config.id.0,
+            size: config.bytes.len() as u64,
+        },
+        layers: layers.into_iter().map(RawReference::from).collect(),
+    };
+    serde_json::to_vec(&document).map_err(|error| StoreError::Document {
+        digest: config.id.0,
+        reason: error.to_string(),
+    })
+}
+
+fn seam_index(file: &super::seam::LayerFile) -> &super::seam::LayerIndex {
+    file.index()
+}

@@ -1,0 +1,116 @@
+//! Writing one layer.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::Import;
+use crate::oci::DiffId;
+use crate::store::error::StoreError;
+use crate::store::seam::IndexBytes;
+use crate::sys::atomic;
+
+/// Bytes collected before a `write`: large enough that system calls cost nothing beside hashing.
+const BUFFER: usize = 1 << 20;
+
+/// A layer's tar being written. Dropped without [`LayerSink::commit`], it leaves nothing.
+///
+/// The sink does not hash: whoever feeds it has verified that the bytes are those of the diff ID before it
+/// commits.
+#[derive(Debug)]
+pub struct LayerSink<'a> {
+    import: &'a Import,
+    path: PathBuf,
+    file: File,
+    buffer: Vec<u8>,
+    written: u64,
+    placed: bool,
+}
+
+impl<'a> LayerSink<'a> {
+    pub(super) fn create(import: &'a Import) -> Result<LayerSink<'a>, StoreError> {
+        let path = import.next_path();
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(StoreError::io("create", &path))?;
+        Ok(LayerSink {
+            import,
+            path,
+            file,
+            buffer: Vec::with_capacity(BUFFER),
+            written: 0,
+            placed: false,
+        })
+    }
+
+    /// Bytes taken so far.
+    pub fn len(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether nothing was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.written == 0
+    }
+
+    /// Makes the tar and its index durable and puts them into place, over a damaged layer if there is one.
+    pub fn commit(mut self, layer: &DiffId, index: &IndexBytes) -> Result<(), StoreError> {
+        let store = &self.import.store;
+        let layout = store.layout();
+        self.flush().map_err(StoreError::io("write", &self.path))?;
+        self.file
+            .sync_all()
+            .map_err(StoreError::io("sync", &self.path))?;
+
+        let temp = self.import.next_path();
+        let written = File::create_new(&temp).and_then(|mut file| {
+            index.write_to(&mut file)?;
+            file.sync_all()
+        });
+        if let Err(error) = written {
+            atomic::discard(&temp);
+            return Err(StoreError::io("write", &temp)(error));
+        }
+
+        // Before it is in place: so that no collection finds it unreached.
+        self.import.lease.hold(&[layer.0])?;
+        self.import
+            .place(self.path.clone(), store.blob_path(&layer.0))?;
+        self.placed = true;
+        self.import.place(temp, layout.layer_index(layer))?;
+        let mark = layout.layer_mark(layer);
+        atomic::remove_if_there(&mark).map_err(StoreError::io("remove", &mark))?;
+        Ok(())
+    }
+}
+
+impl Write for LayerSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + bytes.len() > BUFFER {
+            self.flush()?;
+        }
+        if bytes.len() >= BUFFER {
+            self.file.write_all(bytes)?;
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        self.written += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl Drop for LayerSink<'_> {
+    fn drop(&mut self) {
+        if !self.placed {
+            atomic::discard(&self.path);
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Leases: who uses the store right now.
+//!
+//! A lease is a file `leases/<id>.json` held by `flock`; whoever can lock it knows that its holder is dead.
+//! Nothing is guessed from process ids or ages. The file is JSON, one value per line: first the
+//! [`LeaseRecord`], then one line per blob that the holder needs beyond what the names reach. It only grows.
+//! It is written under the shared store lock and read by garbage collection under the exclusive one.
+//!
+//! A process that forks after taking a lease shares it with its child: take leases after daemonising.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::error::StoreError;
+use super::layout::Layout;
+use super::lock::{SharedLock, StoreLock};
+use crate::oci::Digest;
+use crate::sys::atomic;
+use crate::sys::lock::{self, LockMode};
+
+/// The name of a lease: `import-4711-1a2b3c-0`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseId(String);
+
+impl LeaseId {
+    fn new(kind: &str) -> LeaseId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let nanos = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos());
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        LeaseId(format!("{kind}-{}-{nanos:x}-{next}", std::process::id()))
+    }
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why somebody holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum LeaseKind {
+    /// A mount. Its daemon listens on [`Lease::socket_path`].
+    Daemon {
+        /// Where, absolute.
+        #[serde(with = "path_text")]
+        mountpoint: PathBuf,
+    },
+    /// An import in flight.
+    Import,
+    /// A check in progress.
+    Check,
+    /// A program run from an image.
+    Run {
+        /// What it runs in.
+        image: crate::oci::ImageId,
+    },
+}
+
+impl LeaseKind {
+    fn word(&self) -> &'static str {
+        match self {
+            LeaseKind::Daemon { .. } => "daemon",
+            LeaseKind::Import => "import",
+            LeaseKind::Check => "check",
+            LeaseKind::Run { .. } => "run",
+        }
+    }
+}
+
+/// What a lease says of its holder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// Why.
+    #[serde(flatten)]
+    pub kind: LeaseKind,
+    /// The holder, for messages only.
+    pub pid: u32,
+    /// Since when.
+    pub since: jiff::Timestamp,
+}
+
+/// A lease found alive.
+#[derive(Debug, Clone)]
+pub struct LiveLease {
+    /// Its name.
+    pub id: LeaseId,
+    /// Who and why.
+    pub record: LeaseRecord,
+    /// Blobs it holds.
+    pub held: BTreeSet<Digest>,
+}
+
+/// A lease of ours; ends when dropped, and when the process dies.
+#[derive(Debug)]
+pub struct Lease {
+    id: LeaseId,
+    layout: Layout,
+    file: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    file: File,
+    blobs: BTreeSet<Digest>,
+}
+
+impl Lease {
+    /// Takes a lease. Waits for a garbage collection in progress.
+    pub(super) fn take(layout: &Layout, kind: LeaseKind) -> Result<Lease, StoreError> {
+        let id = LeaseId::new(kind.word());
+        let path = record_path(layout, &id);
+        let record = LeaseRecord {
+            kind,
+            pid: std::process::id(),
+            since: jiff::Timestamp::now(),
+        };
+        let mut line = serde_json::to_vec(&record)
+            .map_err(io::Error::from)
+            .map_err(StoreError::io("write", &path))?;
+        line.push(b'\n');
+
+        let _shared = SharedLock::take(layout)?;
+        let file = File::options()
+            .append(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(StoreError::io("create", &path))?;
+        // From here on the drop of `lease` removes the file.
+        let lease = Lease {
+            id,
+            layout: layout.clone(),
+            file: Mutex::new(Held {
+                file,
+                blobs: BTreeSet::new(),
+            }),
+        };
+        {
+            let mut held = lease.file.lock();
+            lock::lock(&held.file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))?;
+            held.file
+                .write_all(&line)
+                .map_err(StoreError::io("write", &path))?;
+        }
+        Ok(lease)
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &LeaseId {
+        &self.id
+    }
+
+    /// Where a daemon listens for [`super::Store::notify_mounts`]. Removed with the lease. May be longer than
+    /// a socket address allows: bind and connect through a descriptor of the directory.
+    pub fn socket_path(&self) -> PathBuf {
+        socket_path(&self.layout, &self.id)
+    }
+
+    /// Keeps blobs from garbage collection, whether they exist yet or not, until the lease ends. After this
+    /// returns, a blob that is there stays there. Waits for a garbage collection in progress.
+    pub fn hold(&self, blobs: &[Digest]) -> Result<(), StoreError> {
+        let mut held = self.file.lock();
+        let new: Vec<Digest> = blobs
+            .iter()
+            .filter(|blob| !held.blobs.contains(blob))
+            .copied()
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let path = record_path(&self.layout, &self.id);
+        let lines: String = new.iter().map(|blob| format!("\"{blob}\"\n")).collect();
+        let _shared = SharedLock::take(&self.layout)?;
+        let before = held
+            .file
+            .metadata()
+            .map_err(StoreError::io("stat", &path))?
+            .len();
+        if let Err(error) = held.file.write_all(lines.as_bytes()) {
+            // Half a line would make the lease unreadable, and with it every garbage collection fail.
+            if let Err(error) = held.file.set_len(before) {
+                log::warn!("cannot truncate {}: {error}", path.display());
+            }
+            return Err(StoreError::io("write", &path)(error));
+        }
+        held.blobs.extend(new);
+        Ok(())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        atomic::discard(&self.socket_path());
+        atomic::discard(&record_path(&self.layout, &self.id));
+    }
+}
+
+pub(super) fn record_path(layout: &Layout, id: &LeaseId) -> PathBuf {
+    layout.leases().join(format!("{}.json", id.0))
+}
+
+pub(super) fn socket_path(layout: &Layout, id: &LeaseId) -> PathBuf {
+    layout.leases().join(format!("{}.sock", id.0))
+}
+
+/// All leases whose holders live. One that is being taken or given back at this moment may be missing, unless
+/// the caller holds the store lock.
+pub(super) fn live(layout: &Layout) -> Result<Vec<LiveLease>, StoreError> {
+    let mut found = Vec::new();
+    for id in ids(layout)? {
+        let path = record_path(layout, &id);
+        let Some(file) = super::layout::open_if_there(&path)? else {
+            continue;
+        };
+        if lock::try_lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))? {
+            continue;
+        }
+        let bytes = io::read_to_string(file).map_err(StoreError::io("read", &path))?;
+        // Taken this moment: nothing is written, so nothing is held.
+        if bytes.is_empty() {
+            continue;
+        }
+        found.push(parse(id, &bytes).map_err(|reason| StoreError::MetaDamaged { path, reason })?);
+    }
+    Ok(found)
+}
+
+fn parse(id: LeaseId, text: &str) -> Result<LiveLease, String> {
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default();
+    let record = serde_json::from_str(first).map_err(|error| error.to_string())?;
+    let held = lines
+        .map(|line| serde_json::from_str::<Digest>(line).map_err(|error| error.to_string()))
+        .collect::<Result<_, _>>()?;
+    Ok(LiveLease { id, record, held })
+}
+
+/// The names of all leases, alive or dead, sorted.
+fn ids(layout: &Layout) -> Result<Vec<LeaseId>, StoreError> {
+    let mut ids = Vec::new();
+    for name in file_names(&layout.leases())? {
+        if let Some(id) = name.strip_suffix(".json") {
+            ids.push(LeaseId(id.to_owned()));
+        }
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+/// What dead holders left: lease files, sockets, private directories, half-written top-level files.
+pub(super) fn leavings(layout: &Layout, _lock: &StoreLock) -> Result<Leavings, StoreError> {
+    let mut leavings = Leavings::default();
+    let mut alive = BTreeSet::new();
+    for id in ids(layout)? {
+        let path = record_path(layout, &id);
+        let Some(file) = super::layout::open_if_there(&path)? else {
+            continue;
+        };
+        if lock::try_lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))? {
+            leavings.leases.push(path);
+        } else {
+            alive.insert(id.0);
+        }
+    }
+    for name in file_names(&layout.leases())? {
+        if let Some(id) = name.strip_suffix(".sock")
+            && !alive.contains(id)
+        {
+            leavings.sockets.push(layout.leases().join(name));
+        }
+    }
+    for name in file_names(&layout.tmp())? {
+        if !alive.contains(&name) {
+            leavings.tmp.push(layout.tmp().join(name));
+        }
+    }
+    for name in file_names(layout.root())? {
+        if matches!(
+            name.as_str(),
+            super::layout::INDEX_JSON_NEW | "meta.json.new" | "oci-layout.new"
+        ) {
+            leavings.tmp.push(layout.root().join(name));
+        }
+    }
+    Ok(leavings)
+}
+
+/// See [`leavings`].
+#[derive(Debug, Default)]
+pub(super) struct Leavings {
+    pub(super) leases: Vec<PathBuf>,
+    pub(super) sockets: Vec<PathBuf>,
+    pub(super) tmp: Vec<PathBuf>,
+}
+
+impl Leavings {
+    /// Whether a holder died, as opposed to having ended.
+    pub(super) fn is_empty(&self) -> bool {
+        self.leases.is_empty() && self.sockets.is_empty() && self.tmp.is_empty()
+    }
+
+    /// Removes everything; the lease files last, so that a sweep cut short is done again.
+    pub(super) fn remove(&self) -> Result<(), StoreError> {
+        for path in &self.tmp {
+            let is_dir = fs::symlink_metadata(path).is_ok_and(|stat| stat.is_dir());
+            if is_dir {
+                fs::remove_dir_all(path).map_err(StoreError::io("remove", path))?;
+            } else {
+                atomic::remove_if_there(path).map_err(StoreError::io("remove", path))?;
+            }
+        }
+        for path in self.sockets.iter().chain(&self.leases) {
+            atomic::remove_if_there(path).map_err(StoreError::io("remove", path))?;
+        }
+        Ok(())
+    }
+}
+
+/// The names in a directory that are UTF-8: all of ours are.
+pub(super) fn file_names(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(StoreError::io("read", dir))? {
+        let entry = entry.map_err(StoreError::io("read", dir))?;
+        if let Ok(name) = entry.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Paths as JSON: a string, or the bytes where they are not UTF-8.
+mod path_text {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub fn serialize<S: Serializer>(path: &Path, s: S) -> Result<S::Ok, S::Error> {
+        match path.to_str() {
+            Some(text) => Form::Text(text.to_owned()).serialize(s),
+            None => Form::Bytes(path.as_os_str().as_bytes().to_vec()).serialize(s),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
+        Ok(match Form::deserialize(d)? {
+            Form::Text(text) => text.into(),
+            Form::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        })
+    }
+}

@@ -1,0 +1,272 @@
+//! The names of a store: which images there are and what they are called. Pure; [`super::index_json`] is its
+//! form on disk.
+//!
+//! Invariants: every tag names an image that is there; `ImageRecord::tags` is the inverse of `Names::tags`
+//! (whoever changes one by hand need not care: [`Names::settle`] runs before every commit).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use super::error::StoreError;
+use crate::oci::{Descriptor, DiffId, Digest, ImageId, MediaType, Repository, TagRef};
+
+/// A consistent snapshot of everything that has a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// All images; one without any tag is dangling.
+    pub images: BTreeMap<ImageId, ImageRecord>,
+    /// All tags.
+    pub tags: BTreeMap<TagRef, TagRecord>,
+}
+
+/// What is known of an image without opening a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRecord {
+    /// sha256 of the config.
+    pub id: ImageId,
+    /// The manifest in this store: uncompressed layers. With platform, without annotations.
+    pub manifest: Descriptor,
+    /// Bottom first.
+    pub layers: Vec<DiffId>,
+    /// By the config; `None` if it says nothing usable.
+    pub created: Option<jiff::Timestamp>,
+    /// Sum of the layers' content sizes: docker's SIZE.
+    pub size: u64,
+    /// When it came into this store.
+    pub added: SystemTime,
+    /// Manifests it came by, byte for byte in `blobs/`.
+    pub origins: Vec<Origin>,
+    /// Tags that name it.
+    pub tags: BTreeSet<TagRef>,
+}
+
+/// A manifest as a registry or archive had it: what `Digest` and `RepoDigests` show.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// Repository it was served for, if it was.
+    pub repository: Option<Repository>,
+    /// sha256 of its bytes.
+    pub digest: Digest,
+    /// As served.
+    pub media_type: String,
+}
+
+/// What a tag points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagRecord {
+    /// The image.
+    pub id: ImageId,
+    /// When the tag was put on that image.
+    pub tagged: SystemTime,
+}
+
+/// What an untag did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untagged {
+    /// The tag that is gone.
+    pub tag: TagRef,
+    /// The image it named.
+    pub id: ImageId,
+    /// Origins dropped with the last tag of that repository on that image (docker's `Untagged: repo@sha256:..`).
+    pub origins: Vec<Origin>,
+    /// Whether the image now has no tag.
+    pub dangling: bool,
+}
+
+impl Names {
+    /// The image a tag names.
+    pub fn image_of(&self, tag: &TagRef) -> Option<&ImageRecord> {
+        self.images.get(&self.tags.get(tag)?.id)
+    }
+
+    /// The tags of one repository.
+    pub fn tags_of<'a>(&'a self, repository: &'a Repository) -> impl Iterator<Item = &'a TagRef> {
+        self.tags
+            .keys()
+            .filter(move |tag| tag.repository == *repository)
+    }
+
+    /// Images that no tag names.
+    pub fn dangling(&self) -> impl Iterator<Item = &ImageRecord> {
+        self.images.values().filter(|image| image.tags.is_empty())
+    }
+
+    /// Puts `tag` on an image. A tag that named another image is moved, that image may become dangling; the
+    /// answer is that other image.
+    pub fn tag(
+        &mut self,
+        tag: &TagRef,
+        id: ImageId,
+        now: SystemTime,
+    ) -> Result<Option<ImageId>, StoreError> {
+        let image = self
+            .images
+            .get_mut(&id)
+            .ok_or(StoreError::NoSuchImage(id))?;
+        image.tags.insert(tag.clone());
+        let record = TagRecord { id, tagged: now };
+        match self.tags.get_mut(tag) {
+            Some(old) if old.id == id => Ok(None),
+            Some(old) => {
+                let previous = std::mem::replace(old, record).id;
+                if let Some(image) = self.images.get_mut(&previous) {
+                    image.tags.remove(tag);
+                }
+                Ok(Some(previous))
+            }
+            None => {
+                self.tags.insert(tag.clone(), record);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes a tag away. The image stays, dangling if it was the last one.
+    pub fn untag(&mut self, tag: &TagRef) -> Result<Untagged, StoreError> {
+        let record = self
+            .tags
+            .remove(tag)
+            .ok_or_else(|| StoreError::NoSuchTag(tag.clone()))?;
+        let mut untagged = Untagged {
+            tag: tag.clone(),
+            id: record.id,
+            origins: Vec::new(),
+            dangling: true,
+        };
+        if let Some(image) = self.images.get_mut(&record.id) {
+            image.tags.remove(tag);
+            untagged.dangling = image.tags.is_empty();
+            if !image.tags.iter().any(|t| t.repository == tag.repository) {
+                let ours = |origin: &Origin| origin.repository.as_ref() == Some(&tag.repository);
+                untagged.origins = image.origins.iter().filter(|o| ours(o)).cloned().collect();
+                image.origins.retain(|origin| !ours(origin));
+            }
+        }
+        Ok(untagged)
+    }
+
+    /// Renames a tag; never onto one that exists. An origin whose repository thereby loses its last tag is
+    /// kept without a repository: the bytes still serve an unchanged push.
+    pub fn rename_tag(
+        &mut self,
+        from: &TagRef,
+        to: &TagRef,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        if !self.tags.contains_key(from) {
+            return Err(StoreError::NoSuchTag(from.clone()));
+        }
+        if self.tags.contains_key(to) {
+            return Err(StoreError::TagExists(to.clone()));
+        }
+        let untagged = self.untag(from)?;
+        self.tag(to, untagged.id, now)?;
+        if let Some(image) = self.images.get_mut(&untagged.id) {
+            for origin in untagged.origins {
+                let homeless = Origin {
+                    repository: None,
+                    ..origin
+                };
+                if !image.origins.iter().any(|o| o.digest == homeless.digest) {
+                    image.origins.push(homeless);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames every tag of a repository; all or, if one of the new names is taken, none. The answer is how
+    /// many.
+    pub fn rename_repository(
+        &mut self,
+        from: &Repository,
+        to: &Repository,
+        now: SystemTime,
+    ) -> Result<usize, StoreError> {
+        let moves: Vec<(TagRef, TagRef)> = self
+            .tags_of(from)
+            .map(|tag| {
+                let new = TagRef {
+                    repository: to.clone(),
+                    tag: tag.tag.clone(),
+                };
+                (tag.clone(), new)
+            })
+            .collect();
+        if moves.is_empty() {
+            return Err(StoreError::NoSuchRepository(from.clone()));
+        }
+        if let Some((_, taken)) = moves.iter().find(|(_, to)| self.tags.contains_key(to)) {
+            return Err(StoreError::TagExists(taken.clone()));
+        }
+        for (old, new) in &moves {
+            self.rename_tag(old, new, now)?;
+        }
+        Ok(moves.len())
+    }
+
+    /// Forgets an image that no tag names. The answer is what it was.
+    pub fn delete_image(&mut self, id: &ImageId) -> Result<ImageRecord, StoreError> {
+        let image = self.images.get(id).ok_or(StoreError::NoSuchImage(*id))?;
+        if let Some(tag) = image.tags.first() {
+            return Err(StoreError::ImageTagged {
+                id: *id,
+                tag: tag.clone(),
+            });
+        }
+        self.images.remove(id).ok_or(StoreError::NoSuchImage(*id))
+    }
+
+    /// Makes the inverse table true again after changes by hand, and checks that every tag has its image.
+    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
+        for image in self.images.values_mut() {
+            image.tags.clear();
+        }
+        for (tag, record) in &self.tags {
+            self.images
+                .get_mut(&record.id)
+                .ok_or(StoreError::NoSuchImage(record.id))?
+                .tags
+                .insert(tag.clone());
+        }
+        Ok(())
+    }
+
+    /// Every blob that the names reach: manifests, configs, layers, origins.
+    pub fn blobs(&self) -> BTreeSet<Digest> {
+        self.images.values().flat_map(ImageRecord::blobs).collect()
+    }
+
+    /// Every layer that the names reach.
+    pub fn layers(&self) -> BTreeSet<DiffId> {
+        self.images
+            .values()
+            .flat_map(|image| image.layers.iter().copied())
+            .collect()
+    }
+}
+
+impl ImageRecord {
+    /// Every blob this image needs.
+    pub fn blobs(&self) -> impl Iterator<Item = Digest> {
+        [self.id.0, self.manifest.digest]
+            .into_iter()
+            .chain(self.layers.iter().map(|layer| layer.0))
+            .chain(self.origins.iter().map(|origin| origin.digest))
+    }
+}
+
+/// The descriptor of one of our manifests.
+pub(super) fn manifest_descriptor(
+    digest: Digest,
+    size: u64,
+    platform: Option<crate::oci::Platform>,
+) -> Descriptor {
+    Descriptor {
+        media_type: MediaType("application/vnd.oci.image.manifest.v1+json".to_owned()),
+        digest,
+        size,
+        annotations: BTreeMap::new(),
+        platform,
+    }
+}

@@ -1,0 +1,85 @@
+//! Whole-file advisory locks (`flock`).
+//!
+//! A lock belongs to the open file description: two opens of one file exclude each other even within a
+//! process, and the lock goes with the last descriptor, whatever way its holder ends.
+
+use std::fs::File;
+use std::io;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+/// How much a lock excludes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Excludes exclusive holders only.
+    Shared,
+    /// Excludes everybody.
+    Exclusive,
+}
+
+/// Waits for the lock.
+pub fn lock(file: &File, mode: LockMode) -> io::Result<()> {
+    let operation = match mode {
+        LockMode::Shared => FlockOperation::LockShared,
+        LockMode::Exclusive => FlockOperation::LockExclusive,
+    };
+    loop {
+        match flock(file, operation) {
+            Err(Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Takes the lock if nobody is in the way; `false` if somebody is.
+pub fn try_lock(file: &File, mode: LockMode) -> io::Result<bool> {
+    let operation = match mode {
+        LockMode::Shared => FlockOperation::NonBlockingLockShared,
+        LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    loop {
+        match flock(file, operation) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Whether `error`, from [`lock`], means that the file system has no such locks at all.
+pub fn is_unsupported(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_opens_exclude_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let one = File::create(&path).unwrap();
+        let two = File::open(&path).unwrap();
+        lock(&one, LockMode::Exclusive).unwrap();
+        assert!(!try_lock(&two, LockMode::Shared).unwrap());
+        drop(one);
+        assert!(try_lock(&two, LockMode::Exclusive).unwrap());
+    }
+
+    #[test]
+    fn shared_holders_live_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let one = File::create(&path).unwrap();
+        let two = File::open(&path).unwrap();
+        assert!(try_lock(&one, LockMode::Shared).unwrap());
+        assert!(try_lock(&two, LockMode::Shared).unwrap());
+        assert!(!try_lock(&two, LockMode::Exclusive).unwrap());
+    }
+}
