@@ -1,0 +1,78 @@
+# What one does with mica. `make` alone prints this list; everything else is in contrib/.
+#
+#   make run        try it: build, load a small real image into ./var, mount it at ./mnt
+#   make test       every test there is, privileged ones included; installs what they need
+#   make bench      the figures, beside kernel overlayfs, fuse-overlayfs and podman (QUICK=1: fewer runs)
+#   make lint       formatting and clippy, warnings are errors
+#   make install    PREFIX=/usr/local DESTDIR=
+#   make uninstall
+#   make clean
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CARGO   ?= cargo
+SHELL   := /bin/bash
+
+bin := $(DESTDIR)$(PREFIX)/bin
+doc := $(DESTDIR)$(PREFIX)/share/doc/mica
+
+# What the tests run besides mica. The compiler builds the C parts of the compression libraries.
+test_packages  := fuse3 busybox-static mmdebstrap buildah podman skopeo attr libcap2-bin python3-minimal python3 \
+                  strace gcc libc6-dev
+bench_packages := $(test_packages) fuse-overlayfs pkg-config libfuse3-dev
+
+.PHONY: help run test bench lint install uninstall clean build release deps deps-run deps-bench images peers
+
+help:
+	@sed -n '/^#   make/s/^#   //p' Makefile
+
+run: deps-run release
+	@contrib/run target/release/mica
+
+test: deps
+	@contrib/test
+
+bench: deps-bench release
+	@contrib/test-images all
+	@contrib/peers
+	@contrib/bench
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+release:
+	$(CARGO) build --release --bin mica
+
+build:
+	$(CARGO) build
+
+images:
+	contrib/test-images all
+
+deps-run:
+	@contrib/install-packages fuse3 busybox-static gcc libc6-dev
+
+deps:
+	@contrib/install-packages $(test_packages)
+
+deps-bench:
+	@contrib/install-packages $(bench_packages)
+
+# `install` takes the release binary as it is, so that `sudo make install` needs no toolchain.
+install:
+	@test -x target/release/mica || { echo "make install: run 'make release' first (as the user who builds)" >&2; exit 1; }
+	install -D -m 0755 target/release/mica $(bin)/mica
+	install -d $(doc)
+	install -m 0644 LICENSE CHANGELOG.md $(wildcard README.md doc/*.md) $(doc)
+
+uninstall:
+	rm -f $(bin)/mica
+	rm -rf $(doc)
+
+# The demonstration's mount goes first; its store goes with it.
+clean:
+	@if mountpoint -q mnt 2>/dev/null; then target/release/mica umount mnt || fusermount3 -u mnt || umount mnt; fi
+	rm -rf var
+	@[ ! -d mnt ] || rmdir mnt
+	$(CARGO) clean

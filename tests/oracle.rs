@@ -1,0 +1,245 @@
+//! The oracle: what kernel overlayfs shows for the same image in podman's storage.
+//!
+//! Every entry of the real images is compared: type, mode, owner, nanosecond mtime, size, symlink target, device number,
+//! extended attributes, hard-link groups, and the bytes of every file. The list of accepted differences is [`accepted`].
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::image::ImageBuilder;
+use crate::common::sandbox::Sandbox;
+use crate::common::{real, tier, walk};
+
+/// Differences that are podman's own doing, by the line that `walk` prints for them.
+///
+/// - The root directory, when no layer describes it: podman makes it 0555 with the time of the load; ours is 0755, time 0.
+/// - Times before 1970, which podman sets to 0 and the layer's tar does hold.
+///
+/// Sizes and link counts of directories, which every file system counts its own way, are not compared to begin with.
+fn accepted(line: &str) -> bool {
+    line == "/: mode should be 40555, is 40755"
+        || line.contains(": mtime should be (0, 0), is (-")
+        || (line.starts_with("/: mtime") && line.ends_with("is (0, 0)"))
+}
+
+/// A base system, and layers that add, delete, replace and bring back.
+#[test]
+fn root_oracle_small_image() {
+    compare_real("small");
+}
+
+/// python3, nginx, nodejs, git and a compiler in some twenty layers.
+#[test]
+fn root_oracle_real_image() {
+    compare_real("real");
+}
+
+/// The layers of an oci-archive are compressed; the tree is the same.
+#[test]
+fn root_oracle_oci_archive() {
+    tier::root();
+    let sandbox = Sandbox::new();
+    sandbox.load_file(&real::oci_archive("small")).ok();
+    let mount = sandbox.mount();
+    let expected = podman(
+        &sandbox,
+        &real::docker_archive("small"),
+        &cache("small"),
+        "localhost/mica-test:small",
+    );
+    assert_same(&expected, &mount.image("localhost/mica-test/small"), 3_000);
+}
+
+/// Layers by hand: every kind of entry, whiteouts and opaque directories over each.
+#[test]
+fn root_oracle_handmade_image() {
+    tier::root();
+    let image = ImageBuilder::new("localhost/handmade:1")
+        .layer(|l| {
+            l.dir("d", 0o755)
+                .file("d/a", "a")
+                .file("d/b", "b")
+                .hardlink("d/c", "d/a")
+                .dir("d/sub", 0o700)
+                .owner(12, 34)
+                .mtime(1_000_000_000, 123_456_789)
+                .file("d/sub/x", "x")
+                .dir("opaque", 0o755)
+                .file("opaque/lower", "lower")
+                .file("file-then-dir", "file")
+                .dir("dir-then-file", 0o755)
+                .file("dir-then-file/below", "below")
+                .symlink("link", "d/a")
+                .char_device("null", 1, 3)
+                .block_device("loop", 7, 1)
+                .fifo("fifo")
+                .file("xattr", "x")
+                .xattr("user.key", b"value with\nnewline=and more")
+                .file("capable", "program")
+                .xattr(
+                    "security.capability",
+                    b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+                )
+        })
+        .layer(|l| {
+            l.whiteout("d/b")
+                .dir("d", 0o711)
+                .file("d/new", "new")
+                .dir("opaque", 0o750)
+                .opaque("opaque")
+                .file("opaque/upper", "upper")
+                .whiteout("file-then-dir")
+                .dir("file-then-dir", 0o755)
+                .file("file-then-dir/below", "below")
+                .whiteout("dir-then-file")
+                .file("dir-then-file", "file")
+                .symlink("link", "nowhere")
+                .whiteout("fifo")
+        })
+        .layer(|l| {
+            l.dir("d", 0o755)
+                .dir("d/sub", 0o755)
+                .file("d/sub/y", "y")
+                .file("d/b", "again")
+        });
+    let sandbox = Sandbox::new();
+    sandbox.load(&image);
+    let archive = sandbox.path("handmade.tar");
+    image.docker_archive(&archive);
+    let storage = sandbox.path("podman");
+    let expected = podman(&sandbox, &archive, &storage, "localhost/handmade:1");
+    let mount = sandbox.mount();
+    assert_same(&expected, &mount.image("localhost/handmade/1"), 15);
+}
+
+fn compare_real(name: &str) {
+    tier::root();
+    let archive = real::docker_archive(name);
+    let sandbox = Sandbox::new();
+    sandbox.load_file(&archive).ok();
+    let mount = sandbox.mount();
+    let image = format!("localhost/mica-test:{name}");
+    let expected = podman(&sandbox, &archive, &cache(name), &image);
+    let tag = mount.image(format!("localhost/mica-test/{name}"));
+    assert_same(&expected, &tag, 3_000);
+}
+
+fn assert_same(expected: &Path, actual: &Path, at_least: usize) {
+    let entries = walk::walk(expected).expect("walking the oracle").len();
+    assert!(
+        entries >= at_least,
+        "the oracle shows {entries} entries only"
+    );
+    let mut found = walk::differences(expected, actual).expect("walking both trees");
+    found.retain(|line| !accepted(line));
+    let shown = found
+        .iter()
+        .take(50)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert!(
+        found.is_empty(),
+        "{} differences from kernel overlayfs in {entries} entries:\n{shown}",
+        found.len()
+    );
+}
+
+/// podman's storage for one archive, kept from run to run.
+fn cache(name: &str) -> PathBuf {
+    real::directory().join(format!("podman-{name}"))
+}
+
+/// Loads the archive into podman's storage, unless that has happened, and mounts the image there.
+fn podman(sandbox: &Sandbox, archive: &Path, storage: &Path, image: &str) -> PathBuf {
+    fs::create_dir_all(storage).expect("mkdir");
+    let lock = fs::File::create(storage.with_extension("lock")).expect("the lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("flock");
+    if !overlay_works(sandbox, storage) {
+        // The directory is itself on an overlay, as in a container: memory can hold an upper directory.
+        sandbox
+            .run(command("mount", &["-t", "tmpfs", "tmpfs"], storage))
+            .ok();
+    }
+    let metadata = fs::metadata(archive).expect("stat");
+    let stamp = format!(
+        "{} {}.{}",
+        metadata.size(),
+        metadata.mtime(),
+        metadata.mtime_nsec()
+    );
+    let stamp_file = storage.join("loaded");
+    // Not the configuration of this machine, which could put fuse-overlayfs in the kernel's place.
+    let (root, runroot, conf) = (
+        storage.join("root"),
+        sandbox.path("podman-run"),
+        sandbox.path("storage.conf"),
+    );
+    let text =
+        format!("[storage]\ndriver = \"overlay\"\ngraphroot = {root:?}\nrunroot = {runroot:?}\n");
+    fs::write(&conf, text).expect("the configuration");
+    let run = |args: &[&str]| {
+        let mut podman = Command::new("podman");
+        podman.arg("--root").arg(&root);
+        podman.arg("--runroot").arg(&runroot);
+        podman.args([
+            "--storage-driver",
+            "overlay",
+            "--cgroup-manager",
+            "cgroupfs",
+        ]);
+        podman.args(["--events-backend", "file"]).args(args);
+        // No configuration of this machine, which could put fuse-overlayfs in the kernel's place.
+        podman
+            .env("CONTAINERS_STORAGE_CONF", "/dev/null")
+            .env("HOME", sandbox.dir());
+        sandbox.run(podman).ok()
+    };
+    if fs::read_to_string(&stamp_file).ok().as_deref() != Some(stamp.as_str()) {
+        run(&[
+            "load",
+            "--quiet",
+            "--input",
+            archive.to_str().expect("a UTF-8 path"),
+        ]);
+        fs::write(&stamp_file, stamp).expect("the stamp");
+    }
+    let point = PathBuf::from(run(&["image", "mount", image]).stdout().trim());
+    let kind = rustix::fs::statfs(&point).expect("statfs").f_type;
+    assert_eq!(
+        kind,
+        0x794c_7630,
+        "{} is not kernel overlayfs",
+        point.display()
+    );
+    point
+}
+
+fn overlay_works(sandbox: &Sandbox, dir: &Path) -> bool {
+    let trial = dir.join("trial");
+    for name in ["lower", "upper", "work", "merged"] {
+        fs::create_dir_all(trial.join(name)).expect("mkdir");
+    }
+    let at = trial.display();
+    let options = format!("lowerdir={at}/lower,upperdir={at}/upper,workdir={at}/work");
+    let merged = trial.join("merged");
+    let mount = command(
+        "mount",
+        &["-t", "overlay", "-o", &options, "overlay"],
+        &merged,
+    );
+    let works = sandbox.run(mount).status.success();
+    if works {
+        sandbox.run(command("umount", &[], &merged)).ok();
+    }
+    fs::remove_dir_all(trial).expect("removing the trial");
+    works
+}
+
+fn command(program: &str, args: &[&str], path: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).arg(path);
+    command
+}
