@@ -5,3 +5,4 @@
 mod common;
 mod levels;
 mod oracle;
+mod semantics;
