@@ -6,5 +6,5 @@ mod face;
 
 pub use face::{
     AttrReply, Caller, DirEntry, EntryReply, FileAttr, FileKind, FileSystem, FsError, Full,
-    InodeNo, KernelCache, Lookup, RenameMode, SetAttr, StatFs, Timestamp, Ttl,
+    InodeNo, KernelCache, Lookup, RenameMode, RmPolicy, SetAttr, StatFs, Timestamp, Ttl,
 };

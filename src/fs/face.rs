@@ -167,6 +167,17 @@ pub enum RenameMode {
     Other,
 }
 
+/// Who may remove, rename and tag through a mount.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RmPolicy {
+    /// Nobody.
+    Off,
+    /// The user who mounted, and root.
+    Own,
+    /// Whoever can reach the mount.
+    All,
+}
+
 /// What `df` shows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct StatFs {

@@ -21,7 +21,7 @@ use super::mountinfo::{self, DeviceId, MountInfo};
 
 /// File system type as mountinfo and `findmnt` show it.
 pub const FS_TYPE: &str = "fuse.mica";
-/// The source they show.
+/// The source they show unless another is asked for.
 pub const SOURCE: &str = "mica";
 
 /// Why something could not be mounted or unmounted. Paths are the resolved ones where they could be resolved.
@@ -182,12 +182,16 @@ pub struct Mounted {
     pub device: DeviceId,
 }
 
-/// Mounts a new FUSE connection at `at`; returns the connection's descriptor (blocking, close-on-exec) and the mount.
-pub fn mount(at: &MountPoint, flags: &FuseFlags) -> Result<(OwnedFd, Mounted), MountError> {
-    let connection = match mount_directly(at, flags)? {
+/// Mounts a new FUSE connection at `at`, shown as coming from `source` (no comma, no backslash); returns the connection's descriptor (blocking, close-on-exec) and the mount.
+pub fn mount(
+    at: &MountPoint,
+    flags: &FuseFlags,
+    source: &str,
+) -> Result<(OwnedFd, Mounted), MountError> {
+    let connection = match mount_directly(at, flags, source)? {
         Some(connection) => connection,
         None => {
-            let options = helper_options(flags);
+            let options = helper_options(flags, source);
             fusermount::mount(&at.path, &options).map_err(|source| MountError::Helper {
                 path: at.path.clone(),
                 source,
@@ -207,7 +211,11 @@ pub fn mount(at: &MountPoint, flags: &FuseFlags) -> Result<(OwnedFd, Mounted), M
 }
 
 /// `None`: the kernel wants the helper for this.
-fn mount_directly(at: &MountPoint, flags: &FuseFlags) -> Result<Option<OwnedFd>, MountError> {
+fn mount_directly(
+    at: &MountPoint,
+    flags: &FuseFlags,
+    source: &str,
+) -> Result<Option<OwnedFd>, MountError> {
     let open_flags = OFlags::RDWR | OFlags::CLOEXEC;
     let connection = match openat(CWD, "/dev/fuse", open_flags, Mode::empty()) {
         Ok(connection) => connection,
@@ -235,7 +243,7 @@ fn mount_directly(at: &MountPoint, flags: &FuseFlags) -> Result<Option<OwnedFd>,
         .map_err(|e| MountError::io(&at.path, "composing mount options", e))?;
     // Through the descriptor: what has been checked is what gets mounted on.
     let target = proc_path(&at.directory);
-    match rustix::mount::mount(SOURCE, &target, FS_TYPE, mount_flags, data.as_c_str()) {
+    match rustix::mount::mount(source, &target, FS_TYPE, mount_flags, data.as_c_str()) {
         Ok(()) => Ok(Some(connection)),
         Err(Errno::PERM) => Ok(None),
         Err(Errno::NODEV) => Err(MountError::NoFuse),
@@ -243,8 +251,8 @@ fn mount_directly(at: &MountPoint, flags: &FuseFlags) -> Result<Option<OwnedFd>,
     }
 }
 
-fn helper_options(flags: &FuseFlags) -> String {
-    let mut options = String::from("fsname=mica,subtype=mica");
+fn helper_options(flags: &FuseFlags, source: &str) -> String {
+    let mut options = format!("fsname={source},subtype=mica");
     for (set, name) in [
         (flags.read_only, ",ro"),
         (flags.allow_other, ",allow_other"),
@@ -372,7 +380,7 @@ mod tests {
             ..FuseFlags::default()
         };
         assert_eq!(
-            helper_options(&flags),
+            helper_options(&flags, SOURCE),
             "fsname=mica,subtype=mica,ro,allow_other,nosuid,nodev"
         );
     }

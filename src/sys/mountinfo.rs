@@ -61,7 +61,7 @@ impl MountInfo {
 
 /// The mounts that this process sees, in the kernel's order: of two at one place the later is on top.
 pub fn of_self() -> io::Result<Vec<MountInfo>> {
-    Ok(parse(&fs::read("/proc/self/mountinfo")?))
+    Ok(parse(&fs::read("/proc/thread-self/mountinfo")?))
 }
 
 /// The mounts that process `pid` sees.

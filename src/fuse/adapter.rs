@@ -1,0 +1,645 @@
+//! `fuser::Filesystem` on top of [`FileSystem`]: count, call, convert, reply; no decisions.
+//!
+//! Each request runs under [`Adapter::serve`]: if the handler panics, the reply it held is dropped, which answers EIO, and the
+//! panic is logged and counted; the thread goes on.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::convert;
+use super::errno::{errno, level};
+use super::session::Events;
+use super::stats::{Op, Stats};
+use crate::fs::{
+    Caller, EntryReply, FileSystem, FsError, Full, InodeNo, Lookup, RenameMode, SetAttr,
+};
+
+/// The largest read and write request: 256 pages, the kernel's own limit.
+const MAX_REQUEST: u32 = 1024 * 1024;
+/// Readahead requests that may be under way at once.
+const MAX_BACKGROUND: u16 = 64;
+
+thread_local! {
+    /// The buffer for file content, kept by each thread.
+    static CONTENT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(super) struct Adapter<T> {
+    pub(super) tree: Arc<T>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) events: Arc<Events>,
+    pub(super) strict: bool,
+    pub(super) readdirplus_auto: bool,
+}
+
+impl<T: FileSystem> Adapter<T> {
+    fn serve(&self, op: Op, request: &Request, ino: INodeNo, handler: impl FnOnce(&T, &Caller)) {
+        self.events.watch_thread();
+        self.stats.count(op);
+        let caller = Caller {
+            uid: request.uid(),
+            gid: request.gid(),
+            pid: request.pid(),
+        };
+        log::trace!("{} {ino} {caller:?}", op.name());
+        if catch_unwind(AssertUnwindSafe(|| handler(&self.tree, &caller))).is_err() {
+            self.stats.count_panic();
+            log::error!(
+                "a bug: the handler of {} on inode {ino} panicked; the caller got EIO",
+                op.name()
+            );
+        }
+    }
+
+    /// A request that is not for us at all; the kernel then stops sending this kind.
+    fn decline(&self, op: Op) -> Errno {
+        self.events.watch_thread();
+        self.stats.count(op);
+        Errno::ENOSYS
+    }
+}
+
+/// The errno of a failure, after logging it as loudly as its kind asks.
+fn failed(op: Op, ino: INodeNo, error: &FsError) -> Errno {
+    log::log!(level(error), "{} on inode {ino}: {error}", op.name());
+    errno(error)
+}
+
+fn inode(ino: INodeNo) -> InodeNo {
+    InodeNo(ino.0)
+}
+
+fn entry(reply: ReplyEntry, entry: &EntryReply) {
+    reply.entry_with_ttls(
+        &convert::ttl(entry.attr_ttl),
+        &convert::ttl(entry.entry_ttl),
+        &convert::attr(&entry.attr),
+        Generation(0),
+    );
+}
+
+fn empty(reply: ReplyEmpty, op: Op, ino: INodeNo, result: Result<(), FsError>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(failed(op, ino, &error)),
+    }
+}
+
+/// getxattr(2) and listxattr(2): size 0 asks for the size.
+fn xattr(reply: ReplyXattr, op: Op, ino: INodeNo, size: u32, result: Result<Vec<u8>, FsError>) {
+    match result {
+        Ok(value) => match (u32::try_from(value.len()), size) {
+            (Ok(length), 0) => reply.size(length),
+            (Ok(length), size) if length <= size => reply.data(&value),
+            _ => reply.error(Errno::ERANGE),
+        },
+        Err(error) => reply.error(failed(op, ino, &error)),
+    }
+}
+
+impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let mut wanted = InitFlags::FUSE_ASYNC_READ
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_AUTO_INVAL_DATA
+            | InitFlags::FUSE_NO_OPENDIR_SUPPORT
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_MAX_PAGES;
+        wanted.set(InitFlags::FUSE_READDIRPLUS_AUTO, self.readdirplus_auto);
+        wanted.set(InitFlags::FUSE_NO_OPEN_SUPPORT, !self.strict);
+        let wanted = wanted & config.capabilities();
+        let refused = |what: &str| io::Error::other(format!("FUSE set-up: {what} refused"));
+        config
+            .add_capabilities(wanted)
+            .map_err(|_| refused("capabilities"))?;
+        // The limit on pages of any request, reads included, follows from the largest write.
+        config
+            .set_max_write(MAX_REQUEST)
+            .map_err(|_| refused("request size"))?;
+        config
+            .set_max_background(MAX_BACKGROUND)
+            .map_err(|_| refused("background requests"))?;
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.serve(Op::Lookup, request, parent, |tree, caller| {
+            match tree.lookup(caller, inode(parent), name.as_bytes()) {
+                Ok(Lookup::Found(found)) => entry(reply, &found),
+                Ok(Lookup::Absent(ttl)) => reply.entry_with_ttls(
+                    &Duration::ZERO,
+                    &convert::ttl(ttl),
+                    &convert::absent(),
+                    Generation(0),
+                ),
+                Err(error) => reply.error(failed(Op::Lookup, parent, &error)),
+            }
+        });
+    }
+
+    fn forget(&self, request: &Request, ino: INodeNo, count: u64) {
+        self.serve(Op::Forget, request, ino, |tree, _| {
+            tree.forget(inode(ino), count);
+        });
+    }
+
+    fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.serve(Op::GetAttr, request, ino, |tree, caller| {
+            match tree.getattr(caller, inode(ino)) {
+                Ok(found) => reply.attr(&convert::ttl(found.ttl), &convert::attr(&found.attr)),
+                Err(error) => reply.error(failed(Op::GetAttr, ino, &error)),
+            }
+        });
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = SetAttr {
+            mode,
+            uid,
+            gid,
+            size,
+            times: atime.is_some() || mtime.is_some() || ctime.is_some(),
+        };
+        self.serve(Op::SetAttr, request, ino, |tree, caller| {
+            match tree.setattr(caller, inode(ino), &set) {
+                Ok(found) => reply.attr(&convert::ttl(found.ttl), &convert::attr(&found.attr)),
+                Err(error) => reply.error(failed(Op::SetAttr, ino, &error)),
+            }
+        });
+    }
+
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        self.serve(Op::ReadLink, request, ino, |tree, caller| {
+            match tree.readlink(caller, inode(ino)) {
+                Ok(target) => reply.data(&target),
+                Err(error) => reply.error(failed(Op::ReadLink, ino, &error)),
+            }
+        });
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if !self.strict {
+            return reply.error(self.decline(Op::Open));
+        }
+        let for_writing = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        self.serve(Op::Open, request, ino, |tree, caller| {
+            match tree.open(caller, inode(ino), for_writing) {
+                Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+                Err(error) => reply.error(failed(Op::Open, ino, &error)),
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.serve(Op::Read, request, ino, |tree, caller| {
+            CONTENT.with_borrow_mut(|content| {
+                content.clear();
+                match tree.read(caller, inode(ino), offset, size, content) {
+                    Ok(()) => reply.data(content),
+                    Err(error) => reply.error(failed(Op::Read, ino, &error)),
+                }
+            });
+        });
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        self.serve(Op::Write, request, ino, |tree, caller| {
+            let error = tree.write(caller, inode(ino), from_cache);
+            reply.error(failed(Op::Write, ino, &error));
+        });
+    }
+
+    fn release(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.serve(Op::Release, request, ino, |_, _| reply.ok());
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.decline(Op::Flush));
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.decline(Op::FSync));
+    }
+
+    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.error(self.decline(Op::OpenDir));
+    }
+
+    fn readdir(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        self.serve(Op::ReadDir, request, ino, |tree, caller| {
+            let result = tree.readdir(caller, inode(ino), offset, false, &mut |item| {
+                let attr = &item.entry.attr;
+                let name = OsStr::from_bytes(item.name);
+                let kind = convert::kind(attr.kind);
+                full(reply.add(INodeNo(attr.ino.0), item.next_offset, kind, name))
+            });
+            match result {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(failed(Op::ReadDir, ino, &error)),
+            }
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        self.serve(Op::ReadDirPlus, request, ino, |tree, caller| {
+            let result = tree.readdir(caller, inode(ino), offset, true, &mut |item| {
+                let found = &item.entry;
+                let attr = convert::attr(&found.attr);
+                let name = OsStr::from_bytes(item.name);
+                // fuser has one timeout for both here: the shorter.
+                let ttl = convert::ttl(found.entry_ttl.min(found.attr_ttl));
+                let generation = Generation(0);
+                full(reply.add(attr.ino, item.next_offset, name, &ttl, &attr, generation))
+            });
+            match result {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(failed(Op::ReadDirPlus, ino, &error)),
+            }
+        });
+    }
+
+    fn releasedir(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.serve(Op::ReleaseDir, request, ino, |_, _| reply.ok());
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.decline(Op::FSyncDir));
+    }
+
+    fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.serve(Op::StatFs, request, ino, |tree, caller| {
+            match tree.statfs(caller, inode(ino)) {
+                Ok(s) => reply.statfs(
+                    s.blocks,
+                    s.free,
+                    s.available,
+                    s.files,
+                    s.files_free,
+                    s.block_size,
+                    255,
+                    s.block_size,
+                ),
+                Err(error) => reply.error(failed(Op::StatFs, ino, &error)),
+            }
+        });
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.serve(Op::SetXattr, request, ino, |tree, caller| {
+            let error = tree.change_xattr(caller, inode(ino), name.as_bytes());
+            reply.error(failed(Op::SetXattr, ino, &error));
+        });
+    }
+
+    fn getxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        self.serve(Op::GetXattr, request, ino, |tree, caller| {
+            let value = tree.getxattr(caller, inode(ino), name.as_bytes());
+            xattr(reply, Op::GetXattr, ino, size, value);
+        });
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.serve(Op::ListXattr, request, ino, |tree, caller| {
+            let names = tree.listxattr(caller, inode(ino));
+            xattr(reply, Op::ListXattr, ino, size, names);
+        });
+    }
+
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.serve(Op::RemoveXattr, request, ino, |tree, caller| {
+            let error = tree.change_xattr(caller, inode(ino), name.as_bytes());
+            reply.error(failed(Op::RemoveXattr, ino, &error));
+        });
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.error(self.decline(Op::Access));
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        self.serve(Op::Create, request, parent, |tree, caller| {
+            let error = tree.make_node(caller, inode(parent), name.as_bytes());
+            reply.error(failed(Op::Create, parent, &error));
+        });
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        self.serve(Op::MkNod, request, parent, |tree, caller| {
+            let error = tree.make_node(caller, inode(parent), name.as_bytes());
+            reply.error(failed(Op::MkNod, parent, &error));
+        });
+    }
+
+    fn link(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.serve(Op::Link, request, parent, |tree, caller| {
+            let error = tree.make_node(caller, inode(parent), name.as_bytes());
+            reply.error(failed(Op::Link, parent, &error));
+        });
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.serve(Op::MkDir, request, parent, |tree, caller| {
+            match tree.mkdir(caller, inode(parent), name.as_bytes()) {
+                Ok(made) => entry(reply, &made),
+                Err(error) => reply.error(failed(Op::MkDir, parent, &error)),
+            }
+        });
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = target.as_os_str().as_bytes();
+        self.serve(Op::SymLink, request, parent, |tree, caller| {
+            match tree.symlink(caller, inode(parent), name.as_bytes(), target) {
+                Ok(made) => entry(reply, &made),
+                Err(error) => reply.error(failed(Op::SymLink, parent, &error)),
+            }
+        });
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.serve(Op::Unlink, request, parent, |tree, caller| {
+            let result = tree.unlink(caller, inode(parent), name.as_bytes());
+            empty(reply, Op::Unlink, parent, result);
+        });
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.serve(Op::RmDir, request, parent, |tree, caller| {
+            let result = tree.rmdir(caller, inode(parent), name.as_bytes());
+            empty(reply, Op::RmDir, parent, result);
+        });
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let mode = if flags.is_empty() {
+            RenameMode::Replace
+        } else if flags == RenameFlags::RENAME_NOREPLACE {
+            RenameMode::NoReplace
+        } else {
+            RenameMode::Other
+        };
+        self.serve(Op::Rename, request, parent, |tree, caller| {
+            let from = (inode(parent), name.as_bytes());
+            let to = (inode(new_parent), new_name.as_bytes());
+            let result = tree.rename(caller, from, to, mode);
+            empty(reply, Op::Rename, parent, result);
+        });
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        reply.error(self.decline(Op::Lseek));
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(self.decline(Op::IoCtl));
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(self.decline(Op::Poll));
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(self.decline(Op::Fallocate));
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _ino_in: INodeNo,
+        _fh_in: FileHandle,
+        _offset_in: u64,
+        _ino_out: INodeNo,
+        _fh_out: FileHandle,
+        _offset_out: u64,
+        _length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(self.decline(Op::CopyFileRange));
+    }
+
+    fn getlk(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _lock_owner: LockOwner,
+        _start: u64,
+        _end: u64,
+        _kind: i32,
+        _pid: u32,
+        reply: ReplyLock,
+    ) {
+        reply.error(self.decline(Op::Lock));
+    }
+}
+
+fn full(full: bool) -> Full {
+    if full { Full::Yes } else { Full::No }
+}

@@ -1,0 +1,127 @@
+//! Telling the kernel what to forget.
+//!
+//! The kernel takes a directory's lock to drop an entry of it, and a request that changes the directory holds that lock until we
+//! have answered it: an invalidation sent from a handler can wait for that very handler. So everything is queued, and a thread
+//! of its own sends it. The queue exists before the session does; what was queued until then is sent first.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fuser::INodeNo;
+use parking_lot::{Condvar, Mutex};
+
+use crate::fs::{InodeNo, KernelCache};
+
+#[derive(Debug, Eq, PartialEq)]
+enum Item {
+    Entry { parent: InodeNo, name: Vec<u8> },
+    Inode { ino: InodeNo, attrs_only: bool },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Item>,
+    /// Items ever queued, and of those the ones that have taken effect.
+    queued: u64,
+    done: u64,
+}
+
+/// The queue of one mount.
+#[derive(Debug, Default)]
+pub struct NotifyQueue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl NotifyQueue {
+    /// An empty queue that nobody serves yet.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Waits until everything queued before this call has taken effect; false if it has not after `timeout`.
+    ///
+    /// Never call it in a request handler.
+    pub fn drain(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.state.lock();
+        let target = state.queued;
+        while state.done < target {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return state.done >= target;
+            }
+        }
+        true
+    }
+
+    /// Starts the thread that sends, for as long as the process lives.
+    pub(super) fn serve(self: &Arc<Self>, notifier: fuser::Notifier) -> io::Result<()> {
+        let queue = Arc::clone(self);
+        thread::Builder::new()
+            .name("mica-notify".to_owned())
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                loop {
+                    let item = queue.next();
+                    send(&notifier, &item);
+                    queue.state.lock().done += 1;
+                    queue.changed.notify_all();
+                }
+            })?;
+        Ok(())
+    }
+
+    fn next(&self) -> Item {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(item) = state.waiting.pop_front() {
+                return item;
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    fn push(&self, item: Item) {
+        let mut state = self.state.lock();
+        // The same thing twice in a row needs doing once: the one that still waits will be sent after both changes.
+        if state.waiting.back() != Some(&item) {
+            state.waiting.push_back(item);
+            state.queued += 1;
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl KernelCache for NotifyQueue {
+    fn invalidate_entry(&self, parent: InodeNo, name: &[u8]) {
+        self.push(Item::Entry {
+            parent,
+            name: name.to_owned(),
+        });
+    }
+
+    fn invalidate_inode(&self, ino: InodeNo, attrs_only: bool) {
+        self.push(Item::Inode { ino, attrs_only });
+    }
+}
+
+/// What the kernel does not know it need not forget (ENOENT, which fuser drops); an ended connection needs nothing any more.
+fn send(notifier: &fuser::Notifier, item: &Item) {
+    let result = match item {
+        Item::Entry { parent, name } => {
+            notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
+        }
+        // A negative offset: attributes only. Length 0: to the end.
+        Item::Inode { ino, attrs_only } => {
+            notifier.inval_inode(INodeNo(ino.0), if *attrs_only { -1 } else { 0 }, 0)
+        }
+    };
+    if let Err(error) = result {
+        log::debug!("invalidation {item:?}: {error}");
+    }
+}

@@ -1,0 +1,181 @@
+//! The options of `mica mount -o`.
+
+use crate::fs::RmPolicy;
+
+/// The mount options, as the user gave them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MountOptions {
+    /// Nothing can be changed through the mount.
+    pub read_only: bool,
+    /// Answer each open, so that opening for writing fails at once.
+    pub strict: bool,
+    /// Honour set-user-id bits and file capabilities of image files.
+    pub suid: bool,
+    /// Honour device nodes of images.
+    pub dev: bool,
+    /// Let other users in. `None`: as usual, which is yes for root and no for an ordinary user.
+    pub allow_other: Option<bool>,
+    /// Who may remove, rename and tag through the mount.
+    pub rm: RmPolicy,
+    /// What `findmnt` and `df` show as the source.
+    pub source: Option<String>,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        MountOptions {
+            read_only: false,
+            strict: false,
+            suid: false,
+            dev: false,
+            allow_other: None,
+            rm: RmPolicy::Own,
+            source: None,
+        }
+    }
+}
+
+/// A word after `-o` that is no option, or may not be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum OptionError {
+    /// Not an option.
+    #[error(
+        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, fsname=NAME"
+    )]
+    Unknown(String),
+    /// An option with a wrong value.
+    #[error("mount option {option}: {value:?} is not one of {expected}")]
+    Value {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// An option for root only.
+    #[error("mount option {0} needs root")]
+    NeedsRoot(&'static str),
+}
+
+impl MountOptions {
+    /// Parses the arguments of all `-o`, each a comma-separated list; the last word on a subject counts.
+    ///
+    /// Options that `fstab` lines carry and that change nothing here are accepted.
+    pub fn parse<S: AsRef<str>>(lists: impl IntoIterator<Item = S>) -> Result<Self, OptionError> {
+        let mut options = MountOptions::default();
+        for list in lists {
+            let words = list.as_ref().split(',').map(str::trim);
+            for word in words.filter(|word| !word.is_empty()) {
+                options.apply(word)?;
+            }
+        }
+        Ok(options)
+    }
+
+    fn apply(&mut self, word: &str) -> Result<(), OptionError> {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (word, None),
+        };
+        match (name, value) {
+            ("ro", None) => self.read_only = true,
+            ("rw", None) => self.read_only = false,
+            ("strict", None) => self.strict = true,
+            ("suid", None) => self.suid = true,
+            ("nosuid", None) => self.suid = false,
+            ("dev", None) => self.dev = true,
+            ("nodev", None) => self.dev = false,
+            ("allow_other", None) => self.allow_other = Some(true),
+            ("noallow_other", None) => self.allow_other = Some(false),
+            ("rm", value) => {
+                self.rm = match value {
+                    Some("off") => RmPolicy::Off,
+                    Some("own") => RmPolicy::Own,
+                    Some("all") => RmPolicy::All,
+                    other => {
+                        return Err(OptionError::Value {
+                            option: "rm",
+                            value: other.unwrap_or_default().to_owned(),
+                            expected: "off, own, all",
+                        });
+                    }
+                }
+            }
+            // fusermount3 takes a backslash for the start of an escape.
+            ("fsname", Some(value)) if value.is_empty() || value.contains('\\') => {
+                return Err(OptionError::Value {
+                    option: "fsname",
+                    value: value.to_owned(),
+                    expected: "names without a backslash",
+                });
+            }
+            ("fsname", Some(value)) => self.source = Some(value.to_owned()),
+            ("defaults" | "exec" | "async" | "atime" | "noatime" | "relatime", None)
+            | ("auto" | "noauto" | "nofail" | "_netdev" | "user" | "users", None)
+            | ("default_permissions", None)
+            | ("subtype", Some(_)) => {}
+            (name, _) if name.starts_with("x-") => {}
+            _ => return Err(OptionError::Unknown(word.to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Refuses what an ordinary user may not ask for, in words clearer than the helper's.
+    pub fn check_privileges(&self, root: bool) -> Result<(), OptionError> {
+        match self {
+            _ if root => Ok(()),
+            MountOptions { suid: true, .. } => Err(OptionError::NeedsRoot("suid")),
+            MountOptions { dev: true, .. } => Err(OptionError::NeedsRoot("dev")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_collected_from_all_lists() {
+        let options =
+            MountOptions::parse(["ro,strict", "", "rm=all, suid,dev,allow_other"]).unwrap();
+        assert_eq!(
+            options,
+            MountOptions {
+                read_only: true,
+                strict: true,
+                suid: true,
+                dev: true,
+                allow_other: Some(true),
+                rm: RmPolicy::All,
+                source: None,
+            }
+        );
+        assert_eq!(
+            MountOptions::parse(["ro,rw,defaults,x-systemd.automount"]).unwrap(),
+            MountOptions::default()
+        );
+        let named = MountOptions::parse(["fsname=a=b"]).unwrap();
+        assert_eq!(named.source.as_deref(), Some("a=b"));
+    }
+
+    #[test]
+    fn wrong_words_are_named() {
+        for wrong in ["rmm", "rm", "rm=", "rm=no", "ro=1", "fsname"] {
+            let error = MountOptions::parse([wrong]).unwrap_err().to_string();
+            assert!(error.contains(wrong.split('=').next().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn some_are_for_root() {
+        let options = MountOptions::parse(["dev"]).unwrap();
+        assert_eq!(
+            options.check_privileges(false),
+            Err(OptionError::NeedsRoot("dev"))
+        );
+        assert_eq!(options.check_privileges(true), Ok(()));
+        assert_eq!(MountOptions::default().check_privileges(false), Ok(()));
+    }
+}

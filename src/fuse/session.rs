@@ -1,0 +1,217 @@
+//! A running connection: threads, their supervision, and its end.
+//!
+//! fuser ends a thread whose request makes fuser itself panic or fail, and serves on with the others: requests would be lost one
+//! by one. Every thread therefore carries a mark in thread-local storage whose destructor reports its end; an end before
+//! that of the connection is [`State::Broken`], upon which the owner takes the mount down.
+
+use std::cell::RefCell;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fuser::SessionACL;
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::adapter::Adapter;
+use super::notify::NotifyQueue;
+use super::stats::Stats;
+use crate::fs::FileSystem;
+
+/// How a connection is served.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// Answer OPEN, so that opening for writing is refused at once.
+    pub strict: bool,
+    /// Threads that take requests.
+    pub threads: usize,
+    /// Let the kernel choose between READDIR and READDIRPLUS; else always READDIRPLUS.
+    pub readdirplus_auto: bool,
+}
+
+impl Default for Settings {
+    /// As many threads as processors, within 2 (one may wait for the disk) and 4 (more only wake each other).
+    fn default() -> Self {
+        let processors = thread::available_parallelism().map_or(2, usize::from);
+        Settings {
+            strict: false,
+            threads: processors.clamp(2, 4),
+            readdirplus_auto: true,
+        }
+    }
+}
+
+/// What the threads report to the owner.
+#[derive(Debug)]
+pub(super) struct Events {
+    /// Readable when something has happened.
+    signal: OwnedFd,
+    thread_ended: AtomicBool,
+    /// Set when all threads have ended.
+    outcome: Mutex<Option<io::Result<()>>>,
+}
+
+impl Events {
+    fn raise(&self) {
+        // Only fails when the counter is full, and then the descriptor is readable already.
+        let _ = rustix::io::write(&self.signal, &1u64.to_ne_bytes());
+    }
+
+    /// Makes the end of the calling thread known.
+    pub(super) fn watch_thread(self: &Arc<Self>) {
+        MARK.with_borrow_mut(|mark| {
+            if mark.is_none() {
+                *mark = Some(Mark(Arc::clone(self)));
+            }
+        });
+    }
+}
+
+struct Mark(Arc<Events>);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.0.thread_ended.store(true, Ordering::Release);
+        self.0.raise();
+    }
+}
+
+thread_local! {
+    static MARK: RefCell<Option<Mark>> = const { RefCell::new(None) };
+}
+
+/// How a session stands.
+#[derive(Debug)]
+pub enum State {
+    /// All threads serve.
+    Running,
+    /// The connection has ended (unmounted, or aborted), and with it all threads.
+    Ended,
+    /// A thread has ended and the connection has not, or serving failed.
+    Broken(String),
+}
+
+/// A connection being served in background threads, until it ends.
+#[derive(Debug)]
+pub struct Session {
+    events: Arc<Events>,
+    stats: Arc<Stats>,
+    /// To ask whether the connection still stands.
+    connection: OwnedFd,
+}
+
+/// Serves `tree` on `connection`, a `/dev/fuse` descriptor that has just been mounted, and sends what `queue` collects.
+///
+/// Returns when the kernel has been answered its first question (INIT), so requests can come.
+pub fn start<T: FileSystem>(
+    tree: Arc<T>,
+    connection: OwnedFd,
+    settings: &Settings,
+    queue: &Arc<NotifyQueue>,
+) -> io::Result<Session> {
+    let events = Arc::new(Events {
+        signal: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        thread_ended: AtomicBool::new(false),
+        outcome: Mutex::new(None),
+    });
+    let stats = Arc::new(Stats::default());
+    let adapter = Adapter {
+        tree,
+        stats: Arc::clone(&stats),
+        events: Arc::clone(&events),
+        strict: settings.strict,
+        readdirplus_auto: settings.readdirplus_auto,
+    };
+    let probe = connection.try_clone()?;
+
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(settings.threads.max(1));
+    // A descriptor per thread spares them a lock; whoever mounts through the helper may not be allowed to open one.
+    config.clone_fd = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .is_ok();
+    // Who may come in is the kernel's business (allow_other), which is stricter and knows the whole request.
+    let session = fuser::Session::from_fd(adapter, connection, SessionACL::All, config)?;
+    queue.serve(session.notifier())?;
+
+    let end = Arc::clone(&events);
+    thread::Builder::new()
+        .name("mica-session".to_owned())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            let outcome = session.run();
+            *end.outcome.lock() = Some(outcome);
+            end.raise();
+        })?;
+    Ok(Session {
+        events,
+        stats,
+        connection: probe,
+    })
+}
+
+impl Session {
+    /// Readable when [`Session::state`] may have changed.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.events.signal.as_fd()
+    }
+
+    /// The request counters.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// How the session stands. Clears the event.
+    pub fn state(&self) -> State {
+        let mut counter = [0u8; 8];
+        // Nothing to read is no news.
+        let _ = rustix::io::read(&self.events.signal, &mut counter);
+        let ended = self.events.thread_ended.load(Ordering::Acquire);
+        if let Some(outcome) = self.events.outcome.lock().as_ref() {
+            return match outcome {
+                Ok(()) => State::Ended,
+                // An aborted connection ends some reads with other errors than an unmounted one.
+                Err(_) if !self.connected() => State::Ended,
+                Err(error) => State::Broken(format!("serving the mount failed: {error}")),
+            };
+        }
+        if ended && self.connected() {
+            return State::Broken("a thread that serves the mount has ended".to_owned());
+        }
+        State::Running
+    }
+
+    /// Waits for the end of the connection, at most `timeout`; true if it has ended.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if !matches!(self.state(), State::Running) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let timeout = Timespec {
+                tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            let mut fds = [PollFd::new(&self.events.signal, PollFlags::IN)];
+            // Interrupted or not: the state is looked at again.
+            let _ = poll(&mut fds, Some(&timeout));
+        }
+    }
+
+    /// Whether the kernel still has the connection; asks without waiting.
+    fn connected(&self) -> bool {
+        let mut fds = [PollFd::new(&self.connection, PollFlags::empty())];
+        let asked = poll(&mut fds, Some(&Timespec::default()));
+        asked.is_ok() && fds.iter().all(|fd| !fd.revents().contains(PollFlags::ERR))
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests with a tiny file system on a real mount.
