@@ -15,5 +15,3 @@ pub mod options;
 pub mod session;
 pub mod stats;
 
-#[cfg(test)]
-mod tests;

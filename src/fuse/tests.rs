@@ -1,1 +1,0 @@
-//! Tests with a tiny file system on a real mount.
