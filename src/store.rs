@@ -11,6 +11,7 @@
 //! Reading needs no lock. A reader may see its snapshot overtaken by a removal: [`Store::read`] tries again.
 //! Changing needs a [`StoreLock`]; the bytes of an image come in through an [`Import`].
 
+pub mod check;
 pub mod error;
 pub mod gc;
 pub mod import;
@@ -435,3 +436,6 @@ fn read_limited(
     debug_assert_eq!(got, bytes.len());
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -331,3 +331,12 @@ fn manifest_bytes(config: &ImageConfig, layers: Vec<Reference>) -> Result<Vec<u8
 fn seam_index(file: &super::seam::LayerFile) -> &super::seam::LayerIndex {
     file.index()
 }
+
+#[cfg(test)]
+impl Import {
+    /// What a killed process leaves: the files, but not the lock on the lease.
+    pub(super) fn die(self) {
+        let import = std::mem::ManuallyDrop::new(self);
+        import.lease.release_lock();
+    }
+}

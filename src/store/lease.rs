@@ -167,6 +167,19 @@ impl Lease {
     /// returns, a blob that is there stays there. Waits for a garbage collection in progress.
     pub fn hold(&self, blobs: &[Digest]) -> Result<(), StoreError> {
         let mut held = self.file.lock();
+        if blobs.iter().all(|blob| held.blobs.contains(blob)) {
+            return Ok(());
+        }
+        let _shared = SharedLock::take(&self.layout)?;
+        self.write_held(&mut held, blobs)
+    }
+
+    /// As [`Lease::hold`], for a caller that has the lock.
+    pub fn hold_locked(&self, blobs: &[Digest], _lock: &StoreLock) -> Result<(), StoreError> {
+        self.write_held(&mut self.file.lock(), blobs)
+    }
+
+    fn write_held(&self, held: &mut Held, blobs: &[Digest]) -> Result<(), StoreError> {
         let new: Vec<Digest> = blobs
             .iter()
             .filter(|blob| !held.blobs.contains(blob))
@@ -177,7 +190,6 @@ impl Lease {
         }
         let path = record_path(&self.layout, &self.id);
         let lines: String = new.iter().map(|blob| format!("\"{blob}\"\n")).collect();
-        let _shared = SharedLock::take(&self.layout)?;
         let before = held
             .file
             .metadata()
@@ -362,5 +374,13 @@ mod path_text {
             Form::Text(text) => text.into(),
             Form::Bytes(bytes) => OsString::from_vec(bytes).into(),
         })
+    }
+}
+
+#[cfg(test)]
+impl Lease {
+    /// What the kernel does when the holder dies.
+    pub(super) fn release_lock(&self) {
+        rustix::fs::flock(&self.file.lock().file, rustix::fs::FlockOperation::Unlock).unwrap();
     }
 }
