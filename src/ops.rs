@@ -1,3 +1,18 @@
 //! Use cases: one file per verb. Options are resolved to a plan; the plan is applied.
+//!
+//! Nothing here prints. What a verb did comes back as a value; texts that docker fixes (lines of `rmi`, tables, `inspect`)
+//! are made here, because the command line and the files under `info/` show the same ones.
 
+pub mod error;
 pub mod format;
+pub mod gc;
+pub mod glob;
+pub mod history;
+pub mod images;
+pub mod inspect;
+pub mod remove;
+pub mod resolve;
+pub mod tag;
+pub mod users;
+
+pub use error::OpsError;

@@ -1,0 +1,101 @@
+//! Why a use case failed, in docker's words where docker has them.
+
+use crate::oci::{ImageId, ReferenceError, TagRef};
+use crate::store::{MaybeMissing, StoreError};
+
+use super::users::User;
+
+/// A use case that failed. Nothing visible has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpsError {
+    /// The argument names no image. Holds docker's spelling of it: `nginx:latest`.
+    #[error("No such image: {0}")]
+    NoSuchImage(String),
+    /// An ID prefix of several images.
+    #[error("ambiguous reference: {0} is the beginning of several image IDs")]
+    Ambiguous(String),
+    /// The argument is no reference at all.
+    #[error("{0}")]
+    Reference(#[from] ReferenceError),
+    /// A target of `tag` is no reference; docker's command line finds this, not its daemon.
+    #[error("error parsing reference: {text:?} is not a valid repository/tag: {error}")]
+    Target {
+        /// As given.
+        text: String,
+        /// Why.
+        error: ReferenceError,
+    },
+    /// A target of `tag` has a digest.
+    #[error("{}", ReferenceError::TagWithDigest)]
+    TagWithDigest,
+    /// A malformed glob.
+    #[error("syntax error in pattern: {0:?}")]
+    Pattern(String),
+    /// An image asked for by ID has more names than one.
+    #[error(
+        "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
+        .0.short()
+    )]
+    ManyReferences(ImageId),
+    /// The image behind the last name is in use.
+    #[error(
+        "conflict: unable to remove repository reference \"{reference}\" (must force) - {user} is using its referenced image {}",
+        .id.short()
+    )]
+    ReferenceInUse {
+        /// The name, as docker prints it.
+        reference: String,
+        /// The image.
+        id: ImageId,
+        /// Who.
+        user: User,
+    },
+    /// The image asked for by ID is in use.
+    #[error("conflict: unable to delete {} (must be forced) - image is being used by {user}", .id.short())]
+    ImageInUse {
+        /// The image.
+        id: ImageId,
+        /// Who.
+        user: User,
+    },
+    /// The tag names another image than the caller has seen.
+    #[error("{0} names another image now")]
+    TagMoved(TagRef),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Who uses an image cannot be found out.
+    #[error("cannot find out who uses the image: {0}")]
+    Users(std::io::Error),
+}
+
+impl OpsError {
+    /// Whether the thing asked for does not exist, as opposed to something having failed.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, OpsError::NoSuchImage(_))
+    }
+
+    /// Whether docker's daemon says this; its command line then prints its prefix before it.
+    pub fn is_daemons(&self) -> bool {
+        match self {
+            OpsError::NoSuchImage(_)
+            | OpsError::Ambiguous(_)
+            | OpsError::Reference(_)
+            | OpsError::Pattern(_)
+            | OpsError::ManyReferences(_)
+            | OpsError::ReferenceInUse { .. }
+            | OpsError::ImageInUse { .. } => true,
+            OpsError::Target { .. }
+            | OpsError::TagWithDigest
+            | OpsError::TagMoved(_)
+            | OpsError::Store(_)
+            | OpsError::Users(_) => false,
+        }
+    }
+}
+
+impl MaybeMissing for OpsError {
+    fn is_missing(&self) -> bool {
+        matches!(self, OpsError::Store(error) if error.is_missing())
+    }
+}

@@ -1,0 +1,265 @@
+//! Removal: names go first, then images that nothing names, then the bytes nothing reaches.
+//!
+//! The one implementation behind `mica rmi` and behind `rmdir` of a tag directory or an image in a mount. A [`Plan`] is
+//! worked out from a snapshot of the names, pure; [`remove`] makes it and carries it out under one store lock, so that
+//! what was planned is what happens. Which names an argument takes away, and when an ID is not enough, is docker's
+//! classic engine (`daemon/images/image_delete.go`). The lines of a plan are docker's output.
+//!
+//! Whoever calls [`remove`] notifies the mounts afterwards, without holding a lock.
+
+use std::collections::BTreeSet;
+
+use crate::oci::{ChainId, DiffId, Digest, ImageId, Repository, TagRef};
+use crate::store::{ImageRecord, LiveLease, Names, Store, gc};
+
+use super::error::OpsError;
+use super::resolve::{How, Resolved};
+use super::users::User;
+
+/// What is to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One tag; the image with it if that was its last name.
+    Tag(TagRef),
+    /// One tag, if it still names this image: what a removal through a mount has seen.
+    TagOf(TagRef, ImageId),
+    /// One digest of a repository; the image with it if that was its last name.
+    Digest(ImageId, Repository, Digest),
+    /// An image and its name, if it has but one.
+    Image(ImageId),
+    /// An image that no tag names; never one that has any.
+    Untagged(ImageId),
+}
+
+/// What a removal does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The image concerned.
+    pub id: ImageId,
+    /// Tags that go, in order.
+    pub tags: Vec<TagRef>,
+    /// Digest names that go, in order.
+    pub digests: Vec<(Repository, Digest)>,
+    /// Whether the image itself goes, having no name left.
+    pub deletes_image: bool,
+    /// Layer stacks that no other image has, top first: docker's `Deleted:` lines after the image's.
+    pub chains: Vec<ChainId>,
+    /// Layers whose bytes nothing will reach, bottom first.
+    pub layers: Vec<DiffId>,
+    /// Configs and manifests that nothing will reach.
+    pub documents: Vec<Digest>,
+}
+
+/// A removal carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// What was done.
+    pub plan: Plan,
+    /// Disk space of what was freed; layers still open give theirs back when they are closed.
+    pub bytes: u64,
+}
+
+impl From<Resolved> for Target {
+    fn from(resolved: Resolved) -> Target {
+        match resolved.how {
+            How::Tag(tag) => Target::TagOf(tag, resolved.id),
+            How::Digest(repository, digest) => Target::Digest(resolved.id, repository, digest),
+            How::Id => Target::Image(resolved.id),
+        }
+    }
+}
+
+impl Plan {
+    /// Works out what removing `target` does. `force` is `rmi -f`: an ID takes all names with it.
+    pub fn new(
+        names: &Names,
+        leases: &[LiveLease],
+        target: &Target,
+        force: bool,
+    ) -> Result<Plan, OpsError> {
+        let id = match target {
+            Target::Tag(tag) | Target::TagOf(tag, _) => {
+                let record = names.tags.get(tag);
+                record
+                    .ok_or_else(|| OpsError::NoSuchImage(tag.to_string()))?
+                    .id
+            }
+            Target::Digest(id, ..) | Target::Image(id) | Target::Untagged(id) => *id,
+        };
+        let image = names
+            .images
+            .get(&id)
+            .ok_or_else(|| OpsError::NoSuchImage(id.to_string()))?;
+        let mut rest = References::of(image);
+        match target {
+            Target::TagOf(tag, seen) if *seen != id => return Err(OpsError::TagMoved(tag.clone())),
+            Target::Tag(tag) | Target::TagOf(tag, _) => rest.untag(tag),
+            Target::Digest(_, repository, digest) => rest.drop_digest(repository, digest),
+            Target::Image(_) if !force && !rest.is_single() => {
+                return Err(OpsError::ManyReferences(id));
+            }
+            Target::Untagged(_) if !image.tags.is_empty() => {
+                return Err(OpsError::ManyReferences(id));
+            }
+            Target::Image(_) | Target::Untagged(_) => rest.drop_all(),
+        }
+        let mut plan = Plan {
+            id,
+            deletes_image: rest.is_empty(),
+            tags: rest.gone_tags,
+            digests: rest.gone_digests,
+            chains: Vec::new(),
+            layers: Vec::new(),
+            documents: Vec::new(),
+        };
+        if plan.deletes_image {
+            let going = BTreeSet::from([id]);
+            let only = gc::only_reached_by(names, leases, &going);
+            plan.layers = image
+                .layers
+                .iter()
+                .filter(|l| only.layers.contains(l))
+                .copied()
+                .collect();
+            plan.documents = only.documents.into_iter().collect();
+            let others = names.images.values().filter(|other| other.id != id);
+            let kept: BTreeSet<ChainId> = others
+                .flat_map(|other| ChainId::chain(&other.layers))
+                .collect();
+            let chains = ChainId::chain(&image.layers).into_iter().rev();
+            plan.chains = chains.filter(|chain| !kept.contains(chain)).collect();
+        }
+        Ok(plan)
+    }
+
+    /// docker's output, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let tags = self.tags.iter().map(|tag| format!("Untagged: {tag}"));
+        let digests = self
+            .digests
+            .iter()
+            .map(|(repository, digest)| format!("Untagged: {repository}@{digest}"));
+        let image = self.deletes_image.then(|| format!("Deleted: {}", self.id));
+        let chains = self.chains.iter().map(|chain| format!("Deleted: {chain}"));
+        tags.chain(digests).chain(image).chain(chains).collect()
+    }
+
+    /// Changes the names as planned. They must be those the plan was made from.
+    pub fn edit(&self, names: &mut Names) -> Result<(), OpsError> {
+        for tag in &self.tags {
+            names.untag(tag)?;
+        }
+        if let Some(image) = names.images.get_mut(&self.id) {
+            let gone =
+                |r: &Repository, d: &Digest| self.digests.iter().any(|(gr, gd)| gr == r && gd == d);
+            image
+                .origins
+                .retain(|o| !o.repository.as_ref().is_some_and(|r| gone(r, &o.digest)));
+        }
+        if self.deletes_image {
+            names.delete_image(&self.id)?;
+        }
+        Ok(())
+    }
+
+    /// The refusal for an image in use: docker's, which depends on how the image was asked for.
+    pub fn in_use(&self, target: &Target, user: User) -> OpsError {
+        let id = self.id;
+        let reference = match target {
+            Target::Tag(tag) | Target::TagOf(tag, _) => tag.to_string(),
+            Target::Digest(_, repository, digest) => format!("{repository}@{digest}"),
+            Target::Image(_) | Target::Untagged(_) => return OpsError::ImageInUse { id, user },
+        };
+        OpsError::ReferenceInUse {
+            reference,
+            id,
+            user,
+        }
+    }
+}
+
+/// Removes what `choose` picks from the names as they are under the lock. `permit` sees the plan before anything
+/// happens and may refuse it, for instance because the image is in use.
+pub fn remove(
+    store: &Store,
+    force: bool,
+    choose: impl FnOnce(&Names) -> Result<Target, OpsError>,
+    permit: impl FnOnce(&Names, &Target, &Plan) -> Result<(), OpsError>,
+) -> Result<Removed, OpsError> {
+    let lock = store.lock()?;
+    let names = store.names()?;
+    let leases = store.live_leases()?;
+    let target = choose(&names)?;
+    let plan = Plan::new(&names, &leases, &target, force)?;
+    permit(&names, &target, &plan)?;
+    let bytes = store.size_on_disk(&plan.layers, &plan.documents)?;
+    store.change(&lock, |names| plan.edit(names))?;
+    if let Err(error) = store.collect(&lock) {
+        // The names are gone, durably: the removal has happened. What is left behind is garbage for the next `gc`.
+        log::warn!(
+            "removed {}, but its space is not free yet: {error}; run `mica gc`",
+            plan.id
+        );
+    }
+    Ok(Removed { plan, bytes })
+}
+
+/// The names of one image while some are being taken away.
+struct References {
+    tags: BTreeSet<TagRef>,
+    digests: BTreeSet<(Repository, Digest)>,
+    gone_tags: Vec<TagRef>,
+    gone_digests: Vec<(Repository, Digest)>,
+}
+
+impl References {
+    fn of(image: &ImageRecord) -> Self {
+        let digests = image
+            .origins
+            .iter()
+            .filter_map(|o| Some((o.repository.clone()?, o.digest)));
+        References {
+            tags: image.tags.clone(),
+            digests: digests.collect(),
+            gone_tags: Vec::new(),
+            gone_digests: Vec::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tags.is_empty() && self.digests.is_empty()
+    }
+
+    /// Whether an ID is enough to remove the image: at most one tag, and digests of one repository only, the tag's.
+    fn is_single(&self) -> bool {
+        let mut repositories: BTreeSet<&Repository> = self.digests.iter().map(|(r, _)| r).collect();
+        repositories.extend(self.tags.iter().map(|tag| &tag.repository));
+        self.tags.len() <= 1 && repositories.len() <= 1
+    }
+
+    /// With the last tag of a repository its digests go too.
+    fn untag(&mut self, tag: &TagRef) {
+        self.gone_tags.extend(self.tags.take(tag));
+        if !self.tags.iter().any(|t| t.repository == tag.repository) {
+            let ours = |(r, _): &(Repository, Digest)| *r == tag.repository;
+            let gone: Vec<_> = self.digests.iter().filter(|d| ours(d)).cloned().collect();
+            for (repository, digest) in gone {
+                self.drop_digest(&repository, &digest);
+            }
+        }
+    }
+
+    fn drop_digest(&mut self, repository: &Repository, digest: &Digest) {
+        let name = (repository.clone(), *digest);
+        self.digests.remove(&name);
+        self.gone_digests.push(name);
+    }
+
+    fn drop_all(&mut self) {
+        self.gone_tags.extend(std::mem::take(&mut self.tags));
+        self.gone_digests.extend(std::mem::take(&mut self.digests));
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
