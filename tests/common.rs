@@ -3,13 +3,14 @@
 //! - [`image::ImageBuilder`]: images from short tree descriptions, written as docker-archive, oci-archive or OCI layout.
 //! - [`sandbox::Sandbox`]: one test's directory, store and mounts; runs the `mica` binary and shows everything on failure.
 //! - [`walk`]: trees as data, and the comparison of two trees entry by entry.
-//! - [`real`]: the images that `contrib/test-images` has built.
+//! - [`real`] and [`podman`]: the images that `contrib/test-images` has built, and the same in podman's storage.
 //!
 //! Tests whose names start with `fuse_` or `root_` need root, `/dev/fuse` and a private mount namespace; [`tier::root`]
 //! gives the calling thread such a namespace, or stops the test with the reason. Nothing is ever skipped silently.
 #![allow(dead_code)]
 
 pub mod image;
+pub mod podman;
 pub mod real;
 pub mod sandbox;
 pub mod tarball;

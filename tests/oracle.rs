@@ -3,14 +3,12 @@
 //! Every entry of the real images is compared: type, mode, owner, nanosecond mtime, size, symlink target, device number,
 //! extended attributes, hard-link groups, and the bytes of every file. The list of accepted differences is [`accepted`].
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use crate::common::image::ImageBuilder;
+use crate::common::podman::Podman;
 use crate::common::sandbox::Sandbox;
-use crate::common::{real, tier, walk};
+use crate::common::{podman, real, tier, walk};
 
 /// Differences that are podman's own doing, by the line that `walk` prints for them.
 ///
@@ -43,12 +41,7 @@ fn root_oracle_oci_archive() {
     let sandbox = Sandbox::new();
     sandbox.load_file(&real::oci_archive("small")).ok();
     let mount = sandbox.mount();
-    let expected = podman(
-        &sandbox,
-        &real::docker_archive("small"),
-        &cache("small"),
-        "localhost/mica-test:small",
-    );
+    let expected = podman::real_image(&sandbox, "small");
     assert_same(&expected, &mount.image("localhost/mica-test/small"), 3_000);
 }
 
@@ -108,8 +101,9 @@ fn root_oracle_handmade_image() {
     sandbox.load(&image);
     let archive = sandbox.path("handmade.tar");
     image.docker_archive(&archive);
-    let storage = sandbox.path("podman");
-    let expected = podman(&sandbox, &archive, &storage, "localhost/handmade:1");
+    let podman = Podman::new(&sandbox, sandbox.path("podman"));
+    podman.load(&sandbox, &archive);
+    let expected = podman.mount(&sandbox, "localhost/handmade:1");
     let mount = sandbox.mount();
     assert_same(&expected, &mount.image("localhost/handmade/1"), 15);
 }
@@ -120,8 +114,7 @@ fn compare_real(name: &str) {
     let sandbox = Sandbox::new();
     sandbox.load_file(&archive).ok();
     let mount = sandbox.mount();
-    let image = format!("localhost/mica-test:{name}");
-    let expected = podman(&sandbox, &archive, &cache(name), &image);
+    let expected = podman::real_image(&sandbox, name);
     let tag = mount.image(format!("localhost/mica-test/{name}"));
     assert_same(&expected, &tag, 3_000);
 }
@@ -145,101 +138,4 @@ fn assert_same(expected: &Path, actual: &Path, at_least: usize) {
         "{} differences from kernel overlayfs in {entries} entries:\n{shown}",
         found.len()
     );
-}
-
-/// podman's storage for one archive, kept from run to run.
-fn cache(name: &str) -> PathBuf {
-    real::directory().join(format!("podman-{name}"))
-}
-
-/// Loads the archive into podman's storage, unless that has happened, and mounts the image there.
-fn podman(sandbox: &Sandbox, archive: &Path, storage: &Path, image: &str) -> PathBuf {
-    fs::create_dir_all(storage).expect("mkdir");
-    let lock = fs::File::create(storage.with_extension("lock")).expect("the lock");
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("flock");
-    if !overlay_works(sandbox, storage) {
-        // The directory is itself on an overlay, as in a container: memory can hold an upper directory.
-        sandbox
-            .run(command("mount", &["-t", "tmpfs", "tmpfs"], storage))
-            .ok();
-    }
-    let metadata = fs::metadata(archive).expect("stat");
-    let stamp = format!(
-        "{} {}.{}",
-        metadata.size(),
-        metadata.mtime(),
-        metadata.mtime_nsec()
-    );
-    let stamp_file = storage.join("loaded");
-    // Not the configuration of this machine, which could put fuse-overlayfs in the kernel's place.
-    let (root, runroot, conf) = (
-        storage.join("root"),
-        sandbox.path("podman-run"),
-        sandbox.path("storage.conf"),
-    );
-    let text =
-        format!("[storage]\ndriver = \"overlay\"\ngraphroot = {root:?}\nrunroot = {runroot:?}\n");
-    fs::write(&conf, text).expect("the configuration");
-    let run = |args: &[&str]| {
-        let mut podman = Command::new("podman");
-        podman.arg("--root").arg(&root);
-        podman.arg("--runroot").arg(&runroot);
-        podman.args([
-            "--storage-driver",
-            "overlay",
-            "--cgroup-manager",
-            "cgroupfs",
-        ]);
-        podman.args(["--events-backend", "file"]).args(args);
-        // No configuration of this machine, which could put fuse-overlayfs in the kernel's place.
-        podman
-            .env("CONTAINERS_STORAGE_CONF", "/dev/null")
-            .env("HOME", sandbox.dir());
-        sandbox.run(podman).ok()
-    };
-    if fs::read_to_string(&stamp_file).ok().as_deref() != Some(stamp.as_str()) {
-        run(&[
-            "load",
-            "--quiet",
-            "--input",
-            archive.to_str().expect("a UTF-8 path"),
-        ]);
-        fs::write(&stamp_file, stamp).expect("the stamp");
-    }
-    let point = PathBuf::from(run(&["image", "mount", image]).stdout().trim());
-    let kind = rustix::fs::statfs(&point).expect("statfs").f_type;
-    assert_eq!(
-        kind,
-        0x794c_7630,
-        "{} is not kernel overlayfs",
-        point.display()
-    );
-    point
-}
-
-fn overlay_works(sandbox: &Sandbox, dir: &Path) -> bool {
-    let trial = dir.join("trial");
-    for name in ["lower", "upper", "work", "merged"] {
-        fs::create_dir_all(trial.join(name)).expect("mkdir");
-    }
-    let at = trial.display();
-    let options = format!("lowerdir={at}/lower,upperdir={at}/upper,workdir={at}/work");
-    let merged = trial.join("merged");
-    let mount = command(
-        "mount",
-        &["-t", "overlay", "-o", &options, "overlay"],
-        &merged,
-    );
-    let works = sandbox.run(mount).status.success();
-    if works {
-        sandbox.run(command("umount", &[], &merged)).ok();
-    }
-    fs::remove_dir_all(trial).expect("removing the trial");
-    works
-}
-
-fn command(program: &str, args: &[&str], path: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.args(args).arg(path);
-    command
 }

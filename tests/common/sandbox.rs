@@ -162,7 +162,7 @@ impl Sandbox {
 
     /// Runs any command to its end, recorded, with a limit on its time.
     pub fn run(&self, command: Command) -> Run {
-        self.inner.run(command, PATIENCE)
+        self.inner.run(command, None, PATIENCE)
     }
 
     /// A shell script, run with `set -eu` in the sandbox's directory.
@@ -208,7 +208,13 @@ impl Sandbox {
         tier::root();
         let mut command = self.command();
         command.arg("mount").args(args).arg(point);
-        self.run(command).ok();
+        // What the daemon goes on to write there is shown when the test fails.
+        let log = self
+            .path(point.file_name().unwrap_or_default())
+            .with_extension("log");
+        self.inner
+            .run(command, Some(&log), Duration::from_secs(30))
+            .ok();
         let mount = Mount {
             point: point.to_owned(),
             inner: Arc::clone(&self.inner),
@@ -261,18 +267,24 @@ impl Inner {
     }
 
     /// Output goes through files: a daemon that keeps them open must not make its starter wait.
-    fn run(&self, mut command: Command, patience: Duration) -> Run {
+    fn run(&self, mut command: Command, log: Option<&Path>, patience: Duration) -> Run {
         let line = std::iter::once(command.get_program())
             .chain(command.get_args())
             .map(|word| word.to_string_lossy().into_owned())
             .collect::<Vec<_>>()
             .join(" ");
         let out = tempfile::NamedTempFile::new().expect("a file for stdout");
-        let err = tempfile::NamedTempFile::new().expect("a file for stderr");
+        let own = tempfile::NamedTempFile::new().expect("a file for stderr");
+        let err = log.unwrap_or(own.path());
         command.stdin(Stdio::null());
-        command
-            .stdout(out.reopen().expect("stdout"))
-            .stderr(err.reopen().expect("stderr"));
+        command.stdout(out.reopen().expect("stdout"));
+        command.stderr(
+            File::options()
+                .append(true)
+                .create(true)
+                .open(err)
+                .expect("stderr"),
+        );
         let mut child = command
             .spawn()
             .unwrap_or_else(|e| panic!("starting {line}: {e}"));
@@ -283,17 +295,17 @@ impl Inner {
             }
             if start.elapsed() > patience {
                 child.kill().and_then(|()| child.wait()).expect("kill");
-                let stderr = fs::read_to_string(err.path()).unwrap_or_default();
+                let stderr = fs::read_to_string(err).unwrap_or_default();
                 panic!("{line} did not end in {patience:?}; it had said:\n{stderr}");
             }
             thread::sleep(Duration::from_millis(3));
         };
-        let read = |path| fs::read(path).expect("reading the output");
+        let read = |path: &Path| fs::read(path).expect("reading the output");
         let run = Run {
             line,
             status,
             stdout: read(out.path()),
-            stderr: read(err.path()),
+            stderr: read(err),
         };
         self.record.lock().expect("the record").push(run.describe());
         run
@@ -360,11 +372,13 @@ impl Mount {
         let leases = fs::read_dir(self.inner.dir.path().join("store/leases")).ok()?;
         let text = self.point.to_str()?;
         leases.flatten().find_map(|entry| {
-            let lease: Value = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
-            let mine = lease.to_string().contains(text);
-            let pid = find(&lease, "pid")?.as_i64()?;
-            mine.then(|| Pid::from_raw(i32::try_from(pid).ok()?))
-                .flatten()
+            // One JSON value per line, the holder in the first.
+            let lease = fs::read_to_string(entry.path()).ok()?;
+            let holder: Value = serde_json::from_str(lease.lines().next()?).ok()?;
+            let mine = holder["mountpoint"].as_str() == Some(text);
+            let pid = holder["pid"].as_i64()?;
+            let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+            mine.then_some(pid)
         })
     }
 
@@ -374,7 +388,7 @@ impl Mount {
         let daemon = self.daemon();
         let mut command = self.inner.command();
         command.arg("umount").arg(&self.point);
-        self.inner.run(command, Duration::from_secs(30)).ok();
+        self.inner.run(command, None, Duration::from_secs(30)).ok();
         assert!(!self.is_mounted(), "still mounted after mica umount");
         self.up = false;
         if let Some(pid) = daemon {
@@ -428,14 +442,4 @@ fn ends(pid: Pid) -> bool {
         thread::sleep(Duration::from_millis(5));
     }
     true
-}
-
-fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    match value {
-        Value::Object(map) => map
-            .get(key)
-            .or_else(|| map.values().find_map(|v| find(v, key))),
-        Value::Array(list) => list.iter().find_map(|v| find(v, key)),
-        _ => None,
-    }
 }
