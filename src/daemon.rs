@@ -1,1 +1,85 @@
-//! (being written)
+//! The daemon behind a mount: put together, made ready, watched, ended.
+//!
+//! Life of a mount: the command forks; the child opens the store, checks and mounts, takes its lease, serves, and looks at its
+//! own mount with `stat`. Only then the parent returns 0; whatever fails before is printed by the parent. Afterwards the child
+//! writes to `<store>/daemon.log`, and ends
+//! - when the file system is unmounted, by whomever;
+//! - on TERM, INT or HUP, or `stop` on its control socket: it unmounts, and if something uses the mount it logs who and detaches
+//!   it: a signal always ends the daemon;
+//! - when a serving thread is lost (a bug): it detaches the mount rather than let requests hang.
+//!
+//! Names that verbs change reach the kernel in two ways: `sync` on the control socket, answered when every mount shows the
+//! change, and a watch on the store's index for those who die before they ask.
+
+mod control;
+mod log_file;
+mod mount_point;
+mod readiness;
+mod service;
+mod unmount;
+mod watch;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::fs::FileSystem;
+use crate::fuse::options::MountOptions;
+use crate::sys::fork::{Fork, fork};
+
+pub use service::Parts;
+pub use unmount::unmount;
+
+/// What `mica mount` was asked to do.
+#[derive(Clone, Debug)]
+pub struct MountPlan {
+    /// The store's directory; made if it is not there.
+    pub store: PathBuf,
+    /// Where to mount.
+    pub mount_point: PathBuf,
+    /// Stay in the foreground, log to stderr.
+    pub foreground: bool,
+    /// The `-o` options.
+    pub options: MountOptions,
+}
+
+/// Mounts the tree that `build` makes. In the foreground it returns when the mount has ended, else when it is ready (from the parent; the daemon never
+/// returns from here).
+pub fn mount<T: FileSystem>(
+    plan: &MountPlan,
+    build: impl FnOnce(&MountPlan, &Parts) -> anyhow::Result<T>,
+) -> anyhow::Result<()> {
+    let root = rustix::process::geteuid().is_root();
+    plan.options.check_privileges(root)?;
+    if plan.foreground {
+        return service::run(plan, readiness::Reporter::foreground(), build);
+    }
+    let (reporter, waiter) = readiness::channel().context("preparing the daemon")?;
+    match fork().context("starting the daemon")? {
+        Fork::Parent(child) => {
+            drop(reporter);
+            waiter.wait(child)
+        }
+        Fork::Child => {
+            drop(waiter);
+            let code = match daemonised(plan, reporter, build) {
+                Ok(()) => 0,
+                Err(error) => {
+                    // Before the mount is ready the parent prints it; afterwards the log is the place.
+                    log::error!("{error:#}");
+                    1
+                }
+            };
+            std::process::exit(code)
+        }
+    }
+}
+
+fn daemonised<T: FileSystem>(
+    plan: &MountPlan,
+    reporter: readiness::Reporter,
+    build: impl FnOnce(&MountPlan, &Parts) -> anyhow::Result<T>,
+) -> anyhow::Result<()> {
+    rustix::process::setsid().context("leaving the session")?;
+    service::run(plan, reporter, build)
+}

@@ -14,4 +14,3 @@ pub mod notify;
 pub mod options;
 pub mod session;
 pub mod stats;
-

@@ -10,6 +10,7 @@
 use std::io;
 
 use crate::oci::Digest;
+use crate::sys::mountinfo::DeviceId;
 
 /// Inode number; for the kernel also the node's identity. 1 is the root.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -255,6 +256,10 @@ pub trait KernelCache: Send + Sync {
 /// The operations of the tree; see the module's rules.
 #[allow(missing_docs)]
 pub trait FileSystem: Send + Sync + 'static {
+    /// Tells the device number of the mount (`st_dev` inside it), once, before the first request.
+    fn mounted(&self, device: DeviceId);
+    /// Reads the names again and queues what the kernel has to forget. Called outside of requests, by one thread at a time.
+    fn refresh(&self) -> Result<(), FsError>;
     fn lookup(&self, caller: &Caller, parent: InodeNo, name: &[u8]) -> Result<Lookup, FsError>;
     /// Drops `count` of the kernel's references.
     fn forget(&self, ino: InodeNo, count: u64);

@@ -13,7 +13,11 @@ fn image(number: u8) -> ImageRecord {
     let digest = |kind: u8| Digest::of(&[kind, number]);
     ImageRecord {
         id: ImageId(digest(0)),
-        manifest: super::super::names::manifest_descriptor(digest(1), 7, Some(crate::oci::Platform::default())),
+        manifest: super::super::names::manifest_descriptor(
+            digest(1),
+            7,
+            Some(crate::oci::Platform::default()),
+        ),
         layers: vec![DiffId(digest(2)), DiffId(digest(3))],
         created: (number > 0).then(|| "1970-01-01T00:00:01.5Z".parse().unwrap()),
         size: u64::from(number) << 40,

@@ -1,0 +1,153 @@
+//! The daemon's control socket.
+//!
+//! One request per connection, one line: `sync` (the kernel has forgotten every name that changed before: `ok`), `stats` (request
+//! counters, then end of file), `stop` (unmount and end: `ok`). Anything else gets `error: ...`. Whoever may enter the
+//! store's `leases` directory may ask.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
+
+/// A request is a word; a line longer than this is none.
+const MAX_LINE: u64 = 64;
+/// Whoever connects and says nothing, or does not read the answer, is hung up on.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What requests ask for; called from a thread per request.
+pub(super) trait Handler: Send + Sync + 'static {
+    fn sync(&self) -> Result<(), String>;
+    fn stats(&self) -> String;
+    fn stop(&self);
+}
+
+/// The listening socket.
+#[derive(Debug)]
+pub(super) struct Control(UnixListener);
+
+impl Control {
+    /// Listens at `path`, however long it is: the address goes through a descriptor of the directory.
+    pub(super) fn listen(path: &Path) -> io::Result<Self> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let directory = File::open(path.parent().ok_or_else(invalid)?)?;
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .ok_or_else(invalid)?;
+        let address =
+            SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?;
+        let socket: OwnedFd = socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
+        bind(&socket, &address)?;
+        listen(&socket, 64)?;
+        Ok(Control(UnixListener::from(socket)))
+    }
+
+    /// Takes every connection that waits.
+    pub(super) fn accept(&self, handler: &Arc<impl Handler>) {
+        // Ends with WouldBlock; any other error concerns one connection or a shortage, and poll will call again.
+        while let Ok((stream, _)) = self.0.accept() {
+            let handler = Arc::clone(handler);
+            let thread = thread::Builder::new()
+                .name("mica-control".to_owned())
+                .stack_size(512 * 1024)
+                .spawn(move || {
+                    if let Err(error) = answer(&stream, &*handler) {
+                        log::debug!("control socket: {error}");
+                    }
+                });
+            if let Err(error) = thread {
+                log::warn!("control socket: {error}");
+            }
+        }
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn answer(stream: &UnixStream, handler: &impl Handler) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_LINE)).read_line(&mut line)?;
+    let text = match line.trim() {
+        "sync" => match handler.sync() {
+            Ok(()) => "ok\n".to_owned(),
+            Err(error) => format!("error: {error}\n"),
+        },
+        "stats" => handler.stats(),
+        "stop" => {
+            handler.stop();
+            "ok\n".to_owned()
+        }
+        _ => "error: unknown request\n".to_owned(),
+    };
+    let mut stream = stream;
+    stream.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Handler for Counting {
+        fn sync(&self) -> Result<(), String> {
+            match self.0.fetch_add(1, Ordering::SeqCst) {
+                0 => Ok(()),
+                _ => Err("again".to_owned()),
+            }
+        }
+        fn stats(&self) -> String {
+            "lookup 1\n".to_owned()
+        }
+        fn stop(&self) {
+            self.0.store(100, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn requests_are_answered_at_a_long_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("d".repeat(200));
+        std::fs::create_dir(&deep).unwrap();
+        let control = Control::listen(&deep.join("c.sock")).unwrap();
+        let handler = Arc::new(Counting::default());
+        let ask = |request: &str| {
+            let link = tempfile::tempdir().unwrap();
+            let short = link.path().join("s");
+            std::os::unix::fs::symlink(&deep, &short).unwrap();
+            let mut stream = UnixStream::connect(short.join("c.sock")).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            control.accept(&handler);
+            io::read_to_string(stream).unwrap()
+        };
+        assert_eq!(ask("sync\n"), "ok\n");
+        assert_eq!(ask("sync\n"), "error: again\n");
+        assert_eq!(ask("stats\n"), "lookup 1\n");
+        assert!(ask("nonsense\n").starts_with("error: "));
+        assert!(ask(&"x".repeat(10_000)).starts_with("error: "));
+        assert_eq!(ask("stop\n"), "ok\n");
+        assert_eq!(handler.0.load(Ordering::SeqCst), 100);
+    }
+}

@@ -1,0 +1,361 @@
+//! One mount from its first check to its end; see [`super`] for the story.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use super::control::{Control, Handler};
+use super::readiness::Reporter;
+use super::watch::Watch;
+use super::{MountPlan, log_file, mount_point, unmount};
+use crate::fs::FileSystem;
+use crate::fuse::notify::NotifyQueue;
+use crate::fuse::session::{self, Session, Settings, State};
+use crate::fuse::stats::Stats;
+use crate::store::{Lease, LeaseKind, OpenMode, Store};
+use crate::sys::fork;
+use crate::sys::mount::{self, FuseFlags, MountError, MountPoint, Mounted};
+use crate::sys::mountinfo::DeviceId;
+use crate::sys::signal::SignalFd;
+
+/// How long a `sync` waits for the kernel; less than verbs wait for the answer.
+const SYNC_PATIENCE: Duration = Duration::from_secs(4);
+/// How long the connection may take to end after its mount has gone.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+/// A stat or a shell's completion that happens to be inside passes: so often and so long the unmount is tried again.
+const BUSY_TRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+/// Readahead of the mount in KiB (root can set it; 128 otherwise): one request of the largest size.
+const READ_AHEAD_KB: &str = "1024";
+
+/// What a tree is made of, besides the plan.
+pub struct Parts {
+    /// The store, open.
+    pub store: Store,
+    /// Takes what the kernel is to forget.
+    pub queue: Arc<NotifyQueue>,
+    /// The lease of this mount; `None` if the store cannot be written to.
+    pub lease: Option<Arc<Lease>>,
+    /// How it is mounted.
+    pub flags: FuseFlags,
+}
+
+/// Mounts and serves the tree that `build` makes, until the mount ends.
+pub(super) fn run<T: FileSystem>(
+    plan: &MountPlan,
+    reporter: Reporter,
+    build: impl FnOnce(&MountPlan, &Parts) -> anyhow::Result<T>,
+) -> anyhow::Result<()> {
+    fork::limit_allocator();
+    match Service::start(plan, &reporter, build) {
+        Ok(service) => {
+            reporter.ready();
+            fork::release_memory();
+            service.serve()
+        }
+        Err(error) => reporter.failed(error),
+    }
+}
+
+/// A mount that works.
+struct Service<T> {
+    shared: Arc<Shared<T>>,
+    session: Session,
+    mounted: Guard,
+    signals: SignalFd,
+    control: Option<Control>,
+    watch: Option<Watch>,
+    _lease: Option<Arc<Lease>>,
+}
+
+/// What control requests use.
+struct Shared<T> {
+    tree: Arc<T>,
+    queue: Arc<NotifyQueue>,
+    stats: Arc<Stats>,
+    refreshing: Mutex<()>,
+    stop: OwnedFd,
+}
+
+impl<T: FileSystem> Service<T> {
+    fn start(
+        plan: &MountPlan,
+        reporter: &Reporter,
+        build: impl FnOnce(&MountPlan, &Parts) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Self> {
+        // Before any thread exists: all of them are to leave signals to the event loop.
+        let signals = SignalFd::block().context("blocking signals")?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).context("making an eventfd")?;
+        let point = mount_point::prepare(&plan.mount_point, &plan.store)?;
+        let store = Store::open(&plan.store, OpenMode::Create)?;
+        let (lease, control) = announce(&store, &point)?;
+        // From here on a change of names is noticed; the tree reads them afterwards.
+        let watch = match Watch::new(store.path()) {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                log::warn!("cannot watch {}: {error}", store.path().display());
+                None
+            }
+        };
+        let parts = Parts {
+            queue: NotifyQueue::new(),
+            lease,
+            flags: flags(plan),
+            store,
+        };
+        let tree = Arc::new(build(plan, &parts)?);
+
+        let source = plan.options.source.as_deref().unwrap_or(mount::SOURCE);
+        let (connection, mounted) = mount::mount(&point, &parts.flags, source)?;
+        // The descriptor of the directory below would keep that one busy.
+        drop(point);
+        let mounted = Guard(Some(mounted));
+        let (path, device) = mounted.place()?;
+        tree.mounted(device);
+        let settings = Settings {
+            strict: plan.options.strict,
+            ..Settings::default()
+        };
+        let session = session::start(Arc::clone(&tree), connection, &settings, &parts.queue)
+            .context("starting the FUSE session")?;
+        read_ahead(device);
+
+        let stat = fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?;
+        if rustix::fs::minor(stat.dev()) != device.minor {
+            bail!("{}: something else was mounted over it", path.display());
+        }
+        rustix::process::chdir("/").context("leaving the working directory")?;
+        if !reporter.is_foreground() {
+            log_file::redirect(parts.store.path())?;
+        }
+        log::info!(
+            "{}: mounted, serving {}",
+            path.display(),
+            parts.store.path().display()
+        );
+        let stats = Arc::clone(session.stats());
+        Ok(Service {
+            shared: Arc::new(Shared {
+                tree,
+                queue: parts.queue,
+                stats,
+                refreshing: Mutex::new(()),
+                stop,
+            }),
+            session,
+            mounted,
+            signals,
+            control,
+            watch,
+            _lease: parts.lease,
+        })
+    }
+
+    /// The event loop.
+    fn serve(mut self) -> anyhow::Result<()> {
+        loop {
+            self.wait()?;
+            if let Some(signal) = self.signals.take().context("reading signals")? {
+                return self.end(signal);
+            }
+            if self.shared.stop_requested() {
+                return self.end("a stop request");
+            }
+            match self.session.state() {
+                State::Running => {}
+                State::Ended => {
+                    log::info!("{}: unmounted from outside", self.mounted.shown());
+                    self.mounted.forget();
+                    return Ok(());
+                }
+                State::Broken(reason) => {
+                    let shown = self.mounted.shown();
+                    // The guard detaches the mount.
+                    bail!("{shown}: {reason}; the mount is taken away");
+                }
+            }
+            if let Some(watch) = &self.watch
+                && watch.index_changed()
+                && let Err(error) = self.shared.refresh()
+            {
+                log::error!("reading the store's names again: {error}");
+            }
+            if let Some(control) = &self.control {
+                control.accept(&self.shared);
+            }
+        }
+    }
+
+    fn wait(&self) -> anyhow::Result<()> {
+        let stop = &self.shared.stop;
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.session.event_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+        ];
+        let watch = self.watch.as_ref().map(AsFd::as_fd);
+        let control = self.control.as_ref().map(AsFd::as_fd);
+        fds.extend(
+            watch
+                .into_iter()
+                .chain(control)
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
+        );
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error).context("waiting for events"),
+        }
+    }
+
+    /// Unmounts, whatever it takes, because of `reason`.
+    fn end(mut self, reason: &str) -> anyhow::Result<()> {
+        let shown = self.mounted.shown();
+        log::info!("{shown}: {reason}: unmounting");
+        let mut result = self.mounted.unmount(false);
+        for _ in 1..BUSY_TRIES {
+            if !matches!(result, Err(MountError::Busy(_))) {
+                break;
+            }
+            std::thread::sleep(BUSY_PAUSE);
+            result = self.mounted.unmount(false);
+        }
+        match result {
+            Ok(()) => {
+                if !self.session.wait(END_PATIENCE) {
+                    log::warn!("{shown}: still mounted elsewhere; what uses that gets errors now");
+                }
+            }
+            Err(MountError::Busy(_)) => {
+                log::warn!("{shown}: in use, detached because of {reason}; these get errors now:");
+                let users = self
+                    .mounted
+                    .place()
+                    .map(|(_, device)| unmount::users(device));
+                for user in users.unwrap_or_default() {
+                    log::warn!("{shown}: {user}");
+                }
+                self.mounted.unmount(true)?;
+            }
+            // Somebody was faster.
+            Err(MountError::NotMounted(_)) => {}
+            Err(error) => {
+                self.mounted.forget();
+                return Err(error.into());
+            }
+        }
+        self.mounted.forget();
+        Ok(())
+    }
+}
+
+impl<T: FileSystem> Shared<T> {
+    fn refresh(&self) -> Result<(), String> {
+        let _one_at_a_time = self.refreshing.lock();
+        self.tree.refresh().map_err(|error| error.to_string())
+    }
+
+    fn stop_requested(&self) -> bool {
+        let mut fds = [PollFd::new(&self.stop, PollFlags::IN)];
+        poll(&mut fds, Some(&rustix::event::Timespec::default())).is_ok_and(|n| n > 0)
+    }
+}
+
+impl<T: FileSystem> Handler for Shared<T> {
+    fn sync(&self) -> Result<(), String> {
+        self.refresh()?;
+        if self.queue.drain(SYNC_PATIENCE) {
+            Ok(())
+        } else {
+            Err("the kernel has not taken all changes yet".to_owned())
+        }
+    }
+
+    fn stats(&self) -> String {
+        self.stats.render()
+    }
+
+    fn stop(&self) {
+        // Only fails when the counter is full, and then it is readable already.
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+    }
+}
+
+/// Takes the lease and listens on its socket, so that verbs find this mount. A store that cannot be written to has no verbs.
+fn announce(
+    store: &Store,
+    point: &MountPoint,
+) -> anyhow::Result<(Option<Arc<Lease>>, Option<Control>)> {
+    if let Some(reason) = store.read_only() {
+        log::warn!("the store is read-only ({reason}): no control socket");
+        return Ok((None, None));
+    }
+    let lease = store.lease(LeaseKind::Daemon {
+        mountpoint: point.path().to_owned(),
+    })?;
+    let socket = lease.socket_path();
+    let control =
+        Control::listen(&socket).with_context(|| format!("listening on {}", socket.display()))?;
+    Ok((Some(Arc::new(lease)), Some(control)))
+}
+
+/// Root lets everybody in and has the kernel check modes; an ordinary user has the mount to himself.
+fn flags(plan: &MountPlan) -> FuseFlags {
+    let root = rustix::process::geteuid().is_root();
+    let allow_other = plan.options.allow_other.unwrap_or(root);
+    FuseFlags {
+        read_only: plan.options.read_only,
+        allow_other,
+        default_permissions: allow_other,
+        suid: plan.options.suid,
+        dev: plan.options.dev,
+    }
+}
+
+/// Only root may, and it only costs speed.
+fn read_ahead(device: DeviceId) {
+    let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
+    if let Err(error) = fs::write(&path, READ_AHEAD_KB) {
+        log::debug!("{path}: {error}");
+    }
+}
+
+/// Our mount; detached if it is still there when this is dropped.
+struct Guard(Option<Mounted>);
+
+impl Guard {
+    fn place(&self) -> anyhow::Result<(std::path::PathBuf, DeviceId)> {
+        let mounted = self.0.as_ref().context("not mounted")?;
+        Ok((mounted.path.clone(), mounted.device))
+    }
+
+    fn shown(&self) -> String {
+        let mounted = self.0.as_ref();
+        mounted.map_or_else(String::new, |m| m.path.display().to_string())
+    }
+
+    fn unmount(&self, lazy: bool) -> Result<(), MountError> {
+        match &self.0 {
+            Some(mounted) => mounted.unmount(lazy),
+            None => Ok(()),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        match self.unmount(true) {
+            Ok(()) | Err(MountError::NotMounted(_)) => {}
+            Err(error) => log::error!("{error}"),
+        }
+    }
+}

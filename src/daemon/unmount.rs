@@ -1,0 +1,74 @@
+//! `mica umount`: from outside the daemon, by its owner or root.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::bail;
+
+use crate::sys::mount::{FS_TYPE, MountError, MountPoint, Mounted};
+use crate::sys::mountinfo::DeviceId;
+use crate::sys::proc::{self, Depth, Process, Usage, User};
+
+/// How long the daemon may take to end after its mount is gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Users of a busy mount that are named.
+const MAX_NAMED: usize = 8;
+
+/// Unmounts the mica file system at `path`, and waits for its daemon to end. Lazily: the mount vanishes now, and the daemon
+/// serves on until its last user has gone.
+pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
+    let point = MountPoint::open(path)?;
+    let shown = point.path().display().to_string();
+    let Some(mount) = point.mounted_here()? else {
+        bail!("{shown}: not a mount point");
+    };
+    if mount.fs_type != FS_TYPE {
+        bail!(
+            "{shown}: a {} file system, not mica; use umount",
+            mount.fs_type.to_string_lossy()
+        );
+    }
+    let me = rustix::process::geteuid();
+    if let Some(owner) = mount.fuse_owner()
+        && !me.is_root()
+        && owner != me.as_raw()
+    {
+        bail!("{shown}: mounted by user {owner}; only that user and root can unmount it");
+    }
+    let mounted = Mounted {
+        path: point.path().to_owned(),
+        id: mount.id,
+        device: mount.device,
+    };
+    // Found now: after the unmount nothing leads from the mount to its daemon. And the descriptor would make it busy.
+    let daemon = proc::fuse_server(mount.device).and_then(|pid| Process::open(pid).ok().flatten());
+    drop(point);
+    match mounted.unmount(lazy) {
+        Ok(()) => {}
+        Err(MountError::Busy(path)) => {
+            let mut message = format!("{}: busy", path.display());
+            for user in users(mount.device).iter().take(MAX_NAMED) {
+                message.push_str(&format!("\n  {user}"));
+            }
+            message.push_str("\n`mica umount -l` detaches it now and lets them finish");
+            bail!(message);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if let Some(daemon) = daemon.filter(|_| !lazy)
+        && !daemon.wait(PATIENCE)?
+    {
+        // Another mount of the same connection (a bind mount) keeps it serving; nothing is wrong with that.
+        log::info!("{shown}: unmounted; its daemon still serves another mount");
+    }
+    Ok(())
+}
+
+/// Who keeps the file system busy: one line per process.
+pub(super) fn users(device: DeviceId) -> Vec<User> {
+    let mut users = proc::users_of(device, Depth::Everything).unwrap_or_default();
+    // A mount alone keeps nothing busy.
+    users.retain(|user| !matches!(user.usage, Usage::Mount { .. }));
+    users.dedup_by_key(|user| user.pid);
+    users
+}
