@@ -13,9 +13,18 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-mod output;
+use crate::store::{OpenMode, Store, StoreError};
 
-pub use output::{DaemonError, print_error};
+mod check;
+mod gc;
+mod history;
+mod images;
+mod inspect;
+mod output;
+mod rmi;
+mod tag;
+
+use output::print_error;
 
 /// A filesystem for container images and volumes.
 #[derive(Parser)]
@@ -30,19 +39,67 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Work with images: the same verbs as on top
+    Images(images::Args),
+    Tag(tag::Args),
+    Rmi(rmi::Args),
+    Inspect(inspect::Args),
+    History(history::Args),
+    Gc(gc::Args),
+    Check(check::Args),
+    /// The verbs on images by their long names
     #[command(subcommand)]
     Image(ImageVerb),
 }
 
 /// The noun forms: `mica image ls`.
 #[derive(Subcommand)]
-enum ImageVerb {}
+enum ImageVerb {
+    #[command(visible_alias = "list")]
+    Ls(images::Args),
+    Tag(tag::Args),
+    #[command(visible_alias = "remove")]
+    Rm(rmi::Args),
+    Inspect(inspect::Args),
+    History(history::Args),
+}
+
+impl ImageVerb {
+    /// The same verb without the noun.
+    fn short(self) -> Verb {
+        match self {
+            ImageVerb::Ls(args) => Verb::Images(args),
+            ImageVerb::Tag(args) => Verb::Tag(args),
+            ImageVerb::Rm(args) => Verb::Rmi(args),
+            ImageVerb::Inspect(args) => Verb::Inspect(args),
+            ImageVerb::History(args) => Verb::History(args),
+        }
+    }
+}
 
 /// What every verb gets from the global options.
 pub struct Context {
     /// `--store`, when given.
-    pub store: Option<PathBuf>,
+    store: Option<PathBuf>,
+}
+
+impl Context {
+    /// The directory of the store that is meant.
+    pub fn store_path(&self) -> PathBuf {
+        self.store.clone().unwrap_or_else(Store::default_path)
+    }
+
+    /// The store, which must exist.
+    pub fn store(&self) -> Result<Store, StoreError> {
+        Store::open(&self.store_path(), OpenMode::Existing)
+    }
+
+    /// The store, if there is one: before the first `load` there is nothing, and that is no error for who only looks.
+    pub fn existing_store(&self) -> Result<Option<Store>, StoreError> {
+        match self.store() {
+            Err(StoreError::NotAStore { path }) if !path.exists() => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
 }
 
 /// The program: parses the process's arguments and runs the verb.
@@ -67,9 +124,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(verb: Verb, _context: &Context) -> anyhow::Result<ExitCode> {
+fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Image(verb) => match verb {},
+        Verb::Images(args) => images::run(args, context),
+        Verb::Tag(args) => tag::run(args, context),
+        Verb::Rmi(args) => rmi::run(args, context),
+        Verb::Inspect(args) => inspect::run(args, context),
+        Verb::History(args) => history::run(args, context),
+        Verb::Gc(args) => gc::run(args, context),
+        Verb::Check(args) => check::run(args, context),
+        Verb::Image(verb) => run(verb.short(), context),
     }
 }
 

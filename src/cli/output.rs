@@ -1,21 +1,47 @@
-//! What verbs print: error lines in docker's words, text made safe for terminals.
+//! What verbs print: lines on stdout, error lines in docker's words, text made safe for terminals.
 
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
-/// An error that docker's daemon would answer: printed with docker's prefix.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct DaemonError(pub String);
+use crate::ops::OpsError;
+
+/// Stdout of a verb that changes things: nothing that happens to the output stops the work.
+///
+/// A reader that has gone away is no error at all; any other is reported when the work is done.
+#[derive(Default)]
+pub struct Lines {
+    failed: Option<io::Error>,
+}
+
+impl Lines {
+    /// Prints one line, at once.
+    pub fn print(&mut self, line: &str) {
+        if self.failed.is_none() {
+            self.failed = writeln!(io::stdout(), "{}", Printable(line)).err();
+        }
+    }
+
+    /// The error that stopped the output, if it says anything about more than a reader that has gone away.
+    pub fn finish(self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Prints whole text on stdout.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
 
 /// Prints an error on stderr: docker's daemon's with its prefix, every other with ours, causes joined by colons.
 pub fn print_error(error: &anyhow::Error) {
-    let text = match error.downcast_ref::<DaemonError>() {
-        Some(daemon) => format!("Error response from daemon: {daemon}"),
-        None => format!("mica: {}", chain(error)),
+    let text = match error.downcast_ref::<OpsError>() {
+        Some(ops) if ops.is_daemons() => format!("Error response from daemon: {ops}"),
+        _ => format!("mica: {}", chain(error)),
     };
     // Nothing can be done about a stderr that does not take it.
-    let _ = writeln!(std::io::stderr(), "{}", Printable(&text));
+    let _ = writeln!(io::stderr(), "{}", Printable(&text));
 }
 
 /// The messages of an error and its causes, leaving out causes that the message before already spells out.
@@ -23,7 +49,7 @@ fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let message = cause.to_string();
-        if text.ends_with(&message) {
+        if text.contains(&message) {
             continue;
         }
         if !text.is_empty() {
@@ -74,9 +100,7 @@ mod tests {
     #[test]
     fn causes_are_joined_once() {
         let cause = anyhow::anyhow!("disk on fire");
-        assert_eq!(
-            chain(&cause.context("reading: disk on fire").context("load")),
-            "load: reading: disk on fire"
-        );
+        let error = cause.context("reading: disk on fire").context("load");
+        assert_eq!(chain(&error), "load: reading: disk on fire");
     }
 }

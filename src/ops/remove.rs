@@ -14,7 +14,7 @@ use crate::store::{ImageRecord, LiveLease, Names, Store, gc};
 
 use super::error::OpsError;
 use super::resolve::{How, Resolved};
-use super::users::User;
+use super::users::{self, User};
 
 /// What is to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,20 +178,53 @@ impl Plan {
     }
 }
 
+/// Permits a removal unless it would delete an image that somebody uses ([`users`]). For [`remove`].
+pub fn unless_used(
+    names: &Names,
+    leases: &[LiveLease],
+    target: &Target,
+    plan: &Plan,
+) -> Result<(), OpsError> {
+    match names.images.get(&plan.id) {
+        Some(image) if plan.deletes_image => match users::of_image(leases, image)? {
+            Some(user) => Err(plan.in_use(target, user)),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// What [`remove`] would do, with `names` changed accordingly: for one removal after another without carrying them out.
+pub fn rehearse(
+    store: &Store,
+    names: &mut Names,
+    force: bool,
+    choose: impl FnOnce(&Names) -> Result<Target, OpsError>,
+    permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), OpsError>,
+) -> Result<Removed, OpsError> {
+    let leases = store.live_leases()?;
+    let target = choose(names)?;
+    let plan = Plan::new(names, &leases, &target, force)?;
+    permit(names, &leases, &target, &plan)?;
+    let bytes = store.size_on_disk(&plan.layers, &plan.documents)?;
+    plan.edit(names)?;
+    Ok(Removed { plan, bytes })
+}
+
 /// Removes what `choose` picks from the names as they are under the lock. `permit` sees the plan before anything
 /// happens and may refuse it, for instance because the image is in use.
 pub fn remove(
     store: &Store,
     force: bool,
     choose: impl FnOnce(&Names) -> Result<Target, OpsError>,
-    permit: impl FnOnce(&Names, &Target, &Plan) -> Result<(), OpsError>,
+    permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), OpsError>,
 ) -> Result<Removed, OpsError> {
     let lock = store.lock()?;
     let names = store.names()?;
     let leases = store.live_leases()?;
     let target = choose(&names)?;
     let plan = Plan::new(&names, &leases, &target, force)?;
-    permit(&names, &target, &plan)?;
+    permit(&names, &leases, &target, &plan)?;
     let bytes = store.size_on_disk(&plan.layers, &plan.documents)?;
     store.change(&lock, |names| plan.edit(names))?;
     if let Err(error) = store.collect(&lock) {

@@ -83,21 +83,25 @@ fn spelled(reference: &Reference) -> String {
 fn by_name(names: &Names, reference: &Reference) -> Option<Resolved> {
     let repository = &reference.repository;
     if let Some(digest) = reference.digest {
-        let image = names.images.values().find(|image| {
-            let served = image
-                .origins
-                .iter()
-                .any(|o| o.digest == digest && o.repository.as_ref() == Some(repository));
-            // An archive says no repository; the digest is then as good under each of the image's names.
-            let loaded = image
-                .origins
-                .iter()
-                .any(|o| o.digest == digest && o.repository.is_none());
-            served || (loaded && image.tags.iter().any(|t| t.repository == *repository))
-        })?;
+        let served = |image: &&ImageRecord| {
+            let mut origins = image.origins.iter();
+            origins.any(|o| o.digest == digest && o.repository.as_ref() == Some(repository))
+        };
+        if let Some(image) = names.images.values().find(served) {
+            return Some(Resolved {
+                id: image.id,
+                how: How::Digest(repository.clone(), digest),
+            });
+        }
+        // No registry gave it that name; any ID of an image that the repository has is as clear.
+        let mut tagged = names
+            .tags_of(repository)
+            .filter_map(|tag| names.image_of(tag));
+        let image =
+            tagged.find(|image| image.id.0 == digest || manifests(image).any(|d| d == digest))?;
         return Some(Resolved {
             id: image.id,
-            how: How::Digest(repository.clone(), digest),
+            how: How::Id,
         });
     }
     let tag = TagRef {
@@ -110,6 +114,12 @@ fn by_name(names: &Names, reference: &Reference) -> Option<Resolved> {
     })
 }
 
+/// The digests of the manifests an image came by, and of its manifest here.
+fn manifests(image: &ImageRecord) -> impl Iterator<Item = Digest> {
+    let origins = image.origins.iter().map(|o| o.digest);
+    origins.chain([image.manifest.digest])
+}
+
 enum Matches {
     None,
     One(ImageId),
@@ -118,14 +128,6 @@ enum Matches {
 
 /// The one image whose ID fits, or else whose manifest's digest does.
 fn unique(names: &Names, fits: impl Fn(&Digest) -> bool) -> Matches {
-    let manifests = |image: &ImageRecord| {
-        let mut digests = image
-            .origins
-            .iter()
-            .map(|o| o.digest)
-            .chain([image.manifest.digest]);
-        digests.any(|digest| fits(&digest))
-    };
     let count =
         |mut found: Box<dyn Iterator<Item = ImageId> + '_>| match (found.next(), found.next()) {
             (None, _) => Matches::None,
@@ -136,7 +138,11 @@ fn unique(names: &Names, fits: impl Fn(&Digest) -> bool) -> Matches {
         names.images.keys().filter(|id| fits(&id.0)).copied(),
     )) {
         Matches::None => count(Box::new(
-            names.images.values().filter(|i| manifests(i)).map(|i| i.id),
+            names
+                .images
+                .values()
+                .filter(|i| manifests(i).any(|d| fits(&d)))
+                .map(|i| i.id),
         )),
         found => found,
     }

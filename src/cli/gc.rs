@@ -1,0 +1,35 @@
+//! `mica gc`.
+
+use std::process::ExitCode;
+
+use crate::ops::format::human_size_4;
+use crate::ops::gc;
+
+use super::Context;
+use super::output::Lines;
+
+/// Remove what interrupted work has left in the store
+///
+/// Never removes an image, tagged or not.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print what would be removed and how much space that frees; remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Collects garbage.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let store = context.store()?;
+    let plan = gc::gc(&store, args.dry_run)?;
+    let mut lines = Lines::default();
+    gc::lines(&plan).iter().for_each(|line| lines.print(line));
+    let verb = if args.dry_run {
+        "reclaimable"
+    } else {
+        "reclaimed"
+    };
+    lines.print(&format!("Total {verb} space: {}", human_size_4(plan.bytes)));
+    lines.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
