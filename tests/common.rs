@@ -2,6 +2,7 @@
 //!
 //! - [`image::ImageBuilder`]: images from short tree descriptions, written as docker-archive, oci-archive or OCI layout.
 //! - [`sandbox::Sandbox`]: one test's directory, store and mounts; runs the `mica` binary and shows everything on failure.
+//! - [`mount::Mount`]: a mount that always goes away, and the daemon behind it.
 //! - [`walk`]: trees as data, and the comparison of two trees entry by entry.
 //! - [`real`] and [`podman`]: the images that `contrib/test-images` has built, and the same in podman's storage.
 //!
@@ -10,6 +11,7 @@
 #![allow(dead_code)]
 
 pub mod image;
+pub mod mount;
 pub mod podman;
 pub mod real;
 pub mod sandbox;

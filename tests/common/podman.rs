@@ -19,7 +19,7 @@ pub struct Podman {
 }
 
 impl Podman {
-    /// Storage in this directory, which may exist; what belongs to this run only is in the sandbox.
+    /// Storage in this directory, which may exist from earlier runs.
     pub fn new(sandbox: &Sandbox, storage: PathBuf) -> Podman {
         fs::create_dir_all(&storage).expect("mkdir");
         if !overlay_works(sandbox, &storage) {
@@ -34,10 +34,12 @@ impl Podman {
             .to_string_lossy()
             .into_owned();
         let podman = Podman {
-            runroot: sandbox.mkdir(&format!("{name}-run")),
+            // Below the storage: podman's database insists on the same place every time.
+            runroot: storage.join("run"),
             conf: sandbox.path(format!("{name}.conf")),
             storage,
         };
+        fs::create_dir_all(&podman.runroot).expect("mkdir");
         // A storage.conf of the machine could put fuse-overlayfs in the kernel's place.
         let (root, run) = (podman.root(), &podman.runroot);
         let text =

@@ -13,11 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::mount::UnmountFlags;
-use rustix::process::{Pid, Signal};
-use serde_json::Value;
-
 use super::image::ImageBuilder;
+pub use super::mount::Mount;
 use super::tier;
 
 /// A debug build may need this long for a real image on a busy machine; what takes longer hangs.
@@ -28,8 +25,8 @@ pub struct Sandbox {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    dir: tempfile::TempDir,
+pub(super) struct Inner {
+    pub(super) dir: tempfile::TempDir,
     record: Mutex<Vec<String>>,
     /// Run everything as this user and group.
     user: Option<u32>,
@@ -249,7 +246,7 @@ impl Sandbox {
 }
 
 impl Inner {
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let mut command = match self.user {
             None => Command::new(env!("CARGO_BIN_EXE_mica")),
             Some(uid) => {
@@ -267,7 +264,7 @@ impl Inner {
     }
 
     /// Output goes through files: a daemon that keeps them open must not make its starter wait.
-    fn run(&self, mut command: Command, log: Option<&Path>, patience: Duration) -> Run {
+    pub(super) fn run(&self, mut command: Command, log: Option<&Path>, patience: Duration) -> Run {
         let line = std::iter::once(command.get_program())
             .chain(command.get_args())
             .map(|word| word.to_string_lossy().into_owned())
@@ -343,103 +340,4 @@ fn logs(dir: &Path) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// A mount of the sandbox's store, taken down when dropped.
-pub struct Mount {
-    pub point: PathBuf,
-    inner: Arc<Inner>,
-    up: bool,
-}
-
-impl Mount {
-    /// A path in the mount, for instance `images/app/1/etc`.
-    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.point.join(path)
-    }
-
-    /// A path below `images`.
-    pub fn image(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.point.join("images").join(path)
-    }
-
-    pub fn is_mounted(&self) -> bool {
-        mounted(&self.point)
-    }
-
-    /// The daemon's process id, as its lease in the store says.
-    pub fn daemon(&self) -> Option<Pid> {
-        let leases = fs::read_dir(self.inner.dir.path().join("store/leases")).ok()?;
-        let text = self.point.to_str()?;
-        leases.flatten().find_map(|entry| {
-            // One JSON value per line, the holder in the first.
-            let lease = fs::read_to_string(entry.path()).ok()?;
-            let holder: Value = serde_json::from_str(lease.lines().next()?).ok()?;
-            let mine = holder["mountpoint"].as_str() == Some(text);
-            let pid = holder["pid"].as_i64()?;
-            let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-            mine.then_some(pid)
-        })
-    }
-
-    /// `mica umount`, which must succeed and leave neither mount nor daemon.
-    #[track_caller]
-    pub fn unmount(mut self) {
-        let daemon = self.daemon();
-        let mut command = self.inner.command();
-        command.arg("umount").arg(&self.point);
-        self.inner.run(command, None, Duration::from_secs(30)).ok();
-        assert!(!self.is_mounted(), "still mounted after mica umount");
-        self.up = false;
-        if let Some(pid) = daemon {
-            assert!(ends(pid), "the daemon {pid:?} still runs after mica umount");
-        }
-    }
-
-    /// Forgets the mount: the test has taken it down itself, or wants the dead one kept.
-    pub fn forget(mut self) {
-        self.up = false;
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        if !self.up {
-            return;
-        }
-        let daemon = self.daemon();
-        while self.is_mounted() {
-            if let Err(error) = rustix::mount::unmount(&self.point, UnmountFlags::DETACH) {
-                eprintln!("unmounting {}: {error}", self.point.display());
-                break;
-            }
-        }
-        if let Some(pid) = daemon
-            && !ends(pid)
-        {
-            eprintln!("the daemon {pid:?} did not end with its mount: killed");
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
-        }
-    }
-}
-
-/// A stat would hang on, or fail for, a dead FUSE mount; the mount table does not.
-fn mounted(point: &Path) -> bool {
-    let table = File::open("/proc/thread-self/mountinfo").and_then(std::io::read_to_string);
-    let point = point.to_string_lossy().replace(' ', "\\040");
-    table
-        .expect("mountinfo")
-        .lines()
-        .any(|line| line.split(' ').nth(4) == Some(point.as_str()))
-}
-
-fn ends(pid: Pid) -> bool {
-    let end = Instant::now() + Duration::from_secs(5);
-    while rustix::process::test_kill_process(pid).is_ok() {
-        if Instant::now() > end {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    true
 }

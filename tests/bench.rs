@@ -1,0 +1,38 @@
+//! The figures of `make bench`: mica beside kernel overlayfs, both fuse-overlayfs versions and podman, on the same image.
+//!
+//! Medians of interleaved runs. Targets are printed beside the figures and judge nothing: only an error makes this fail.
+//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,verbs,scale` selects parts.
+
+mod common;
+mod bench {
+    pub mod million;
+    pub mod scale;
+    pub mod systems;
+    pub mod table;
+    pub mod timing;
+    pub mod verbs;
+    pub mod workloads;
+}
+
+use common::tier;
+
+fn main() {
+    // `cargo test --all-targets` runs this binary too; only `cargo bench` means it.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    tier::root();
+    let quick = std::env::var("QUICK").is_ok_and(|value| !value.is_empty() && value != "0");
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let wanted = |part: &str| only.is_empty() || only.split(',').any(|name| name == part);
+    println!("{}", bench::systems::machine());
+    if wanted("warm") || wanted("cold") {
+        bench::workloads::run(quick, wanted("warm"), wanted("cold"));
+    }
+    if wanted("verbs") {
+        bench::verbs::run(quick);
+    }
+    if wanted("scale") {
+        bench::scale::run(quick);
+    }
+}

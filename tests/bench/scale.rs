@@ -1,0 +1,163 @@
+//! What must not grow: with tags, with entries, with layers.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::million;
+use super::table::{Table, verdict};
+use super::timing::{drop_caches, interleaved, median, ms, ratio, script, timed};
+use crate::common::image::ImageBuilder;
+use crate::common::mount::Mount;
+use crate::common::sandbox::Sandbox;
+
+pub fn run(quick: bool) {
+    let mut table = Table::new(&["", "figure", "target", "reached"]);
+    thousand_tags(&mut table, quick);
+    million_entries(&mut table, quick);
+    many_layers(&mut table, quick);
+    table.print();
+}
+
+fn thousand_tags(table: &mut Table, quick: bool) {
+    eprintln!("bench: mount with 1,000 tags");
+    let sandbox = Sandbox::new();
+    sandbox.load(&ImageBuilder::new("bench/tags:0").layer(|l| l.file("file", "content")));
+    let names: Vec<_> = (1..1000).map(|n| format!("bench/tags:{n}")).collect();
+    let mut arguments = vec!["tag", "bench/tags:0"];
+    arguments.extend(names.iter().map(String::as_str));
+    sandbox.mica(arguments).ok();
+    let mut times = Vec::new();
+    for _ in 0..if quick { 3 } else { 9 } {
+        let point = sandbox.mkdir("tags");
+        let start = Instant::now();
+        let mount = sandbox.mount_on(&point, &[]);
+        times.push(start.elapsed());
+        let listed = fs::read_dir(mount.image("bench/tags"))
+            .expect("the repository")
+            .count();
+        assert_eq!(listed, 1000, "tags in the mount");
+        mount.unmount();
+    }
+    let time = median(times);
+    table.row(vec![
+        "mount to ready, 1,000 tags".into(),
+        format!("{} ms", ms(time)),
+        "< 50 ms".into(),
+        verdict(time < Duration::from_millis(50)),
+    ]);
+}
+
+fn million_entries(table: &mut Table, quick: bool) {
+    let archive = million::archive();
+    eprintln!("bench: 1,000,000 entries");
+    let sandbox = Sandbox::new();
+    let file = archive.to_str().expect("a UTF-8 path");
+    let load = timed(sandbox.command().args(["load", "-i", file]));
+    table.row(vec![
+        "load, 1,000,000 entries".into(),
+        format!("{} ms", ms(load)),
+    ]);
+    let mut times = Vec::new();
+    let mut memory = 0;
+    for round in 0..if quick { 1 } else { 5 } {
+        let mount = sandbox.mount();
+        let root = mount.image(Path::new("bench/million/1"));
+        times.push(timed(&mut script("ls -l $ROOT $ROOT/d500", &root)));
+        memory = memory.max(resident(&mount));
+        if round == 0 && !quick {
+            let find = timed(&mut script("find $ROOT", &root));
+            table.row(vec![
+                "find, 1,000,000 entries, first".into(),
+                format!("{} ms", ms(find)),
+            ]);
+            let after = resident(&mount);
+            table.row(vec![
+                "daemon's memory after that".into(),
+                format!("{} MiB", after >> 20),
+            ]);
+        }
+        mount.unmount();
+    }
+    let time = median(times);
+    table.row(vec![
+        "first ls -l, 1,000,000 entries".into(),
+        format!("{} ms", ms(time)),
+        "< 100 ms".into(),
+        verdict(time < Duration::from_millis(100)),
+    ]);
+    table.row(vec![
+        "daemon's memory with it idle".into(),
+        format!("{} MiB", memory >> 20),
+        "< 64 MiB".into(),
+        verdict(memory < 64 << 20),
+    ]);
+    let time = timed(sandbox.command().args(["rmi", million::TAG]));
+    table.row(vec![
+        "rmi, 1,000,000 entries".into(),
+        format!("{} ms", ms(time)),
+        "< 50 ms".into(),
+        verdict(time < Duration::from_millis(50)),
+    ]);
+}
+
+fn many_layers(table: &mut Table, quick: bool) {
+    eprintln!("bench: 60 layers and 3");
+    const FILES: usize = 5000;
+    let sandbox = Sandbox::new();
+    for layers in [3, 60] {
+        let mut image = ImageBuilder::new(&format!("bench/layers:{layers}")).layer(|mut l| {
+            l = l.dir("d", 0o755);
+            for file in 0..FILES {
+                l = l.file(format!("d/file-{file}"), "");
+            }
+            l
+        });
+        for layer in 1..layers {
+            image = image.layer(|l| l.dir("d", 0o755).file(format!("d/layer-{layer}"), ""));
+        }
+        sandbox.load(&image);
+    }
+    let mount = sandbox.mount();
+    let roots = ["3", "60"].map(|tag| mount.image("bench/layers").join(tag));
+    let medians = interleaved(if quick { 3 } else { 9 }, roots.len(), |candidate| {
+        drop_caches(2);
+        let dir = roots[candidate].join("d");
+        let names: Vec<_> = (0..FILES)
+            .map(|file| dir.join(format!("file-{file}")))
+            .collect();
+        fs::metadata(&dir).expect("the directory");
+        let start = Instant::now();
+        for name in &names {
+            fs::symlink_metadata(name).expect("a lookup");
+        }
+        start.elapsed() / u32::try_from(FILES).expect("a count")
+    });
+    let (few, many) = (medians[0], medians[1]);
+    table.row(vec![
+        "lookup, 3 layers".into(),
+        format!("{:.1} us", few.as_secs_f64() * 1e6),
+    ]);
+    table.row(vec![
+        "lookup, 60 layers".into(),
+        format!("{:.1} us", many.as_secs_f64() * 1e6),
+        "as with 3 (< 1.10)".into(),
+        verdict(ratio(many, few) < 1.1),
+    ]);
+}
+
+/// The daemon's resident bytes, mapped index files included.
+fn resident(mount: &Mount) -> u64 {
+    let pid = mount.daemon().expect("the daemon's lease").as_raw_nonzero();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon's status");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("VmRSS");
+    let kib: u64 = line
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number");
+    kib << 10
+}

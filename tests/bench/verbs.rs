@@ -1,0 +1,93 @@
+//! Loading and removing a whole image, beside podman and beside a plain hash of the file.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::table::{Table, verdict};
+use super::timing::{median, ms, ratio, timed};
+use crate::common::podman::Podman;
+use crate::common::real;
+use crate::common::sandbox::Sandbox;
+
+const IMAGE: &str = "localhost/mica-test:real";
+
+#[derive(Default)]
+struct Times {
+    mica_load: Vec<Duration>,
+    mica_again: Vec<Duration>,
+    mica_rmi: Vec<Duration>,
+    podman_load: Vec<Duration>,
+    podman_rmi: Vec<Duration>,
+    sha256sum: Vec<Duration>,
+}
+
+pub fn run(quick: bool) {
+    let archive = real::docker_archive("real");
+    let mut times = Times::default();
+    for round in 0..if quick { 1 } else { 3 } {
+        eprintln!("bench: load and rmi, round {}", round + 1);
+        once(&archive, &mut times);
+    }
+    let size = std::fs::metadata(&archive).map_or(0, |metadata| metadata.len() / 1_000_000);
+    let name = format!("ms, archive of {size} MB");
+    let mut table = Table::new(&[&name, "mica", "beside", "", "factor", "target", "reached"]);
+    let (load, podman_load) = (median(times.mica_load), median(times.podman_load));
+    let factor = ratio(podman_load, load);
+    table.row(vec![
+        "load".into(),
+        ms(load),
+        "podman load".into(),
+        ms(podman_load),
+        format!("{factor:.1} faster"),
+        "6 x faster".into(),
+        verdict(factor >= 6.0),
+    ]);
+    let (again, sum) = (median(times.mica_again), median(times.sha256sum));
+    let factor = ratio(again, sum);
+    table.row(vec![
+        "load again".into(),
+        ms(again),
+        "sha256sum FILE".into(),
+        ms(sum),
+        format!("{factor:.2}"),
+        "< 1.00".into(),
+        verdict(factor < 1.0),
+    ]);
+    let (rmi, podman_rmi) = (median(times.mica_rmi), median(times.podman_rmi));
+    table.row(vec![
+        "rmi".into(),
+        ms(rmi),
+        "podman rmi".into(),
+        ms(podman_rmi),
+        format!("{:.0} faster", ratio(podman_rmi, rmi)),
+        "< 50 ms".into(),
+        verdict(rmi < Duration::from_millis(50)),
+    ]);
+    table.print();
+}
+
+fn once(archive: &Path, times: &mut Times) {
+    let sandbox = Sandbox::new();
+    let podman = Podman::new(&sandbox, sandbox.path("podman"));
+    let file = archive.to_str().expect("a UTF-8 path");
+    // Warms the page cache for both, and is itself a figure.
+    let mut sha256sum = Command::new("sha256sum");
+    timed(sha256sum.arg(archive));
+    times.sha256sum.push(timed(&mut sha256sum));
+    let mica = |arguments: &[&str]| {
+        rustix::fs::sync();
+        timed(sandbox.command().args(arguments))
+    };
+    times.mica_load.push(mica(&["load", "-i", file]));
+    times.mica_again.push(mica(&["load", "-i", file]));
+    times.mica_rmi.push(mica(&["rmi", IMAGE]));
+    let podman = |arguments: &[&str]| {
+        rustix::fs::sync();
+        timed(&mut podman.command(arguments))
+    };
+    times
+        .podman_load
+        .push(podman(&["load", "--quiet", "-i", file]));
+    times.podman_rmi.push(podman(&["rmi", IMAGE]));
+}
