@@ -1,1 +1,35 @@
-//! (being written)
+//! One layer: from the bytes of a tar to a tree that can be looked up and read.
+//!
+//! A layer is stored as its uncompressed tar, whole, and an index file derived from it. Nothing is ever unpacked.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`compress`] | tells and undoes gzip, zstd, xz, bzip2; nothing is silently truncated |
+//! | [`LayerScanner`] | is fed the tar as it streams by; checks it, folds it, checksums its content |
+//! | [`IndexBuilder`] | writes the index; the same tar gives the same bytes, whenever and however it is cut in chunks |
+//! | [`LayerIndex`] | the index, memory-mapped; every block verified at its first touch |
+//! | [`LayerFile`] | index + tar: verified reads of file content |
+//! | [`merged`] | layers stacked to an image, directory by directory, lazily |
+//!
+//! The index holds the *folded* layer: duplicates are resolved, whiteouts are attached to the name they hide, and
+//! it does not depend on any other layer. What folding means is written in [`fold`](self::fold) and tested against
+//! a model in `layer/tests.rs`.
+
+pub mod compress;
+mod error;
+mod file;
+mod fold;
+mod format;
+mod index;
+mod limits;
+pub mod merged;
+mod scan;
+mod write;
+
+pub use compress::Compression;
+pub use error::{IndexError, LayerError, Problem, ReadError};
+pub use file::LayerFile;
+pub use index::{Entries, Entry, Extent, Extents, LayerIndex, LowerLink, NodeNo, Target, Xattrs};
+pub use limits::Limits;
+pub use scan::LayerScanner;
+pub use write::IndexBuilder;

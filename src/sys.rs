@@ -5,6 +5,8 @@ pub mod fork;
 pub mod fusermount;
 pub mod inotify;
 pub mod lock;
+pub mod io;
+pub mod mmap;
 pub mod mount;
 pub mod mountinfo;
 pub mod proc;
