@@ -2,6 +2,9 @@
 //!
 //! Tiers by name: `fuse_` and `root_` need root, /dev/fuse and a private mount namespace (each test makes its own).
 
+// Helpers of tests count as tests; clippy sees only the functions with the attribute.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 mod levels;
 mod oracle;

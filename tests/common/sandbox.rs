@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -225,7 +226,8 @@ impl Sandbox {
         mount
     }
 
-    /// Every file of the store with its size, sorted: two states of a store can be compared.
+    /// Every file of the store with its size, sorted: two states of a store can be compared. Without the daemons' log, and
+    /// without leases, which come and go with processes.
     pub fn store_files(&self) -> Vec<(PathBuf, u64)> {
         let mut files = Vec::new();
         let mut todo = vec![self.store()];
@@ -233,9 +235,12 @@ impl Sandbox {
             for entry in fs::read_dir(&dir).expect("reading the store") {
                 let entry = entry.expect("reading the store");
                 let metadata = entry.metadata().expect("stat in the store");
+                let name = entry.file_name();
                 if metadata.is_dir() {
-                    todo.push(entry.path());
-                } else {
+                    if name != "leases" {
+                        todo.push(entry.path());
+                    }
+                } else if !name.as_bytes().starts_with(b"daemon.log") {
                     files.push((entry.path(), metadata.len()));
                 }
             }
