@@ -21,7 +21,8 @@ pub mod lease;
 mod lock;
 pub mod names;
 mod notify;
-mod seam;
+#[doc(hidden)]
+pub mod seam;
 mod usage;
 
 use std::collections::HashMap;
@@ -91,7 +92,7 @@ impl Store {
     pub fn open(path: &Path, mode: OpenMode) -> Result<Store, StoreError> {
         let absolute = std::path::absolute(path).map_err(StoreError::io("resolve", path))?;
         let layout = Layout::new(absolute);
-        if mode == OpenMode::Create && !layout.meta_json().exists() {
+        if mode == OpenMode::Create && !layout::is_there(&layout.meta_json())? {
             let empty = index_json::write(&Names::default())
                 .map_err(|reason| damaged_names(&layout, reason))?;
             layout::create(&layout, &empty)?;
@@ -364,13 +365,12 @@ impl Store {
     /// A layer's index.
     pub fn layer_index(&self, layer: &DiffId) -> Result<Arc<LayerIndex>, StoreError> {
         let path = self.layout().layer_index(layer);
-        if !path.exists() && !self.blob_path(&layer.0).exists() {
-            return Err(StoreError::LayerMissing(*layer));
-        }
         match LayerIndex::open(&path, layer) {
             Ok(index) => Ok(Arc::new(index)),
-            // Removed between the two looks.
-            Err(_) if !self.blob_path(&layer.0).exists() => Err(StoreError::LayerMissing(*layer)),
+            // The layer is gone as a whole.
+            Err(_) if !layout::is_there(&self.blob_path(&layer.0))? => {
+                Err(StoreError::LayerMissing(*layer))
+            }
             Err(source) => Err(StoreError::LayerIndex {
                 diff_id: *layer,
                 source,

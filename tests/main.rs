@@ -9,3 +9,4 @@ mod common;
 mod levels;
 mod oracle;
 mod semantics;
+mod store;

@@ -115,12 +115,13 @@ pub fn apply(store: &Store, plan: &GcPlan, _lock: &StoreLock) -> Result<(), Stor
             first.get_or_insert(StoreError::io("remove", &path)(error));
         }
     };
+    // Blobs before indexes: a reader that finds a blob without its index may call that damage.
+    for blob in &plan.blobs {
+        remove(layout.blob(blob));
+    }
     for layer in &plan.indexes {
         remove(layout.layer_index(layer));
         remove(layout.layer_mark(layer));
-    }
-    for blob in &plan.blobs {
-        remove(layout.blob(blob));
     }
     first.map_or(Ok(()), Err)
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -19,6 +19,7 @@ use serde::Serialize;
 pub use sink::LayerSink;
 
 use super::error::StoreError;
+use super::layout::{Layout, is_there};
 use super::lease::{Lease, LeaseKind};
 use super::lock::StoreLock;
 use super::names::{ImageRecord, Names, Origin, manifest_descriptor};
@@ -97,7 +98,7 @@ impl Import {
     /// this import lives. A layer that was found damaged is not there: write it again.
     pub fn has_layer(&self, layer: &DiffId) -> Result<bool, StoreError> {
         self.lease.hold(&[layer.0])?;
-        if self.store.layout().layer_mark(layer).exists() {
+        if is_there(&self.store.layout().layer_mark(layer))? {
             return Ok(false);
         }
         Ok(self.store.open_layer(layer).is_ok())
@@ -212,7 +213,7 @@ impl Import {
 
     /// Renames a synced file into place. The caller holds what makes it safe from garbage collection.
     fn place(&self, temp: PathBuf, path: PathBuf) -> Result<(), StoreError> {
-        let existed = path.exists();
+        let existed = is_there(&path)?;
         fs::rename(&temp, &path).map_err(StoreError::io("rename", &temp))?;
         if !existed {
             self.placed.lock().insert(path);
@@ -223,7 +224,7 @@ impl Import {
 
 impl Drop for Import {
     /// Without a commit: removes what this import put into place, unless a name or another lease reaches it
-    /// by now. If the lock is taken the next collection does it.
+    /// by now. If the lock cannot be had soon the next collection does it.
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             log::warn!("cannot remove {}: {error}", self.dir.display());
@@ -232,7 +233,7 @@ impl Drop for Import {
         if placed.is_empty() {
             return;
         }
-        let removed = StoreLock::try_exclusive(self.store.layout()).and_then(|lock| {
+        let removed = lock_soon(self.store.layout()).and_then(|lock| {
             let Some(lock) = lock else { return Ok(()) };
             let mut reached = self.store.names()?.blobs();
             for lease in self.store.live_leases()? {
@@ -246,6 +247,17 @@ impl Drop for Import {
             log::warn!("cannot remove an unfinished import: {error}");
         }
     }
+}
+
+/// The lock, if it can be had within a second: a drop must not wait for a thread that waits for it.
+fn lock_soon(layout: &Layout) -> Result<Option<StoreLock>, StoreError> {
+    for _ in 0..100 {
+        if let Some(lock) = StoreLock::try_exclusive(layout)? {
+            return Ok(Some(lock));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(None)
 }
 
 /// Puts one image and its tags into the names.

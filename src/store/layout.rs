@@ -129,13 +129,13 @@ pub const INDEX_JSON_NEW: &str = "index.json.new";
 pub fn create(layout: &Layout, empty_index: &[u8]) -> Result<(), StoreError> {
     let root = layout.root();
     fs::create_dir_all(root).map_err(StoreError::io("create", root))?;
-    if !layout.lock_file().exists() && !is_empty(root)? {
+    if !is_there(&layout.lock_file())? && !is_empty(root)? {
         return Err(StoreError::NotEmpty {
             path: root.to_owned(),
         });
     }
     let _lock = StoreLock::exclusive(layout, true)?;
-    if layout.meta_json().exists() {
+    if is_there(&layout.meta_json())? {
         return Ok(());
     }
     for dir in layout.directories() {
@@ -148,7 +148,7 @@ pub fn create(layout: &Layout, empty_index: &[u8]) -> Result<(), StoreError> {
         atomic::replace(root, &format!("{name}.new"), name, bytes)
             .map_err(StoreError::io("write", &root.join(name)))
     };
-    if !layout.index_json().exists() {
+    if !is_there(&layout.index_json())? {
         put(INDEX_JSON, empty_index)?;
     }
     put("oci-layout", OCI_LAYOUT)?;
@@ -222,6 +222,11 @@ pub fn default_path() -> PathBuf {
     }
     let home = var("HOME").unwrap_or_else(|| "/".into());
     Path::new(&home).join(".local/share/mica")
+}
+
+/// Whether `path` is there. Not being able to tell is an error, never "no".
+pub(crate) fn is_there(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(StoreError::io("stat", path))
 }
 
 /// Opens a file of the store for reading; `None` if it is not there.
