@@ -5,6 +5,8 @@
 
 pub mod check;
 pub mod error;
+#[cfg(test)]
+mod fixtures;
 pub mod format;
 pub mod gc;
 pub mod glob;

@@ -143,3 +143,6 @@ fn when(created: Option<jiff::Timestamp>, human: bool, now: jiff::Timestamp) -> 
         _ => zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

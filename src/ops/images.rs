@@ -193,3 +193,6 @@ impl Pattern {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,3 +214,6 @@ fn list<M: SerializeMap>(
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

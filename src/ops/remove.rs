@@ -295,4 +295,4 @@ impl References {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

@@ -147,3 +147,6 @@ fn unique(names: &Names, fits: impl Fn(&Digest) -> bool) -> Matches {
         found => found,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,7 +127,7 @@ fn by_id(id: &ImageId) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::remove::tests::image;
+    use crate::ops::fixtures::image;
 
     #[test]
     fn paths_belong_to_images() {

@@ -1,28 +1,207 @@
-//! Plans as data.
+//! Plans, compared as docker's lines and as what becomes free.
 
 use super::*;
-use crate::oci::{Descriptor, MediaType};
-use std::time::SystemTime;
+use crate::ops::fixtures::{id, image, names, tag, with_origins};
+use crate::ops::resolve;
 
-/// An image record made of names alone: its ID is the digest of `id`, its layers' of their words.
-pub(crate) fn image(id: &str, tags: &[&str], layers: &[&str]) -> ImageRecord {
-    ImageRecord {
-        id: ImageId(Digest::of(id.as_bytes())),
-        manifest: Descriptor {
-            media_type: MediaType::oci_manifest(),
-            digest: Digest::of(format!("manifest of {id}").as_bytes()),
-            size: 1,
-            annotations: Default::default(),
-            platform: None,
-        },
-        layers: layers
-            .iter()
-            .map(|l| DiffId(Digest::of(l.as_bytes())))
-            .collect(),
-        created: None,
-        size: 0,
-        added: SystemTime::UNIX_EPOCH,
-        origins: Vec::new(),
-        tags: tags.iter().map(|t| TagRef::parse(t).unwrap()).collect(),
-    }
+/// The plan for an argument, and the names after it.
+fn plan(names: &Names, argument: &str, force: bool) -> Result<(Plan, Names), OpsError> {
+    let target = resolve::image(names, argument)?.into();
+    let plan = Plan::new(names, &[], &target, force)?;
+    let mut after = names.clone();
+    plan.edit(&mut after)?;
+    Ok((plan, after))
+}
+
+fn chain(layers: &[&str]) -> String {
+    let layers: Vec<DiffId> = layers
+        .iter()
+        .map(|l| crate::ops::fixtures::diff_id(l))
+        .collect();
+    ChainId::chain(&layers).last().unwrap().to_string()
+}
+
+#[test]
+fn the_last_name_takes_the_image_and_its_layers() {
+    let names = names([image("a", &["nginx"], &["1", "2", "3"])]);
+    let (plan, after) = plan(&names, "nginx", false).unwrap();
+    assert_eq!(
+        plan.lines(),
+        [
+            "Untagged: nginx:latest".to_owned(),
+            format!("Deleted: {}", id("a")),
+            format!("Deleted: {}", chain(&["1", "2", "3"])),
+            format!("Deleted: {}", chain(&["1", "2"])),
+            format!("Deleted: {}", chain(&["1"])),
+        ]
+    );
+    assert_eq!((plan.layers.len(), plan.documents.len()), (3, 2));
+    assert_eq!(after, Names::default());
+}
+
+#[test]
+fn an_alias_is_only_untagged() {
+    let names = names([image("a", &["nginx", "nginx:my_blog_stable"], &["1"])]);
+    let (plan, after) = plan(&names, "nginx:my_blog_stable", false).unwrap();
+    assert_eq!(plan.lines(), ["Untagged: nginx:my_blog_stable"]);
+    assert!(plan.layers.is_empty() && plan.documents.is_empty() && !plan.deletes_image);
+    assert_eq!(after.images[&id("a")].tags, BTreeSet::from([tag("nginx")]));
+}
+
+#[test]
+fn shared_layers_stay() {
+    let names = names([
+        image("a", &["a"], &["base", "x", "shared"]),
+        image("b", &["b"], &["base", "y"]),
+        image("c", &[], &["shared"]),
+    ]);
+    let (plan, after) = plan(&names, "a", false).unwrap();
+    assert_eq!(
+        plan.lines(),
+        [
+            "Untagged: a:latest".to_owned(),
+            format!("Deleted: {}", id("a")),
+            format!("Deleted: {}", chain(&["base", "x", "shared"])),
+            format!("Deleted: {}", chain(&["base", "x"])),
+        ]
+    );
+    // The bytes of "shared" are still another image's.
+    assert_eq!(plan.layers, [crate::ops::fixtures::diff_id("x")]);
+    assert_eq!(after.images.len(), 2);
+}
+
+#[test]
+fn digests_go_with_the_last_tag_of_their_repository() {
+    let a = image("a", &["nginx:1", "nginx:2", "other:1"], &["1"]);
+    let names = names([with_origins(a, &[("nginx", "m"), ("", "archive")])]);
+    let digest = Digest::of(b"m");
+    let (first, after) = plan(&names, "nginx:1", false).unwrap();
+    assert_eq!(first.lines(), ["Untagged: nginx:1"]);
+    let (second, after) = plan(&after, "nginx:2", false).unwrap();
+    assert_eq!(
+        second.lines(),
+        [
+            "Untagged: nginx:2".to_owned(),
+            format!("Untagged: nginx@{digest}")
+        ]
+    );
+    assert_eq!(after.images[&id("a")].origins.len(), 1);
+    let (third, after) = plan(&after, "other:1", false).unwrap();
+    assert_eq!(
+        third.lines()[..2],
+        [
+            "Untagged: other:1".to_owned(),
+            format!("Deleted: {}", id("a"))
+        ]
+    );
+    assert!(third.documents.contains(&Digest::of(b"archive")));
+    assert!(after.images.is_empty());
+}
+
+#[test]
+fn a_digest_in_another_repository_keeps_the_image() {
+    let names = names([with_origins(
+        image("a", &["nginx"], &["1"]),
+        &[("mirror/nginx", "m")],
+    )]);
+    let (plan_, after) = plan(&names, "nginx", false).unwrap();
+    assert_eq!(plan_.lines(), ["Untagged: nginx:latest"]);
+    let by_digest = format!("mirror/nginx@{}", Digest::of(b"m"));
+    let (plan_, after) = plan(&after, &by_digest, false).unwrap();
+    assert_eq!(plan_.lines()[0], format!("Untagged: {by_digest}"));
+    assert_eq!(plan_.lines()[1], format!("Deleted: {}", id("a")));
+    assert!(after.images.is_empty());
+}
+
+#[test]
+fn an_id_takes_one_name_only_unless_forced() {
+    let one = names([with_origins(image("a", &["nginx"], &[]), &[("nginx", "m")])]);
+    let (plan_, _) = plan(&one, &id("a").short(), false).unwrap();
+    let digest = Digest::of(b"m");
+    assert_eq!(
+        plan_.lines(),
+        [
+            "Untagged: nginx:latest".to_owned(),
+            format!("Untagged: nginx@{digest}"),
+            format!("Deleted: {}", id("a"))
+        ]
+    );
+
+    let two = names([image("a", &["nginx", "org/x:1"], &[])]);
+    let error = plan(&two, &id("a").to_string(), false)
+        .unwrap_err()
+        .to_string();
+    let short = id("a").short();
+    assert_eq!(
+        error,
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
+        )
+    );
+    let (plan_, after) = plan(&two, &short, true).unwrap();
+    assert_eq!(
+        plan_.lines(),
+        [
+            "Untagged: nginx:latest".to_owned(),
+            "Untagged: org/x:1".to_owned(),
+            format!("Deleted: {}", id("a"))
+        ]
+    );
+    assert_eq!(after, Names::default());
+
+    let dangling = names([image("a", &[], &["1"])]);
+    let (plan_, _) = plan(&dangling, &short, false).unwrap();
+    assert_eq!(
+        plan_.lines(),
+        [
+            format!("Deleted: {}", id("a")),
+            format!("Deleted: {}", chain(&["1"]))
+        ]
+    );
+}
+
+#[test]
+fn a_mount_removes_what_it_has_seen_only() {
+    let names = names([image("a", &["x"], &[]), image("b", &[], &[])]);
+    let refused = |target| {
+        Plan::new(&names, &[], &target, false)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        refused(Target::TagOf(tag("x"), id("b"))),
+        "x:latest names another image now"
+    );
+    assert_eq!(refused(Target::Tag(tag("y"))), "No such image: y:latest");
+    assert!(refused(Target::Untagged(id("a"))).starts_with("conflict: unable to delete"));
+    let plan = Plan::new(&names, &[], &Target::Untagged(id("b")), false).unwrap();
+    assert!(plan.deletes_image);
+}
+
+#[test]
+fn what_is_in_use_is_refused_in_docker_s_words() {
+    let names = names([image("a", &["x:1"], &[])]);
+    let user = || User::Process {
+        pid: 7,
+        name: "bash".to_owned(),
+    };
+    let text = |target: Target| {
+        Plan::new(&names, &[], &target, false)
+            .unwrap()
+            .in_use(&target, user())
+            .to_string()
+    };
+    let short = id("a").short();
+    assert_eq!(
+        text(Target::Tag(tag("x:1"))),
+        format!(
+            "conflict: unable to remove repository reference \"x:1\" (must force) - process 7 (bash) is using its referenced image {short}"
+        )
+    );
+    assert_eq!(
+        text(Target::Image(id("a"))),
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is being used by process 7 (bash)"
+        )
+    );
 }

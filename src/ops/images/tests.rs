@@ -1,0 +1,156 @@
+//! The table as docker prints it.
+
+use super::*;
+use crate::ops::fixtures::{id, image, names, with_origins};
+
+const NOW: &str = "2026-08-01T12:00:00Z";
+
+fn at(text: &str) -> jiff::Timestamp {
+    text.parse().unwrap()
+}
+
+fn three() -> Names {
+    let mut a = image(
+        "a",
+        &["nginx:1.21", "nginx", "registry.example.com:5000/org/app:2"],
+        &[],
+    );
+    (a.created, a.size) = (Some(at("2026-07-30T12:00:00Z")), 133_713_152);
+    let mut b = image("b", &["busybox:uclibc"], &[]);
+    (b.created, b.size) = (Some(at("2026-08-01T11:59:00Z")), 4_613_000);
+    let c = image("c", &[], &[]);
+    names([with_origins(a, &[("nginx", "m")]), b, c])
+}
+
+fn shown(options: Options, no_trunc: bool) -> String {
+    let style = Style {
+        no_trunc,
+        digests: options.digests,
+    };
+    table(&list(&three(), &options).unwrap(), style, at(NOW))
+}
+
+#[test]
+fn newest_first_and_a_row_for_each_tag() {
+    let (a, b, c) = (id("a").short(), id("b").short(), id("c").short());
+    assert_eq!(
+        shown(Options::default(), false),
+        format!(
+            "REPOSITORY                          TAG       IMAGE ID       CREATED              SIZE\n\
+             busybox                             uclibc    {b}   About a minute ago   4.61MB\n\
+             nginx                               1.21      {a}   2 days ago           134MB\n\
+             nginx                               latest    {a}   2 days ago           134MB\n\
+             registry.example.com:5000/org/app   2         {a}   2 days ago           134MB\n"
+        )
+    );
+    let all = Options {
+        all: true,
+        ..Options::default()
+    };
+    let last =
+        format!("<none>                              <none>    {c}   N/A                  0B\n");
+    assert!(shown(all, false).ends_with(&last));
+}
+
+#[test]
+fn digests_have_a_column() {
+    let digests = Options {
+        digests: true,
+        pattern: Some("nginx:latest".to_owned()),
+        ..Options::default()
+    };
+    let (m, a) = (Digest::of(b"m"), id("a"));
+    let blank = |text: &str, width: usize| format!("{text:width$}");
+    assert_eq!(
+        shown(digests, true),
+        format!(
+            "REPOSITORY   TAG       {}   {}   CREATED      SIZE\n\
+             nginx        latest    {m}   {a}   2 days ago   134MB\n",
+            blank("DIGEST", 71),
+            blank("IMAGE ID", 71)
+        )
+    );
+}
+
+#[test]
+fn names_and_globs_filter() {
+    let table = [
+        ("nginx", 2),
+        ("nginx:1.21", 1),
+        ("nginx:1.*", 1),
+        ("ngin?", 2),
+        ("*", 3),
+        ("*:latest", 1),
+        ("docker.io/library/nginx", 2),
+        ("docker.io/library/busybox:uclibc", 1),
+        ("*/org/*", 1),
+        ("registry.example.com:5000/org/app", 1),
+        ("*/*", 0),
+        ("ngin", 0),
+        ("nginx:", 0),
+        ("<none>", 0),
+        ("", 0),
+    ];
+    for (pattern, count) in table {
+        let options = Options {
+            pattern: Some(pattern.to_owned()),
+            all: true,
+            digests: false,
+        };
+        assert_eq!(list(&three(), &options).unwrap().len(), count, "{pattern}");
+    }
+    let bad = Options {
+        pattern: Some("[".to_owned()),
+        ..Options::default()
+    };
+    assert!(matches!(list(&three(), &bad), Err(OpsError::Pattern(_))));
+}
+
+#[test]
+fn no_match_is_a_header() {
+    let rows = list(&Names::default(), &Options::default()).unwrap();
+    let header = "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE\n";
+    assert_eq!(table(&rows, Style::default(), at(NOW)), header);
+}
+
+#[test]
+fn quiet_prints_each_image_once() {
+    let rows = list(&three(), &Options::default()).unwrap();
+    let (a, b) = (id("a"), id("b"));
+    assert_eq!(ids(&rows, Style::default(), false), [b.short(), a.short()]);
+    assert_eq!(ids(&rows, Style::default(), true).len(), 4);
+    let whole = Style {
+        no_trunc: true,
+        ..Style::default()
+    };
+    assert_eq!(ids(&rows, whole, false), [b.to_string(), a.to_string()]);
+}
+
+#[test]
+fn images_known_by_digest_only_are_hidden_like_dangling_ones() {
+    let names = names([with_origins(
+        image("a", &[], &[]),
+        &[("nginx", "m"), ("org/x", "n")],
+    )]);
+    let list = |all: bool, digests: bool| {
+        let options = Options {
+            all,
+            digests,
+            pattern: None,
+        };
+        let rows = list(&names, &options).unwrap();
+        rows.into_iter()
+            .map(|r| (r.repository.map(|r| r.familiar()), r.digest.is_some()))
+            .collect::<Vec<_>>()
+    };
+    let named = |name: &str, digest| (Some(name.to_owned()), digest);
+    assert_eq!(list(false, false), []);
+    assert_eq!(
+        list(true, false),
+        [named("nginx", false), named("org/x", false)]
+    );
+    assert_eq!(
+        list(true, true),
+        [named("nginx", true), named("org/x", true)]
+    );
+}
