@@ -31,6 +31,9 @@ pub fn sniff(start: &[u8]) -> Compression {
 pub const SNIFF: usize = 6;
 
 /// The uncompressed stream.
-pub fn reader(inner: Box<dyn Read + Send>, _compression: Compression) -> Box<dyn Read + Send> {
+pub fn reader<'a>(
+    inner: Box<dyn Read + Send + 'a>,
+    _compression: Compression,
+) -> Box<dyn Read + Send + 'a> {
     inner
 }

@@ -1,0 +1,305 @@
+//! OCI image layouts: `index.json`, nested indexes, manifests.
+//!
+//! Every entry of `index.json` is an image, or an index of one image for several platforms. Entries of one name are
+//! platforms of one image; entries without a name are images of their own. A sole manifest is loaded whatever its
+//! platform, as docker does; where there is a choice the wanted platform decides, by default this machine's.
+//!
+//! What a blob is says its content; [`ManifestOrIndex::parse`] refuses those that are both. Attestations are passed over.
+
+use std::sync::Arc;
+
+use crate::oci::{Descriptor, Digest, Manifest, ManifestOrIndex, MediaType, Platform};
+
+use super::catalog::Catalog;
+use super::error::{ArchiveError, Problem, shown};
+use super::image::{ArchiveImage, ArchiveLayer, OriginDocument};
+use super::names::{self, Named};
+
+/// Deepest nesting of indexes; real ones nest once.
+const MAX_NESTING: usize = 8;
+/// A manifest found and checked.
+struct Found {
+    digest: Digest,
+    media_type: MediaType,
+    bytes: Arc<[u8]>,
+    manifest: Manifest,
+}
+
+struct Choice<'a> {
+    catalog: &'a Catalog,
+    wanted: Platform,
+}
+
+/// The images of an `index.json`.
+pub(super) fn images(
+    catalog: &Catalog,
+    bytes: &[u8],
+    platform: Option<&Platform>,
+) -> Result<Vec<ArchiveImage>, ArchiveError> {
+    let document = "index.json";
+    let bad = |reason: String| {
+        catalog.fail(Problem::Document {
+            document: document.to_owned(),
+            reason,
+        })
+    };
+    let entries = match ManifestOrIndex::parse(bytes, Some(&MediaType::oci_index()))
+        .map_err(|e| bad(e.to_string()))?
+    {
+        ManifestOrIndex::Index(entries) => entries,
+        ManifestOrIndex::Manifest(_) => {
+            return Err(bad("a manifest where an index belongs".to_owned()));
+        }
+    };
+    let entries: Vec<Descriptor> = entries
+        .into_iter()
+        .filter(|d| !d.is_attestation())
+        .collect();
+    if entries.is_empty() {
+        return Err(catalog.fail(Problem::Nothing {
+            document: document.to_owned(),
+        }));
+    }
+    let choice = Choice {
+        catalog,
+        wanted: platform.cloned().unwrap_or_else(Platform::host),
+    };
+    let mut images = Vec::new();
+    for entry in choice.top_level(document, &entries)? {
+        let named = names::read(&entry.annotations).map_err(|(name, reason)| {
+            catalog.fail(Problem::Name {
+                document: document.to_owned(),
+                name,
+                reason,
+            })
+        })?;
+        let found = choice.resolve(document, &entry, 0)?;
+        images.push(image(catalog, found, named)?);
+    }
+    Ok(images)
+}
+
+/// The image of skopeo's `dir:`, whose `manifest.json` is a manifest or an index, or of a bare manifest.
+pub(super) fn single(
+    catalog: &Catalog,
+    bytes: &Arc<[u8]>,
+    platform: Option<&Platform>,
+) -> Result<ArchiveImage, ArchiveError> {
+    let document = "manifest.json";
+    let choice = Choice {
+        catalog,
+        wanted: platform.cloned().unwrap_or_else(Platform::host),
+    };
+    let digest = Digest::of(bytes);
+    let found = choice.parse(document, bytes, digest, None, 0)?;
+    image(catalog, found, Named::default())
+}
+
+impl Choice<'_> {
+    /// The entries of `index.json` that are images to load.
+    fn top_level(
+        &self,
+        document: &str,
+        entries: &[Descriptor],
+    ) -> Result<Vec<Descriptor>, ArchiveError> {
+        let mut chosen: Vec<Descriptor> = Vec::new();
+        let mut seen: Vec<Option<&str>> = Vec::new();
+        for entry in entries {
+            let key = names::key(&entry.annotations);
+            if seen.contains(&key) {
+                continue;
+            }
+            seen.push(key);
+            let mut group: Vec<Descriptor> = entries
+                .iter()
+                .filter(|e| names::key(&e.annotations) == key)
+                .cloned()
+                .collect();
+            group.dedup_by_key(|e| e.digest);
+            let a_choice = group.len() > 1 && group.iter().all(|e| e.platform.is_some());
+            match (a_choice, key) {
+                // Two images of one name are refused when both are known.
+                (false, _) => chosen.extend(group),
+                (true, Some(_)) => match self.wanted.choose(&group) {
+                    Some(best) => chosen.push(best.clone()),
+                    None => return Err(self.no_platform(document, &group)),
+                },
+                (true, None) => {
+                    let (fitting, others): (Vec<_>, Vec<_>) = group
+                        .into_iter()
+                        .partition(|d| d.platform.as_ref().is_some_and(|p| self.wanted.matches(p)));
+                    if fitting.is_empty() {
+                        return Err(self.no_platform(document, &others));
+                    }
+                    chosen.extend(fitting);
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn no_platform(&self, document: &str, entries: &[Descriptor]) -> ArchiveError {
+        let mut available: Vec<String> = entries
+            .iter()
+            .filter(|d| !d.is_attestation())
+            .filter_map(|d| d.platform.as_ref())
+            .map(|p| shown(&p.to_string()))
+            .collect();
+        available.dedup();
+        let available = if available.is_empty() {
+            "none".to_owned()
+        } else {
+            available.join(", ")
+        };
+        let wanted = self.wanted.to_string();
+        self.catalog.fail(Problem::Platform {
+            document: document.to_owned(),
+            wanted,
+            available,
+        })
+    }
+
+    /// Follows a descriptor to one manifest.
+    fn resolve(
+        &self,
+        parent: &str,
+        entry: &Descriptor,
+        depth: usize,
+    ) -> Result<Found, ArchiveError> {
+        let catalog = self.catalog;
+        let found = catalog.blob(&entry.digest)?.ok_or_else(|| {
+            let name = entry.digest.to_string();
+            catalog.fail(Problem::Missing {
+                document: parent.to_owned(),
+                what: "manifest",
+                name,
+            })
+        })?;
+        check_size(catalog, &found.member, entry.size, found.content.length())?;
+        let bytes = catalog.bytes(&found)?;
+        catalog.check_digest(&found.member, &bytes, Some(entry.digest))?;
+        let document = format!("manifest {}", entry.digest);
+        self.parse(
+            &document,
+            &bytes,
+            entry.digest,
+            Some(&entry.media_type),
+            depth,
+        )
+    }
+
+    fn parse(
+        &self,
+        document: &str,
+        bytes: &Arc<[u8]>,
+        digest: Digest,
+        declared: Option<&MediaType>,
+        depth: usize,
+    ) -> Result<Found, ArchiveError> {
+        let catalog = self.catalog;
+        let parsed = ManifestOrIndex::parse(bytes, declared).map_err(|e| {
+            catalog.fail(Problem::Document {
+                document: document.to_owned(),
+                reason: e.to_string(),
+            })
+        })?;
+        let entries = match parsed {
+            ManifestOrIndex::Manifest(manifest) => {
+                let media_type = declared.filter(|m| !m.0.is_empty()).cloned();
+                let media_type = media_type.unwrap_or_else(MediaType::oci_manifest);
+                return Ok(Found {
+                    digest,
+                    media_type,
+                    bytes: Arc::clone(bytes),
+                    manifest,
+                });
+            }
+            ManifestOrIndex::Index(entries) => entries,
+        };
+        if depth >= MAX_NESTING {
+            return Err(catalog.fail(Problem::Nesting {
+                document: document.to_owned(),
+                limit: MAX_NESTING,
+            }));
+        }
+        let Some(chosen) = self.wanted.choose(&entries) else {
+            return Err(self.no_platform(document, &entries));
+        };
+        self.resolve(document, chosen, depth + 1)
+    }
+}
+
+fn check_size(
+    catalog: &Catalog,
+    member: &str,
+    expected: u64,
+    actual: u64,
+) -> Result<(), ArchiveError> {
+    if expected == actual {
+        return Ok(());
+    }
+    Err(catalog.fail(Problem::Size {
+        name: shown(member),
+        expected,
+        actual,
+    }))
+}
+
+/// Checks what a manifest says of config and layers, and locates them.
+fn image(catalog: &Catalog, found: Found, named: Named) -> Result<ArchiveImage, ArchiveError> {
+    let document = format!("manifest {}", found.digest);
+    let missing = |what, digest: &Digest| {
+        catalog.fail(Problem::Missing {
+            document: document.clone(),
+            what,
+            name: digest.to_string(),
+        })
+    };
+    let descriptor = &found.manifest.config;
+    let located = catalog
+        .blob(&descriptor.digest)?
+        .ok_or_else(|| missing("config", &descriptor.digest))?;
+    check_size(
+        catalog,
+        &located.member,
+        descriptor.size,
+        located.content.length(),
+    )?;
+    let config = catalog.config(&located, Some(descriptor.digest))?;
+    catalog.check_count(&document, &config, found.manifest.layers.len())?;
+    let mut layers = Vec::with_capacity(config.diff_ids.len());
+    for (layer, diff_id) in found.manifest.layers.iter().zip(&config.diff_ids) {
+        let located = catalog
+            .blob(&layer.digest)?
+            .ok_or_else(|| missing("layer", &layer.digest))?;
+        check_size(
+            catalog,
+            &located.member,
+            layer.size,
+            located.content.length(),
+        )?;
+        layers.push(ArchiveLayer {
+            member: located.member,
+            content: located.content,
+            diff_id: *diff_id,
+            blob: Some(layer.digest),
+        });
+    }
+    let repository = named
+        .digest
+        .filter(|(_, d)| *d == found.digest)
+        .map(|(name, _)| name);
+    let origin = OriginDocument {
+        bytes: found.bytes,
+        digest: found.digest,
+        media_type: found.media_type,
+        repository,
+    };
+    Ok(ArchiveImage {
+        config,
+        layers,
+        tags: named.tag.into_iter().collect(),
+        origins: vec![origin],
+        notes: named.note.into_iter().collect(),
+    })
+}
