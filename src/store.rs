@@ -21,8 +21,6 @@ pub mod lease;
 mod lock;
 pub mod names;
 mod notify;
-#[doc(hidden)]
-pub mod seam;
 mod usage;
 
 use std::collections::HashMap;
@@ -43,8 +41,8 @@ pub use lock::StoreLock;
 pub use names::{ImageRecord, Names, Origin, TagRecord, Untagged};
 pub use usage::DiskUsage;
 
+use crate::layer::{IndexError, LayerFile, LayerIndex};
 use crate::oci::{DiffId, Digest, ImageConfig, ImageId};
-use seam::{LayerFile, LayerIndex};
 
 /// The largest `index.json` that is read: 1 GiB is a million tags.
 const MAX_INDEX_BYTES: u64 = 1 << 30;
@@ -60,8 +58,7 @@ struct Inner {
     /// Why this store must not be changed, if so.
     read_only: Option<String>,
     names: Mutex<Option<Snapshot>>,
-    /// Open layers, each with the device and inode of its blob: a layer that was written anew is another.
-    layers: Mutex<HashMap<DiffId, (Weak<LayerFile>, (u64, u64))>>,
+    layers: Mutex<HashMap<DiffId, OpenLayer>>,
     configs: Mutex<HashMap<ImageId, Weak<ImageConfig>>>,
 }
 
@@ -86,6 +83,10 @@ fn stamp(stat: &fs::Metadata) -> Stamp {
         stat.ctime_nsec(),
     )
 }
+
+/// A layer that somebody may have open, with the device and inode of its blob: one that was written anew is
+/// another.
+type OpenLayer = (Weak<LayerFile>, (u64, u64));
 
 impl Store {
     /// Opens the store at `path`, see [`OpenMode`].
@@ -355,7 +356,7 @@ impl Store {
                 found: stat.size(),
             });
         }
-        let open = Arc::new(LayerFile::open(index, blob));
+        let open = Arc::new(LayerFile::open(index, blob).map_err(StoreError::Layer)?);
         let mut layers = self.0.layers.lock();
         layers.retain(|_, (open, _)| open.strong_count() > 0);
         layers.insert(*layer, (Arc::downgrade(&open), identity));
@@ -371,10 +372,10 @@ impl Store {
             Err(_) if !layout::is_there(&self.blob_path(&layer.0))? => {
                 Err(StoreError::LayerMissing(*layer))
             }
-            Err(source) => Err(StoreError::LayerIndex {
-                diff_id: *layer,
-                source,
-            }),
+            Err(IndexError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::IndexMissing(*layer))
+            }
+            Err(error) => Err(StoreError::Index(error)),
         }
     }
 

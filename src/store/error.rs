@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::seam::IndexError;
+use crate::layer::{IndexError, ReadError};
 use crate::oci::{DiffId, Digest, ImageId, Repository, TagRef};
 
 /// A store operation that failed. Nothing visible has changed.
@@ -84,14 +84,15 @@ pub enum StoreError {
         /// Bytes on disk.
         found: u64,
     },
-    /// A layer's tar is there, its index is not or cannot be used.
-    #[error("the index of layer {diff_id} cannot be used ({source}); run `mica check --repair`")]
-    LayerIndex {
-        /// The layer.
-        diff_id: DiffId,
-        /// Why.
-        source: IndexError,
-    },
+    /// A layer's tar is there, its index is not.
+    #[error("layer {0} has no index; run `mica check --repair`")]
+    IndexMissing(DiffId),
+    /// A layer's index cannot be used.
+    #[error(transparent)]
+    Index(IndexError),
+    /// A layer's tar cannot be opened.
+    #[error(transparent)]
+    Layer(ReadError),
     /// No blob of that digest.
     #[error("blob {0} is not in the store; run `mica check`")]
     BlobMissing(Digest),

@@ -161,7 +161,7 @@ impl Import {
         let mut layers = Vec::with_capacity(image.layers.len());
         for layer in &image.layers {
             let file = self.store.open_layer(layer)?;
-            let index = seam_index(&file);
+            let index = &file.index;
             size = size.saturating_add(index.content_size());
             layers.push(Reference {
                 media_type: MediaType::oci_layer(),
@@ -338,10 +338,6 @@ fn manifest_bytes(config: &ImageConfig, layers: Vec<Reference>) -> Result<Vec<u8
         digest: config.id.0,
         reason: error.to_string(),
     })
-}
-
-fn seam_index(file: &super::seam::LayerFile) -> &super::seam::LayerIndex {
-    file.index()
 }
 
 #[cfg(test)]

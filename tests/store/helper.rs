@@ -8,8 +8,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use mica::layer::{LayerScanner, Limits};
 use mica::oci::{DiffId, Digest, ImageConfig, ImageId, TagRef};
-use mica::store::seam::LayerScanner;
 use mica::store::{Import, NewImage, NewOrigin, OpenMode, Store, StoreError};
 
 pub const VARIABLE: &str = "MICA_STORE_HELPER";
@@ -167,7 +167,7 @@ pub fn write_layer(import: &Import, number: u32) -> Result<(), StoreError> {
         return Ok(());
     }
     let bytes = layer_tar(number);
-    let mut scanner = LayerScanner::default();
+    let mut scanner = LayerScanner::new(&Limits::default());
     scanner.push(&bytes).expect("a good tar");
     let index = scanner
         .finish(diff_id(number), bytes.len() as u64)

@@ -7,15 +7,25 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::finding::{Problem, Role};
+use crate::layer::{IndexBuilder, LayerIndex, LayerScanner, Limits};
 use crate::oci::{DiffId, Digest, ImageConfig, ManifestOrIndex};
 use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::layout::open_if_there;
 use crate::store::names::ImageRecord;
-use crate::store::seam::{IndexBytes, LayerIndex, LayerScanner};
 
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
+
+/// What is in the store was let in, by whatever limits were in force then.
+fn unlimited() -> Limits {
+    Limits {
+        max_tar_bytes: u64::MAX,
+        max_entries: u64::MAX,
+        max_metadata_bytes: u64::MAX,
+        ..Limits::default()
+    }
+}
 
 /// What a layer turned out to be.
 pub(super) enum LayerState {
@@ -161,7 +171,7 @@ pub(super) fn layer(
 /// The index as a file in `scratch`, or, without one, in a temporary directory that lives as long as
 /// the second value.
 fn write_fresh(
-    built: &IndexBytes,
+    built: &IndexBuilder,
     scratch: Option<&Path>,
     layer: &DiffId,
 ) -> Result<(PathBuf, Option<tempfile::TempDir>), StoreError> {
@@ -188,7 +198,7 @@ struct Scan {
 
 fn scan(mut blob: File) -> io::Result<Scan> {
     let mut hash = Sha256::new();
-    let mut scanner = Ok(LayerScanner::default());
+    let mut scanner = Ok(LayerScanner::new(&unlimited()));
     let mut size = 0u64;
     let mut buffer = vec![0u8; CHUNK];
     loop {

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::Import;
+use crate::layer::IndexBuilder;
 use crate::oci::DiffId;
 use crate::store::error::StoreError;
-use crate::store::seam::IndexBytes;
 use crate::sys::atomic;
 
 /// Bytes collected before a `write`: large enough that system calls cost nothing beside hashing.
@@ -56,7 +56,7 @@ impl<'a> LayerSink<'a> {
     }
 
     /// Makes the tar and its index durable and puts them into place, over a damaged layer if there is one.
-    pub fn commit(mut self, layer: &DiffId, index: &IndexBytes) -> Result<(), StoreError> {
+    pub fn commit(mut self, layer: &DiffId, index: &IndexBuilder) -> Result<(), StoreError> {
         let store = &self.import.store;
         let layout = store.layout();
         self.flush().map_err(StoreError::io("write", &self.path))?;
