@@ -24,6 +24,7 @@ use super::lease::{Lease, LeaseKind};
 use super::lock::StoreLock;
 use super::names::{ImageRecord, Names, Origin, manifest_descriptor};
 use super::{Store, gc};
+use crate::layer::merged;
 use crate::oci::{DiffId, Digest, ImageConfig, ImageId, MediaType, Repository, TagRef};
 use crate::sys::atomic;
 
@@ -159,16 +160,20 @@ impl Import {
     fn place_documents(&self, image: &NewImage) -> Result<ImageRecord, StoreError> {
         let mut size = 0u64;
         let mut layers = Vec::with_capacity(image.layers.len());
+        let mut open = Vec::with_capacity(image.layers.len());
         for layer in &image.layers {
             let file = self.store.open_layer(layer)?;
-            let index = &file.index;
-            size = size.saturating_add(index.content_size());
+            size = size.saturating_add(file.index.content_size());
             layers.push(Reference {
                 media_type: MediaType::oci_layer(),
                 digest: layer.0,
-                size: index.tar_size(),
+                size: file.index.tar_size(),
             });
+            open.push(file);
         }
+        merged::Image::new(open)
+            .and_then(|stack| stack.verify_lower_links())
+            .map_err(StoreError::Index)?;
         let id = image.config.id;
         self.place_document(id.0, &image.config.bytes)?;
         let manifest = manifest_bytes(&image.config, layers)?;

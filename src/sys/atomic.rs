@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -91,6 +92,32 @@ fn swap_in(temp: &Path, target: &Path) -> io::Result<Step> {
             Ok(Step::Overwritten)
         }
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Asks the kernel to begin writing a range of `file` to disk, without waiting and without any promise: a later
+/// `fsync` has less left to do. An error is one of writing. File systems that cannot are fine.
+#[allow(unsafe_code)]
+pub fn start_writeback(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
+        return Ok(());
+    };
+    // SAFETY: the descriptor is open for the length of the call, and no memory is passed.
+    let done = unsafe {
+        libc::sync_file_range(
+            file.as_raw_fd(),
+            offset,
+            length,
+            libc::SYNC_FILE_RANGE_WRITE,
+        )
+    };
+    if done == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::ENOSYS | libc::ESPIPE | libc::EOPNOTSUPP) => Ok(()),
+        _ => Err(error),
     }
 }
 

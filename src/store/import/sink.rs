@@ -13,6 +13,9 @@ use crate::sys::atomic;
 /// Bytes collected before a `write`: large enough that system calls cost nothing beside hashing.
 const BUFFER: usize = 1 << 20;
 
+/// Bytes written before the disk is set to work on them: the `fsync` at the end then finds little to do.
+const WRITEBACK: u64 = 8 << 20;
+
 /// A layer's tar being written. Dropped without [`LayerSink::commit`], it leaves nothing.
 ///
 /// The sink does not hash: whoever feeds it has verified that the bytes are those of the diff ID before it
@@ -24,6 +27,9 @@ pub struct LayerSink<'a> {
     file: File,
     buffer: Vec<u8>,
     written: u64,
+    /// Of those in the file, how many the disk was told of.
+    started: u64,
+    in_file: u64,
     placed: bool,
 }
 
@@ -41,6 +47,8 @@ impl<'a> LayerSink<'a> {
             file,
             buffer: Vec::with_capacity(BUFFER),
             written: 0,
+            started: 0,
+            in_file: 0,
             placed: false,
         })
     }
@@ -93,6 +101,7 @@ impl Write for LayerSink<'_> {
         }
         if bytes.len() >= BUFFER {
             self.file.write_all(bytes)?;
+            self.wrote(bytes.len())?;
         } else {
             self.buffer.extend_from_slice(bytes);
         }
@@ -102,7 +111,20 @@ impl Write for LayerSink<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.write_all(&self.buffer)?;
+        let length = self.buffer.len();
         self.buffer.clear();
+        self.wrote(length)
+    }
+}
+
+impl LayerSink<'_> {
+    fn wrote(&mut self, length: usize) -> io::Result<()> {
+        self.in_file += length as u64;
+        let waiting = self.in_file - self.started;
+        if waiting >= WRITEBACK {
+            atomic::start_writeback(&self.file, self.started, waiting)?;
+            self.started = self.in_file;
+        }
         Ok(())
     }
 }
