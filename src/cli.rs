@@ -20,7 +20,9 @@ mod gc;
 mod history;
 mod images;
 mod inspect;
+mod load;
 mod output;
+mod progress;
 mod rmi;
 mod tag;
 
@@ -39,6 +41,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Load(load::Args),
     Images(images::Args),
     Tag(tag::Args),
     Rmi(rmi::Args),
@@ -56,6 +59,7 @@ enum Verb {
 enum ImageVerb {
     #[command(visible_alias = "list")]
     Ls(images::Args),
+    Load(load::Args),
     Tag(tag::Args),
     #[command(visible_alias = "remove")]
     Rm(rmi::Args),
@@ -68,6 +72,7 @@ impl ImageVerb {
     fn short(self) -> Verb {
         match self {
             ImageVerb::Ls(args) => Verb::Images(args),
+            ImageVerb::Load(args) => Verb::Load(args),
             ImageVerb::Tag(args) => Verb::Tag(args),
             ImageVerb::Rm(args) => Verb::Rmi(args),
             ImageVerb::Inspect(args) => Verb::Inspect(args),
@@ -126,6 +131,7 @@ pub fn main() -> ExitCode {
 
 fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
+        Verb::Load(args) => load::run(args, context),
         Verb::Images(args) => images::run(args, context),
         Verb::Tag(args) => tag::run(args, context),
         Verb::Rmi(args) => rmi::run(args, context),

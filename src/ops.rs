@@ -13,6 +13,7 @@ pub mod glob;
 pub mod history;
 pub mod images;
 pub mod inspect;
+pub mod load;
 pub mod remove;
 pub mod resolve;
 pub mod tag;

@@ -7,6 +7,7 @@
 
 mod common;
 mod levels;
+mod load;
 mod oracle;
 mod semantics;
 mod store;

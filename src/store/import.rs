@@ -151,8 +151,11 @@ impl Import {
             }
             Ok::<_, StoreError>(Committed { images: done })
         })?;
-        // Now they have names.
-        self.placed.lock().clear();
+        // Now they have names, but for what no image turned out to need.
+        let placed = std::mem::take(&mut *self.placed.lock());
+        if let Err(error) = self.remove_unreached(&placed, &lock) {
+            log::warn!("cannot remove what an import did not need: {error}");
+        }
         Ok(committed)
     }
 
@@ -216,6 +219,21 @@ impl Import {
         self.place(temp, self.store.blob_path(&digest))
     }
 
+    /// Removes those of `placed` that neither a name nor another lease reaches.
+    fn remove_unreached(
+        &self,
+        placed: &BTreeSet<PathBuf>,
+        lock: &StoreLock,
+    ) -> Result<(), StoreError> {
+        let mut reached = self.store.names()?.blobs();
+        for lease in self.store.live_leases()? {
+            if lease.id != *self.lease.id() {
+                reached.extend(lease.held);
+            }
+        }
+        gc::remove_unreached(placed, &reached, lock)
+    }
+
     /// Renames a synced file into place. The caller holds what makes it safe from garbage collection.
     fn place(&self, temp: PathBuf, path: PathBuf) -> Result<(), StoreError> {
         let existed = is_there(&path)?;
@@ -238,16 +256,8 @@ impl Drop for Import {
         if placed.is_empty() {
             return;
         }
-        let removed = lock_soon(self.store.layout()).and_then(|lock| {
-            let Some(lock) = lock else { return Ok(()) };
-            let mut reached = self.store.names()?.blobs();
-            for lease in self.store.live_leases()? {
-                if lease.id != *self.lease.id() {
-                    reached.extend(lease.held);
-                }
-            }
-            gc::remove_unreached(&placed, &reached, &lock)
-        });
+        let removed = lock_soon(self.store.layout())
+            .and_then(|lock| lock.map_or(Ok(()), |lock| self.remove_unreached(&placed, &lock)));
         if let Err(error) = removed {
             log::warn!("cannot remove an unfinished import: {error}");
         }

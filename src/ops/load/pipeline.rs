@@ -1,0 +1,283 @@
+//! Moves one layer from the archive to where it goes, on three threads: reading and decompressing, hashing, consuming.
+//!
+//! The stages are joined by bounded channels of reused buffers, so memory does not grow with the layer, and the slowest
+//! stage sets the pace. With plain input hashing and writing overlap; with gzip inflating overlaps both.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::layer::compress::{self, Compression};
+use crate::oci::{DiffId, Digest};
+
+/// Size of a buffer: large enough that a hand-over costs nothing beside hashing.
+const BUFFER: usize = 1 << 20;
+/// Buffers in flight: one per stage and one between each two.
+const BUFFERS: usize = 5;
+
+/// What a layer's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pumped {
+    /// Digest of the bytes in the archive.
+    pub(super) blob: Digest,
+    /// Digest of the uncompressed tar.
+    pub(super) diff_id: DiffId,
+    /// Bytes of the uncompressed tar.
+    pub(super) tar_size: u64,
+}
+
+impl Pumped {
+    /// Stands where a result was taken away.
+    pub(super) fn of_nothing() -> Self {
+        let nothing = Digest::of(b"");
+        Pumped {
+            blob: nothing,
+            diff_id: DiffId(nothing),
+            tar_size: 0,
+        }
+    }
+}
+
+/// Why the pump stopped.
+#[derive(Debug)]
+pub(super) enum PumpError<E> {
+    /// The source could not be read or its compression is damaged.
+    Read(io::Error),
+    /// The consumer refused.
+    Consume(E),
+}
+
+type Chunk = io::Result<Vec<u8>>;
+
+/// Reads `source` to its end, removes its compression if asked to, hashes what it was and what it is, and hands the
+/// uncompressed bytes to `consume`. `advance` hears of bytes read from the source, on another thread.
+pub(super) fn pump<E>(
+    source: &mut (dyn Read + Send),
+    decompress: bool,
+    advance: &(dyn Fn(u64) + Sync),
+    consume: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+) -> Result<Pumped, PumpError<E>> {
+    std::thread::scope(|scope| {
+        let (free, buffers) = sync_channel::<Vec<u8>>(BUFFERS);
+        let (read, to_hash) = sync_channel::<Chunk>(1);
+        let (hashed, to_consume) = sync_channel::<Chunk>(1);
+        for _ in 0..BUFFERS {
+            // The channel holds as many as there are.
+            let _ = free.send(Vec::new());
+        }
+        let reader = scope.spawn(move || read_stage(source, decompress, advance, &buffers, &read));
+        let hasher = scope.spawn(move || hash_stage(&to_hash, &hashed));
+        let mut tar_size = 0u64;
+        let result = to_consume.into_iter().try_for_each(|chunk| {
+            let chunk = chunk.map_err(PumpError::Read)?;
+            consume(&chunk).map_err(PumpError::Consume)?;
+            tar_size += chunk.len() as u64;
+            // The reader may have ended.
+            let _ = free.send(chunk);
+            Ok(())
+        });
+        // Without it the reader would wait for a buffer for ever.
+        drop(free);
+        let blob = reader
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let plain = hasher
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        result?;
+        Ok(Pumped {
+            blob: blob.unwrap_or(plain),
+            diff_id: DiffId(plain),
+            tar_size,
+        })
+    })
+}
+
+/// The digest of the compressed bytes; `None` when there is no compression.
+fn read_stage(
+    source: &mut (dyn Read + Send),
+    decompress: bool,
+    advance: &(dyn Fn(u64) + Sync),
+    buffers: &Receiver<Vec<u8>>,
+    out: &SyncSender<Chunk>,
+) -> Option<Digest> {
+    let mut hasher = Sha256::new();
+    let mut source = Metered { source, advance };
+    let mut head = vec![0u8; 512];
+    let got = match fill(&mut source, &mut head) {
+        Ok(got) => got,
+        Err(error) => {
+            // If nobody listens, somebody else failed before.
+            let _ = out.send(Err(error));
+            return None;
+        }
+    };
+    head.truncate(got);
+    let compression = if decompress {
+        compress::sniff(&head)
+    } else {
+        Compression::None
+    };
+    let whole = io::Cursor::new(head).chain(&mut source);
+    if compression == Compression::None {
+        feed(&mut { whole }, buffers, out);
+        return None;
+    }
+    let tee = Tee {
+        source: whole,
+        hasher: &mut hasher,
+    };
+    let mut plain = compress::reader(Box::new(tee), compression);
+    feed(&mut plain, buffers, out);
+    drop(plain);
+    Some(Digest::from_bytes(hasher.finalize().into()))
+}
+
+fn feed(plain: &mut dyn Read, buffers: &Receiver<Vec<u8>>, out: &SyncSender<Chunk>) {
+    while let Ok(mut buffer) = buffers.recv() {
+        buffer.resize(BUFFER, 0);
+        let chunk = fill(plain, &mut buffer).map(|got| {
+            buffer.truncate(got);
+            buffer
+        });
+        let last = chunk.as_ref().map_or(true, |chunk| chunk.len() < BUFFER);
+        if out.send(chunk).is_err() || last {
+            return;
+        }
+    }
+}
+
+fn hash_stage(input: &Receiver<Chunk>, out: &SyncSender<Chunk>) -> Digest {
+    let mut hasher = Sha256::new();
+    for chunk in input {
+        if let Ok(bytes) = &chunk {
+            hasher.update(bytes);
+        }
+        if out.send(chunk).is_err() {
+            break;
+        }
+    }
+    Digest::from_bytes(hasher.finalize().into())
+}
+
+/// Reads until `buffer` is full or the source ends.
+fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0usize;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match source.read(rest) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Reports what is read.
+struct Metered<'a> {
+    source: &'a mut (dyn Read + Send),
+    advance: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Read for Metered<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let got = self.source.read(buf)?;
+        (self.advance)(got as u64);
+        Ok(got)
+    }
+}
+
+/// Hashes what is read.
+struct Tee<'a, R> {
+    source: R,
+    hasher: &'a mut Sha256,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let got = self.source.read(buf)?;
+        self.hasher.update(buf.get(..got).unwrap_or_default());
+        Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn run(input: &[u8]) -> (Result<Pumped, PumpError<()>>, Vec<u8>) {
+        let mut out = Vec::new();
+        let result = pump(&mut { input }, true, &|_| {}, &mut |chunk| {
+            out.extend_from_slice(chunk);
+            Ok(())
+        });
+        (result, out)
+    }
+
+    #[test]
+    fn plain_and_compressed_bytes_arrive_whole_with_both_digests() {
+        let sizes = [
+            0,
+            1,
+            511,
+            512,
+            BUFFER - 1,
+            BUFFER,
+            BUFFER + 1,
+            3 * BUFFER + 17,
+        ];
+        for size in sizes {
+            let plain: Vec<u8> = (0..size)
+                .map(|i| u8::try_from(i * 7 % 251).unwrap())
+                .collect();
+            let (pumped, out) = run(&plain);
+            let pumped = pumped.unwrap();
+            assert!(out == plain);
+            assert_eq!(pumped.diff_id.0, Digest::of(&plain));
+            assert_eq!(
+                (pumped.blob, pumped.tar_size),
+                (Digest::of(&plain), size as u64)
+            );
+
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(&plain).unwrap();
+            let packed = encoder.finish().unwrap();
+            let (pumped, out) = run(&packed);
+            let pumped = pumped.unwrap();
+            assert!(out == plain);
+            assert_eq!(pumped.diff_id.0, Digest::of(&plain));
+            assert_eq!(pumped.blob, Digest::of(&packed));
+        }
+    }
+
+    #[test]
+    fn a_consumer_that_refuses_ends_the_pump() {
+        let plain = vec![0u8; 20 * BUFFER];
+        let mut calls = 0;
+        let result = pump(&mut plain.as_slice(), true, &|_| {}, &mut |_| {
+            calls += 1;
+            if calls == 3 { Err("enough") } else { Ok(()) }
+        });
+        assert!(matches!(result, Err(PumpError::Consume("enough"))));
+        assert_eq!(calls, 3);
+    }
+
+    #[test]
+    fn damaged_compression_is_an_error() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&vec![7u8; 3 * BUFFER]).unwrap();
+        let packed = encoder.finish().unwrap();
+        for cut in [11, packed.len() / 2, packed.len() - 8, packed.len() - 1] {
+            let (result, _) = run(&packed[..cut]);
+            assert!(matches!(result, Err(PumpError::Read(_))), "cut at {cut}");
+        }
+        let mut wrong = packed.clone();
+        let crc = packed.len() - 8;
+        wrong[crc] ^= 1;
+        assert!(matches!(run(&wrong).0, Err(PumpError::Read(_))));
+    }
+}
