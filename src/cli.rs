@@ -30,10 +30,21 @@ use output::print_error;
 
 /// A filesystem for container images and volumes.
 #[derive(Parser)]
-#[command(name = "mica", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    name = "mica",
+    version,
+    max_term_width = 100,
+    after_help = "Exit status: 0 success, 1 the command failed wholly or in part, 2 wrong usage.\n\
+                  MICA_LOG=debug prints more to stderr (error, warn, info, debug, trace)."
+)]
 struct Cli {
     /// The store's directory [env: MICA_STORE] [default: /var/lib/mica for root, else ~/.local/share/mica]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     store: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,

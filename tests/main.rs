@@ -5,6 +5,7 @@
 // Helpers of tests count as tests; clippy sees only the functions with the attribute.
 #![allow(clippy::unwrap_used)]
 
+mod cli;
 mod common;
 mod levels;
 mod load;

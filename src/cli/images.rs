@@ -1,5 +1,6 @@
 //! `mica images`.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::ops::images::{self, Options, Style};
@@ -70,7 +71,10 @@ fn list(args: &Args, names: &Names) -> anyhow::Result<()> {
         .as_deref()
         .filter(|w| rows.is_empty() && VERBS.contains(w))
     {
-        eprintln!("No images found matching {word:?}: did you mean \"mica image {word}\"?");
+        let hint =
+            format!("No images found matching {word:?}: did you mean \"mica image {word}\"?");
+        // A hint that cannot be given is no failure.
+        let _ = writeln!(io::stderr(), "{hint}");
     }
     Ok(())
 }

@@ -61,10 +61,11 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             }
         }
     }
+    let mut notified = Ok(Vec::new());
     if args.dry_run {
         lines.print(&format!("Total reclaimable space: {}", human_size_4(bytes)));
     } else {
-        store.notify_mounts()?;
+        notified = store.notify_mounts();
     }
     let failed = errors
         .iter()
@@ -72,6 +73,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     for error in errors {
         print_error(&error.into());
     }
+    notified?;
     lines.finish()?;
     Ok(if failed {
         ExitCode::FAILURE

@@ -1,0 +1,174 @@
+use std::process::{Command, Stdio};
+
+use super::{Sandbox, chains, image, short, store};
+
+/// Files below `blobs/`.
+fn blobs(sandbox: &Sandbox) -> usize {
+    let files = sandbox.store_files();
+    files
+        .iter()
+        .filter(|(path, _)| path.to_string_lossy().contains("/blobs/"))
+        .count()
+}
+
+#[test]
+fn rmi_prints_what_docker_prints() {
+    let sandbox = store(&["app:1", "other:1"]);
+    sandbox.mica(["tag", "app:1", "app:alias"]).ok();
+    let (app, other) = (image("app:1"), image("other:1"));
+    let run = sandbox.mica(["rmi", "app:alias"]).ok();
+    assert_eq!(run.stdout(), "Untagged: app:alias\n");
+    // The lowest layer is the other image's too.
+    let run = sandbox.mica(["rmi", "app:1"]).ok();
+    assert_eq!(
+        run.stdout(),
+        format!(
+            "Untagged: app:1\nDeleted: {}\nDeleted: {}\n",
+            app.id(),
+            chains(&app)[0]
+        )
+    );
+    let run = sandbox.mica(["rmi", "other:1"]).ok();
+    let [top, bottom] = &chains(&other)[..] else {
+        panic!("two layers");
+    };
+    assert_eq!(
+        run.stdout(),
+        format!(
+            "Untagged: other:1\nDeleted: {}\nDeleted: {top}\nDeleted: {bottom}\n",
+            other.id()
+        )
+    );
+    assert_eq!(blobs(&sandbox), 0);
+    assert_eq!(
+        sandbox.mica(["gc"]).ok().stdout(),
+        "Total reclaimed space: 0B\n"
+    );
+}
+
+#[test]
+fn rmi_goes_on_after_an_error() {
+    let sandbox = store(&["app:1"]);
+    let missing = "Error response from daemon: No such image: x:latest\n";
+    let run = sandbox.mica(["rmi", "x", "app:1", "x"]).code(1);
+    assert!(
+        run.stdout()
+            .starts_with("Untagged: app:1\nDeleted: sha256:"),
+        "{}",
+        run.describe()
+    );
+    assert_eq!(run.stderr(), format!("{missing}{missing}"));
+    let run = sandbox.mica(["rmi", "-f", "x"]).ok();
+    assert_eq!(
+        (run.stdout().as_str(), run.stderr().as_str()),
+        ("", missing)
+    );
+}
+
+#[test]
+fn rmi_by_id() {
+    let sandbox = store(&["app:1"]);
+    let id = image("app:1").id();
+    sandbox.mica(["tag", "app:1", "org/other:1"]).ok();
+    for text in [
+        &id,
+        &id.replace("sha256:", ""),
+        &short(&id),
+        &short(&id)[..4].to_owned(),
+    ] {
+        let run = sandbox.mica(["rmi", text]).code(1);
+        assert_eq!(
+            run.stderr(),
+            format!(
+                "Error response from daemon: conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories\n",
+                short(&id)
+            )
+        );
+    }
+    let run = sandbox.mica(["rmi", "-f", &short(&id)]).ok();
+    assert!(
+        run.stdout().starts_with(&format!(
+            "Untagged: app:1\nUntagged: org/other:1\nDeleted: {id}\n"
+        )),
+        "{}",
+        run.stdout()
+    );
+    assert_eq!(blobs(&sandbox), 0);
+
+    sandbox.load(&image("app:1"));
+    let run = sandbox.mica(["image", "rm", &short(&id)]).ok();
+    assert!(
+        run.stdout()
+            .starts_with(&format!("Untagged: app:1\nDeleted: {id}\n")),
+        "{}",
+        run.stdout()
+    );
+}
+
+#[test]
+fn rmi_takes_globs_and_rehearses() {
+    let sandbox = store(&["app:1", "app:2", "other:1"]);
+    let files = sandbox.store_files();
+    let dry = sandbox
+        .mica(["rmi", "--dry-run", "app:*", "other:1", "other:1"])
+        .code(1);
+    assert_eq!(
+        dry.stderr(),
+        "Error response from daemon: No such image: other:1\n"
+    );
+    assert_eq!(sandbox.store_files(), files);
+    let run = sandbox.mica(["rmi", "app:*", "other:1"]).ok();
+    let (lines, sum) = dry
+        .stdout()
+        .rsplit_once("Total reclaimable space: ")
+        .map(|(l, s)| (l.to_owned(), s.to_owned()))
+        .unwrap_or_default();
+    assert_eq!(run.stdout(), lines);
+    assert!(sum.trim().ends_with("kB"), "{sum}");
+    assert_eq!(blobs(&sandbox), 0);
+    let run = sandbox.mica(["rmi", "x*"]).code(1);
+    assert_eq!(
+        run.stderr(),
+        "Error response from daemon: No such image: x*\n"
+    );
+}
+
+#[test]
+fn fuse_rmi_refuses_what_is_in_use() {
+    let sandbox = store(&["app:1"]);
+    let mount = sandbox.mount();
+    let mut user = Command::new("sleep")
+        .arg("1000")
+        .current_dir(mount.image("app/1"))
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("sleep");
+    let id = short(&image("app:1").id());
+    let who = format!("process {} (sleep)", user.id());
+    let by_name = sandbox.mica(["rmi", "app:1"]);
+    let by_id = sandbox.mica(["rmi", &id]);
+    sandbox.mica(["tag", "app:1", "app:2"]).ok();
+    let alias = sandbox.mica(["rmi", "app:2"]);
+    let forced = sandbox.mica(["rmi", "-f", "app:1"]);
+    user.kill().and_then(|()| user.wait()).expect("kill");
+    assert_eq!(
+        by_name.code(1).stderr(),
+        format!(
+            "Error response from daemon: conflict: unable to remove repository reference \"app:1\" (must force) - {who} is using its referenced image {id}\n"
+        )
+    );
+    assert_eq!(
+        by_id.code(1).stderr(),
+        format!(
+            "Error response from daemon: conflict: unable to delete {id} (must be forced) - image is being used by {who}\n"
+        )
+    );
+    assert_eq!(alias.ok().stdout(), "Untagged: app:2\n");
+    assert!(
+        forced
+            .ok()
+            .stdout()
+            .starts_with("Untagged: app:1\nDeleted: sha256:")
+    );
+    mount.unmount();
+}
