@@ -195,9 +195,15 @@ impl Store {
     /// The lock that every change needs. Waits for it, then removes what dead processes left.
     pub fn lock(&self) -> Result<StoreLock, StoreError> {
         self.writable()?;
-        let lock = StoreLock::exclusive(self.layout(), false)?;
+        let lock = self.lock_unswept()?;
         self.sweep(&lock);
         Ok(lock)
+    }
+
+    /// As [`Store::lock`], but removes nothing: for a dry run, or to plan the removal itself.
+    pub fn lock_unswept(&self) -> Result<StoreLock, StoreError> {
+        self.writable()?;
+        StoreLock::exclusive(self.layout(), false)
     }
 
     /// Removes what dead processes left: their leases and private files, and blobs they had finished. A
@@ -207,9 +213,7 @@ impl Store {
             if leavings.is_empty() {
                 return Ok(());
             }
-            let plan = gc::plan(self, &*self.names()?, lock)?;
-            gc::apply(self, &plan, lock)?;
-            leavings.remove()
+            self.collect(lock).map(drop)
         });
         if let Err(error) = swept {
             log::warn!("cannot remove what an earlier run left: {error}");

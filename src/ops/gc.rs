@@ -6,21 +6,25 @@ use super::error::OpsError;
 
 /// Removes what nothing reaches, or with `dry_run` only says what that is.
 pub fn gc(store: &Store, dry_run: bool) -> Result<GcPlan, OpsError> {
-    let lock = store.lock()?;
+    // Not swept: what dead processes left is part of the plan.
+    let lock = store.lock_unswept()?;
     match dry_run {
         true => Ok(gc::plan(store, &*store.names()?, &lock)?),
         false => Ok(store.collect(&lock)?),
     }
 }
 
-/// A line for each layer and document that goes.
+/// A line for each layer, document and private file of a dead process that goes.
 pub fn lines(plan: &GcPlan) -> Vec<String> {
     let orphans = plan
         .indexes
         .iter()
         .filter(|layer| !plan.blobs.contains(&layer.0));
     let blobs = plan.blobs.iter().map(|digest| format!("Deleted: {digest}"));
+    let leavings = plan.leavings.iter();
+    let leavings = leavings.map(|path| format!("Deleted: {}", path.display()));
     blobs
+        .chain(leavings)
         .chain(orphans.map(|layer| format!("Deleted: index of {layer}")))
         .collect()
 }

@@ -23,7 +23,7 @@ pub use finding::{Finding, Problem, Role};
 
 use super::error::StoreError;
 use super::gc::{self, allocated};
-use super::lease::{self, Lease, LeaseKind, file_names};
+use super::lease::{Lease, LeaseKind, file_names};
 use super::lock::StoreLock;
 use super::names::Names;
 use super::{Layout, Store};
@@ -133,14 +133,15 @@ impl<'a> Check<'a> {
     /// What dead processes left and what nothing reaches.
     fn leftovers(&mut self, lock: &StoreLock) -> Result<(), StoreError> {
         let layout = self.store.layout();
-        let leavings = lease::leavings(layout, lock)?;
-        for path in leavings.leases {
-            self.find(Problem::DeadLease { path });
-        }
-        for path in leavings.sockets.into_iter().chain(leavings.tmp) {
-            self.find(Problem::Leftover { path });
-        }
         let plan = gc::plan(self.store, &self.names, lock)?;
+        for path in plan.leavings {
+            let is_lease = path.extension().is_some_and(|e| e == "json")
+                && path.parent() == Some(&layout.leases());
+            self.find(match is_lease {
+                true => Problem::DeadLease { path },
+                false => Problem::Leftover { path },
+            });
+        }
         let blobs = plan.blobs.iter().map(|blob| layout.blob(blob));
         let indexes = plan.indexes.iter().map(|layer| layout.layer_index(layer));
         for path in blobs.chain(indexes).filter(|path| path.exists()) {
@@ -317,7 +318,6 @@ impl<'a> Check<'a> {
         if self.store.names().is_err() {
             return Ok(());
         }
-        lease::leavings(layout, &lock)?.remove()?;
         self.store.collect(&lock)?;
         for finding in &mut self.findings {
             if let Problem::DeadLease { path }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::Store;
 use super::error::StoreError;
-use super::lease::{LiveLease, file_names};
+use super::lease::{self, LiveLease, file_names};
 use super::lock::StoreLock;
 use super::names::Names;
 use crate::oci::{DiffId, Digest, ImageId};
@@ -25,6 +25,8 @@ pub struct GcPlan {
     pub blobs: Vec<Digest>,
     /// Layers whose index (or mark) nothing reaches.
     pub indexes: Vec<DiffId>,
+    /// Leases, sockets and private files of dead processes.
+    pub leavings: Vec<PathBuf>,
     /// Disk space all of that takes.
     pub bytes: u64,
 }
@@ -32,7 +34,7 @@ pub struct GcPlan {
 impl GcPlan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.blobs.is_empty() && self.indexes.is_empty()
+        self.blobs.is_empty() && self.indexes.is_empty() && self.leavings.is_empty()
     }
 }
 
@@ -76,7 +78,7 @@ pub fn only_reached_by(
 
 /// What a collection would remove if `names` were the names: those of [`Store::names`], or for a dry run
 /// those a verb is about to commit.
-pub fn plan(store: &Store, names: &Names, _lock: &StoreLock) -> Result<GcPlan, StoreError> {
+pub fn plan(store: &Store, names: &Names, lock: &StoreLock) -> Result<GcPlan, StoreError> {
     let layout = store.layout();
     let mut reached = names.blobs();
     for lease in store.live_leases()? {
@@ -103,6 +105,10 @@ pub fn plan(store: &Store, names: &Names, _lock: &StoreLock) -> Result<GcPlan, S
     }
     plan.blobs.sort();
     plan.indexes.extend(indexes);
+    for path in lease::leavings(layout, lock)?.into_paths() {
+        plan.bytes += tree_allocated(&path)?;
+        plan.leavings.push(path);
+    }
     Ok(plan)
 }
 
@@ -123,7 +129,30 @@ pub fn apply(store: &Store, plan: &GcPlan, _lock: &StoreLock) -> Result<(), Stor
         remove(layout.layer_index(layer));
         remove(layout.layer_mark(layer));
     }
+    // Leases come last in the list: a sweep cut short is done again.
+    for path in &plan.leavings {
+        if let Err(error) = remove_tree(path) {
+            first.get_or_insert(StoreError::io("remove", path)(error));
+        }
+    }
     first.map_or(Ok(()), Err)
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(stat) if stat.is_dir() => fs::remove_dir_all(path),
+        _ => atomic::remove_if_there(path).map(drop),
+    }
+}
+
+/// Disk space of a file, or of a directory of files.
+fn tree_allocated(path: &Path) -> Result<u64, StoreError> {
+    if !path.is_dir() {
+        return allocated(path);
+    }
+    let names = file_names(path)?;
+    let sizes = names.iter().map(|name| allocated(&path.join(name)));
+    sizes.sum()
 }
 
 /// Disk space of one file; 0 if it is gone.

@@ -318,20 +318,9 @@ impl Leavings {
         self.leases.is_empty() && self.sockets.is_empty() && self.tmp.is_empty()
     }
 
-    /// Removes everything; the lease files last, so that a sweep cut short is done again.
-    pub(super) fn remove(&self) -> Result<(), StoreError> {
-        for path in &self.tmp {
-            let is_dir = fs::symlink_metadata(path).is_ok_and(|stat| stat.is_dir());
-            if is_dir {
-                fs::remove_dir_all(path).map_err(StoreError::io("remove", path))?;
-            } else {
-                atomic::remove_if_there(path).map_err(StoreError::io("remove", path))?;
-            }
-        }
-        for path in self.sockets.iter().chain(&self.leases) {
-            atomic::remove_if_there(path).map_err(StoreError::io("remove", path))?;
-        }
-        Ok(())
+    /// Everything, the lease files last: while one is there, a sweep cut short is done again.
+    pub(super) fn into_paths(self) -> impl Iterator<Item = PathBuf> {
+        self.tmp.into_iter().chain(self.sockets).chain(self.leases)
     }
 }
 
