@@ -205,3 +205,97 @@ fn what_is_in_use_is_refused_in_docker_s_words() {
         )
     );
 }
+
+mod model {
+    use super::*;
+    use crate::store::ImageRecord;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const IMAGES: [&str; 3] = ["a", "b", "c"];
+    const TAGS: [&str; 4] = ["x:1", "x:2", "y:1", "z:1"];
+    const LAYERS: [&str; 3] = ["1", "2", "3"];
+
+    /// Three images over three layers, some tags on them, a digest each in some repository.
+    fn any_names() -> impl Strategy<Value = Names> {
+        let stacks = vec(vec(0..LAYERS.len(), 0..4), IMAGES.len());
+        let tags = btree_map(0..TAGS.len(), 0..IMAGES.len(), 0..=TAGS.len());
+        let digests = vec(proptest::option::of(0..3usize), IMAGES.len());
+        (stacks, tags, digests)
+            .prop_map(|(stacks, tags, digests)| names(build(&stacks, &tags, &digests)))
+    }
+
+    fn build(
+        stacks: &[Vec<usize>],
+        tags: &BTreeMap<usize, usize>,
+        digests: &[Option<usize>],
+    ) -> Vec<ImageRecord> {
+        let build = |(i, word): (usize, &&str)| {
+            let layers: Vec<&str> = stacks[i].iter().map(|l| LAYERS[*l]).collect();
+            let own: Vec<&str> = tags
+                .iter()
+                .filter(|(_, image)| **image == i)
+                .map(|(t, _)| TAGS[*t])
+                .collect();
+            let origin = digests[i].map(|r| (["x", "y", "other"][r], "m"));
+            with_origins(
+                image(word, &own, &layers),
+                &origin.into_iter().collect::<Vec<_>>(),
+            )
+        };
+        IMAGES.iter().enumerate().map(build).collect()
+    }
+
+    /// What can be removed from these names.
+    fn targets(names: &Names) -> Vec<Target> {
+        let tags = names.tags.keys().cloned().map(Target::Tag);
+        let images = names.images.keys().copied().map(Target::Image);
+        let digests = names.images.values().flat_map(|image| {
+            let of = |o: &crate::store::Origin| {
+                Some(Target::Digest(image.id, o.repository.clone()?, o.digest))
+            };
+            image.origins.iter().filter_map(of)
+        });
+        tags.chain(images).chain(digests).collect()
+    }
+
+    proptest! {
+        /// Removal after removal: what a plan frees is exactly what the names reached before and do not after, and nothing
+        /// else is touched.
+        #[test]
+        fn plans_free_what_becomes_unreachable(start in any_names(), picks in vec(any::<prop::sample::Index>(), 30), force: bool) {
+            let mut now = start;
+            for pick in picks {
+                let all = targets(&now);
+                if all.is_empty() {
+                    break;
+                }
+                let target = &all[pick.index(all.len())];
+                let plan = match Plan::new(&now, &[], target, force) {
+                    Ok(plan) => plan,
+                    Err(error) => {
+                        let single = matches!(error, OpsError::ManyReferences(_)) && !force;
+                        prop_assert!(single, "{error} for {target:?}");
+                        continue;
+                    }
+                };
+                let mut after = now.clone();
+                plan.edit(&mut after).unwrap();
+                let gone: BTreeSet<DiffId> = now.layers().difference(&after.layers()).copied().collect();
+                prop_assert_eq!(&gone, &plan.layers.iter().copied().collect());
+                if plan.deletes_image {
+                    prop_assert!(!after.images.contains_key(&plan.id));
+                } else {
+                    prop_assert!(after.images.contains_key(&plan.id));
+                    prop_assert!(plan.chains.is_empty() && plan.layers.is_empty());
+                }
+                prop_assert_eq!(now.images.len() - after.images.len(), usize::from(plan.deletes_image));
+                prop_assert_eq!(now.tags.len() - after.tags.len(), plan.tags.len());
+                prop_assert!(after.tags.iter().all(|(tag, record)| now.tags.get(tag) == Some(record)));
+                prop_assert!(!plan.lines().is_empty());
+                now = after;
+            }
+        }
+    }
+}
