@@ -10,5 +10,6 @@ mod common;
 mod levels;
 mod load;
 mod oracle;
+mod sample;
 mod semantics;
 mod store;
