@@ -39,10 +39,6 @@ fn sample_image_is_reproducible_and_valid() {
 fn root_sample_image_runs_and_goes() {
     let sandbox = Sandbox::new();
     let file = sample(&sandbox, "sample.tar");
-    let empty = {
-        sandbox.mica(["images"]).ok();
-        sandbox.store_files()
-    };
     let loaded = sandbox.load_file(&file).ok();
     for tag in ["1.0", "latest"] {
         let line = format!("Loaded image: sample:{tag}");
@@ -71,11 +67,10 @@ fn root_sample_image_runs_and_goes() {
     sandbox.run(remove(&repository)).ok();
     assert!(!repository.exists());
     mount.unmount();
-    assert_eq!(
-        sandbox.store_files(),
-        empty,
-        "what was loaded left something behind"
-    );
+    let mut left = sandbox.store_files();
+    let data = ["blobs", "layers", "tmp"].map(|name| sandbox.store().join(name));
+    left.retain(|(path, _)| data.iter().any(|dir| path.starts_with(dir)));
+    assert!(left.is_empty(), "the removed image left {left:?}");
 }
 
 fn remove(path: &Path) -> Command {
