@@ -251,6 +251,35 @@ fn a_layer_found_there_is_kept_from_collection_by_the_import() {
 }
 
 #[test]
+fn a_layer_just_written_is_kept_from_collection_by_the_import() {
+    let f = Fixture::new();
+    let import = f.store.begin_import().unwrap();
+    put_layer(&import, 1).unwrap();
+    assert!(f.collect().is_empty());
+    f.store.open_layer(&diff_id(1)).unwrap();
+}
+
+#[test]
+fn a_dry_run_and_a_plan_remove_nothing_and_count_what_dead_processes_left() {
+    let f = Fixture::new();
+    let import = f.store.begin_import().unwrap();
+    put_layer(&import, 1).unwrap();
+    let mut sink = import.new_layer().unwrap();
+    sink.write_all(&[7; 2 << 20]).unwrap();
+    std::mem::forget(sink);
+    import.die();
+    let before = f.files();
+    let lock = f.store.lock_unswept().unwrap();
+    let plan = gc::plan(&f.store, &f.store.names().unwrap(), &lock).unwrap();
+    assert_eq!(f.files(), before);
+    assert_eq!((plan.blobs.len(), plan.leavings.len()), (1, 2));
+    assert!(plan.bytes > 2 << 20, "{}", plan.bytes);
+    assert_eq!(f.store.collect(&lock).unwrap(), plan);
+    assert_eq!(fs::read_dir(f.store.layout().tmp()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(f.store.layout().leases()).unwrap().count(), 0);
+}
+
+#[test]
 fn overwriting_a_tag_leaves_the_old_image_dangling() {
     let f = Fixture::new();
     let old = f.import(&[1], &["a"]);
