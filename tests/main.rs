@@ -12,4 +12,6 @@ mod load;
 mod oracle;
 mod sample;
 mod semantics;
+mod session;
 mod store;
+mod tiny;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::sys::mount::{FS_TYPE, MountPoint, Mounted};
+use crate::sys::mount::{FS_TYPE, MountPoint};
 use crate::sys::proc;
 
 /// A dead mount may hide another: one daemon after the other was killed. More than this is no accident.
@@ -46,11 +46,7 @@ pub(super) fn prepare(path: &Path, store: &Path) -> anyhow::Result<MountPoint> {
             "{}: taking away the mount of a daemon that died",
             point.path().display()
         );
-        let dead = Mounted {
-            path: point.path().to_owned(),
-            id: mount.id,
-            device: mount.device,
-        };
+        let dead = point.identify(&mount);
         // The descriptor would keep the dead mount busy.
         drop(point);
         dead.unmount(true)?;

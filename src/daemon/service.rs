@@ -175,6 +175,9 @@ impl<T: FileSystem> Service<T> {
                     return Ok(());
                 }
                 State::Broken(reason) => {
+                    if !self.session.connected() {
+                        self.mounted.forget();
+                    }
                     let shown = self.mounted.shown();
                     // The guard detaches the mount.
                     bail!("{shown}: {reason}; the mount is taken away");
@@ -217,6 +220,11 @@ impl<T: FileSystem> Service<T> {
     fn end(mut self, reason: &str) -> anyhow::Result<()> {
         let shown = self.mounted.shown();
         log::info!("{shown}: {reason}: unmounting");
+        if !self.session.connected() {
+            // Unmounted at the same moment: what stands there now is somebody else's.
+            self.mounted.forget();
+            return Ok(());
+        }
         let mut result = self.mounted.unmount(false);
         for _ in 1..BUSY_TRIES {
             if !matches!(result, Err(MountError::Busy(_))) {

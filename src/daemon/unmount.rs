@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use crate::sys::mount::{FS_TYPE, MountError, MountPoint, Mounted};
+use crate::sys::mount::{FS_TYPE, MountError, MountPoint};
 use crate::sys::mountinfo::DeviceId;
 use crate::sys::proc::{self, Depth, Process, Usage, User};
 
@@ -35,11 +35,7 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
     {
         bail!("{shown}: mounted by user {owner}; only that user and root can unmount it");
     }
-    let mounted = Mounted {
-        path: point.path().to_owned(),
-        id: mount.id,
-        device: mount.device,
-    };
+    let mounted = point.identify(&mount);
     // Found now: after the unmount nothing leads from the mount to its daemon. And the descriptor would make it busy.
     let daemon = proc::fuse_server(mount.device).and_then(|pid| Process::open(pid).ok().flatten());
     drop(point);

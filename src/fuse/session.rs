@@ -208,8 +208,8 @@ impl Session {
         }
     }
 
-    /// Whether the kernel still has the connection; asks without waiting.
-    fn connected(&self) -> bool {
+    /// Whether the kernel still has the connection, and with it the device number; asks without waiting.
+    pub fn connected(&self) -> bool {
         let mut fds = [PollFd::new(&self.connection, PollFlags::empty())];
         let asked = poll(&mut fds, Some(&Timespec::default()));
         asked.is_ok() && fds.iter().all(|fd| !fd.revents().contains(PollFlags::ERR))

@@ -3,16 +3,18 @@
 //! - A mount point is resolved once, to a descriptor and an absolute path, without a request to whatever is mounted there: a
 //!   dead FUSE mount (`ENOTCONN`) can be looked at and taken away.
 //! - `mount(2)` is tried first (root, or root of a user namespace), then the setuid helper `fusermount3`.
-//! - [`Mounted`] is an identity: mount id and device number. Unmounting looks both up in mountinfo first and never touches
-//!   anything else, whatever stands at the path by now. (Between the look and `umount2` another process could still swap the
-//!   mount; the kernel offers no call that closes this gap for anything but a lazy unmount.)
+//! - [`Mounted`] is an identity: mount id, device number, file system type, and the unique mount id where the kernel has one
+//!   (6.8). Unmounting compares them first and never touches anything else, whatever stands at the path by now. The kernel uses
+//!   mount ids and device numbers again at once: on an older kernel only the owner of the connection, who knows that it still
+//!   stands, can be sure. (Between the look and `umount2` another process could still swap the mount; the kernel offers no
+//!   call that closes this gap for anything but a lazy unmount.)
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -138,6 +140,16 @@ impl MountPoint {
         )
     }
 
+    /// The identity of `mount`, which [`MountPoint::mounted_here`] has found.
+    pub fn identify(&self, mount: &MountInfo) -> Mounted {
+        Mounted {
+            path: self.path.clone(),
+            id: mount.id,
+            unique: unique_mount_id(&self.directory),
+            device: mount.device,
+        }
+    }
+
     /// Makes sure that the directory has no entries.
     pub fn check_empty(&self) -> Result<(), MountError> {
         // Through the descriptor: the same directory, whatever the path means by now.
@@ -178,6 +190,8 @@ pub struct Mounted {
     pub path: PathBuf,
     /// Its mount id.
     pub id: u64,
+    /// Its mount id that is never used again.
+    pub unique: Option<u64>,
     /// `st_dev` of everything inside.
     pub device: DeviceId,
 }
@@ -198,16 +212,12 @@ pub fn mount(
             })?
         }
     };
-    let mounted = MountPoint::open(&at.path)?
+    let on_top = MountPoint::open(&at.path)?;
+    let mount = on_top
         .mounted_here()?
         .filter(|m| m.fs_type == FS_TYPE)
         .ok_or_else(|| MountError::NotMounted(at.path.clone()))?;
-    let mounted = Mounted {
-        path: at.path.clone(),
-        id: mounted.id,
-        device: mounted.device,
-    };
-    Ok((connection, mounted))
+    Ok((connection, on_top.identify(&mount)))
 }
 
 /// `None`: the kernel wants the helper for this.
@@ -275,7 +285,7 @@ impl Mounted {
         let mounts = mountinfo::of_self()?;
         Ok(mounts
             .into_iter()
-            .find(|m| m.id == self.id && m.device == self.device))
+            .find(|m| m.id == self.id && m.device == self.device && m.fs_type == FS_TYPE))
     }
 
     /// Unmounts this mount and nothing else. Lazily: it vanishes from the tree now, and ends with its last user.
@@ -285,8 +295,15 @@ impl Mounted {
             return Err(MountError::NotMounted(self.path.clone()));
         };
         let path = now.mount_point;
-        match MountPoint::open(&path)?.mounted_here()? {
-            Some(top) if top.id == self.id => {}
+        let point = MountPoint::open(&path)?;
+        match point.mounted_here()? {
+            Some(top) if top.id == self.id => {
+                // Only a number that is there and differs tells another mount from ours.
+                let unique = unique_mount_id(&point.directory);
+                if unique.is_some() && self.unique.is_some() && unique != self.unique {
+                    return Err(MountError::NotMounted(path));
+                }
+            }
             Some(top) => {
                 return Err(MountError::Covered {
                     path,
@@ -296,6 +313,8 @@ impl Mounted {
             // The path leads elsewhere, for instance into a mount over a parent directory.
             None => return Err(MountError::NotMounted(path)),
         }
+        // It would keep the mount busy.
+        drop(point);
         let mut flags = UnmountFlags::NOFOLLOW;
         flags.set(UnmountFlags::DETACH, lazy);
         match rustix::mount::unmount(&path, flags) {
@@ -319,6 +338,15 @@ fn mount_id(fd: &OwnedFd) -> io::Result<u64> {
         .find_map(|line| line.strip_prefix("mnt_id:"))
         .and_then(|id| id.trim().parse().ok())
         .ok_or_else(|| io::Error::other("no mnt_id in fdinfo"))
+}
+
+/// The mount id that no other mount gets until the next boot; `None` before Linux 6.8, and where FUSE lets this user ask nothing.
+fn unique_mount_id(fd: &OwnedFd) -> Option<u64> {
+    /// `STATX_MNT_ID_UNIQUE`, which rustix has no name for.
+    const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(fd, "", flags, UNIQUE).ok()?;
+    (stat.stx_mask & UNIQUE.bits() != 0).then_some(stat.stx_mnt_id)
 }
 
 fn proc_path(fd: &OwnedFd) -> PathBuf {
@@ -355,6 +383,7 @@ mod tests {
         let gone = Mounted {
             path: dir.path().to_owned(),
             id: u64::MAX,
+            unique: None,
             device: DeviceId { major: 0, minor: 1 },
         };
         assert!(matches!(
