@@ -100,8 +100,10 @@ pub fn load(store: &Store, options: Options, progress: &dyn Sink) -> Result<Load
     };
     let images = catalog.images(options.platform.as_ref())?;
     for image in &images {
-        for (index, layer) in image.layers.iter().enumerate() {
-            layers.take(image.config.id, index, layer)?;
+        for stack in std::iter::once(&image.layers).chain(&image.alternatives) {
+            for (index, layer) in stack.iter().enumerate() {
+                layers.take(image.config.id, index, layer)?;
+            }
         }
     }
     drop(layers);

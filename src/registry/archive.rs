@@ -49,6 +49,8 @@ pub use stream::Stream;
 pub(crate) const MAX_MEMBERS: usize = 200_000;
 /// Largest JSON document: the largest index and configs seen are below 1 MiB.
 pub(crate) const MAX_DOCUMENT: u64 = 8 << 20;
+/// All configs of one archive together; they are in memory at once. A real one is some 10 KiB.
+pub(crate) const MAX_CONFIGS: u64 = 48 << 20;
 
 /// Where an archive comes from.
 #[derive(Debug)]

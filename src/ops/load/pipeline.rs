@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::layer::compress::{self, Compression};
 use crate::oci::{DiffId, Digest};
+use crate::registry::archive::fill;
 
 /// Size of a buffer: large enough that a hand-over costs nothing beside hashing.
 const BUFFER: usize = 1 << 20;
@@ -159,20 +160,6 @@ fn hash_stage(input: &Receiver<Chunk>, out: &SyncSender<Chunk>) -> Digest {
         }
     }
     Digest::from_bytes(hasher.finalize().into())
-}
-
-/// Reads until `buffer` is full or the source ends.
-fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0usize;
-    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match source.read(rest) {
-            Ok(0) => break,
-            Ok(n) => done += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(done)
 }
 
 /// Reports what is read.

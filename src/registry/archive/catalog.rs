@@ -1,5 +1,6 @@
 //! The members of one archive and where their bytes are.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +11,7 @@ use crate::oci::Digest;
 
 use super::error::{ArchiveError, Problem, shown};
 use super::walk::{Member, MemberKind, Seekable, Walker};
-use super::{MAX_DOCUMENT, MAX_MEMBERS, open_beneath, path, read_at_most};
+use super::{MAX_CONFIGS, MAX_DOCUMENT, MAX_MEMBERS, open_beneath, path, read_at_most};
 
 /// Longest chain of links between members; docker writes one.
 const MAX_LINKS: usize = 8;
@@ -94,6 +95,8 @@ pub struct Catalog {
     label: String,
     members: HashMap<String, Entry>,
     directory: Option<OwnedFd>,
+    /// Bytes of configs read so far: they stay in memory until the images are in the store.
+    configs: Cell<u64>,
 }
 
 impl Catalog {
@@ -102,6 +105,7 @@ impl Catalog {
             label,
             members: HashMap::new(),
             directory: None,
+            configs: Cell::new(0),
         }
     }
 
@@ -252,6 +256,17 @@ impl Catalog {
                 }))
             }
         }
+    }
+
+    /// Counts a config; an error when all together are more than any archive has.
+    pub(super) fn count_config(&self, found: &Located) -> Result<(), ArchiveError> {
+        let total = self.configs.get().saturating_add(found.content.length());
+        self.configs.set(total);
+        if total > MAX_CONFIGS {
+            let (name, limit) = (shown(&found.member), MAX_CONFIGS);
+            return Err(self.fail(Problem::Configs { name, limit }));
+        }
+        Ok(())
     }
 
     /// A document by name.

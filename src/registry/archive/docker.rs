@@ -99,6 +99,7 @@ fn image(catalog: &Catalog, entry: Entry) -> Result<ArchiveImage, ArchiveError> 
     Ok(ArchiveImage {
         config,
         layers,
+        alternatives: Vec::new(),
         tags,
         origins: Vec::new(),
         notes: Vec::new(),

@@ -89,6 +89,14 @@ pub enum Problem {
         /// The limit.
         limit: u64,
     },
+    /// Configs that add up to too much.
+    #[error("{name}: more than {limit} bytes of image configs")]
+    Configs {
+        /// The config that was too much.
+        name: String,
+        /// The limit.
+        limit: u64,
+    },
     /// Neither `index.json` nor `manifest.json`.
     #[error("no index.json and no manifest.json in it: this is no image archive")]
     NoImages,

@@ -18,6 +18,8 @@ pub struct ArchiveImage {
     pub config: ImageConfig,
     /// As many as the config has diff_ids, bottom first.
     pub layers: Vec<ArchiveLayer>,
+    /// The same layers as further manifests of this image give them, compressed otherwise; to be checked too.
+    pub alternatives: Vec<Vec<ArchiveLayer>>,
     /// Names, without repetition; none for an untagged image.
     pub tags: Vec<TagRef>,
     /// The manifests that describe it; none in a docker-archive.
@@ -122,6 +124,7 @@ impl Catalog {
                 merged.push(image);
                 continue;
             };
+            known.alternatives.push(image.layers);
             known.tags.extend(image.tags);
             known.notes.extend(image.notes);
             for origin in image.origins {
@@ -166,6 +169,7 @@ impl Catalog {
         found: &Located,
         expected: Option<Digest>,
     ) -> Result<ImageConfig, ArchiveError> {
+        self.count_config(found)?;
         let bytes = self.bytes(found)?;
         self.check_digest(&found.member, &bytes, expected)?;
         ImageConfig::parse(&bytes).map_err(|e| {

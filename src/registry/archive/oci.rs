@@ -6,6 +6,7 @@
 //!
 //! What a blob is says its content; [`ManifestOrIndex::parse`] refuses those that are both. Attestations are passed over.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::oci::{Descriptor, Digest, Manifest, ManifestOrIndex, MediaType, Platform};
@@ -64,7 +65,9 @@ pub(super) fn images(
         catalog,
         wanted: platform.cloned().unwrap_or_else(Platform::host),
     };
-    let mut images = Vec::new();
+    let mut images: Vec<ArchiveImage> = Vec::new();
+    // An image with many names has as many entries, and is read once.
+    let mut known: HashMap<Digest, usize> = HashMap::new();
     for entry in choice.top_level(document, &entries)? {
         let named = names::read(&entry.annotations).map_err(|(name, reason)| {
             catalog.fail(Problem::Name {
@@ -73,8 +76,14 @@ pub(super) fn images(
                 reason,
             })
         })?;
-        let found = choice.resolve(document, &entry, 0)?;
-        images.push(image(catalog, found, named)?);
+        if let Some(image) = known.get(&entry.digest).and_then(|at| images.get_mut(*at)) {
+            name(image, named);
+            continue;
+        }
+        let mut image = image(catalog, choice.resolve(document, &entry, 0)?)?;
+        name(&mut image, named);
+        known.insert(entry.digest, images.len());
+        images.push(image);
     }
     Ok(images)
 }
@@ -92,7 +101,7 @@ pub(super) fn single(
     };
     let digest = Digest::of(bytes);
     let found = choice.parse(document, bytes, digest, None, 0)?;
-    image(catalog, found, Named::default())
+    image(catalog, found)
 }
 
 impl Choice<'_> {
@@ -102,19 +111,18 @@ impl Choice<'_> {
         document: &str,
         entries: &[Descriptor],
     ) -> Result<Vec<Descriptor>, ArchiveError> {
-        let mut chosen: Vec<Descriptor> = Vec::new();
-        let mut seen: Vec<Option<&str>> = Vec::new();
+        let mut groups: Vec<(Option<&str>, Vec<Descriptor>)> = Vec::new();
+        let mut places: HashMap<Option<&str>, usize> = HashMap::new();
         for entry in entries {
             let key = names::key(&entry.annotations);
-            if seen.contains(&key) {
-                continue;
+            let place = *places.entry(key).or_insert(groups.len());
+            match groups.get_mut(place) {
+                Some((_, group)) => group.push(entry.clone()),
+                None => groups.push((key, vec![entry.clone()])),
             }
-            seen.push(key);
-            let mut group: Vec<Descriptor> = entries
-                .iter()
-                .filter(|e| names::key(&e.annotations) == key)
-                .cloned()
-                .collect();
+        }
+        let mut chosen: Vec<Descriptor> = Vec::new();
+        for (key, mut group) in groups {
             group.dedup_by_key(|e| e.digest);
             let a_choice = group.len() > 1 && group.iter().all(|e| e.platform.is_some());
             match (a_choice, key) {
@@ -246,7 +254,7 @@ fn check_size(
 }
 
 /// Checks what a manifest says of config and layers, and locates them.
-fn image(catalog: &Catalog, found: Found, named: Named) -> Result<ArchiveImage, ArchiveError> {
+fn image(catalog: &Catalog, found: Found) -> Result<ArchiveImage, ArchiveError> {
     let document = format!("manifest {}", found.digest);
     let missing = |what, digest: &Digest| {
         catalog.fail(Problem::Missing {
@@ -285,21 +293,33 @@ fn image(catalog: &Catalog, found: Found, named: Named) -> Result<ArchiveImage, 
             blob: Some(layer.digest),
         });
     }
-    let repository = named
-        .digest
-        .filter(|(_, d)| *d == found.digest)
-        .map(|(name, _)| name);
     let origin = OriginDocument {
         bytes: found.bytes,
         digest: found.digest,
         media_type: found.media_type,
-        repository,
+        repository: None,
     };
     Ok(ArchiveImage {
         config,
         layers,
-        tags: named.tag.into_iter().collect(),
+        alternatives: Vec::new(),
+        tags: Vec::new(),
         origins: vec![origin],
-        notes: named.note.into_iter().collect(),
+        notes: Vec::new(),
     })
+}
+
+/// Adds what one entry of `index.json` says of the image's names.
+fn name(image: &mut ArchiveImage, named: Named) {
+    image.tags.extend(named.tag);
+    image.notes.extend(named.note);
+    let Some((repository, digest)) = named.digest else {
+        return;
+    };
+    // The digest may be that of an index around the manifest, which is not kept.
+    let served = image.origins.iter().find(|o| o.digest == digest).cloned();
+    image.origins.extend(served.map(|origin| OriginDocument {
+        repository: Some(repository),
+        ..origin
+    }));
 }

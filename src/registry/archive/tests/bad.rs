@@ -261,6 +261,20 @@ fn many_documents_do_not_fill_the_memory_of_a_stream() {
 }
 
 #[test]
+fn many_images_of_one_large_config_do_not_fill_the_memory() {
+    let layer = layer(10);
+    let mut config = config(&[&layer]);
+    config.resize(1 << 20, b' ');
+    let entry = json!({"Config": "c.json", "RepoTags": null, "Layers": ["l.tar"]});
+    let bytes = Tar::default()
+        .file("l.tar", &layer)
+        .file("c.json", config)
+        .json("manifest.json", &json!(vec![entry; 100]))
+        .end();
+    assert!(refused(&bytes).contains("more than 50331648 bytes of image configs"));
+}
+
+#[test]
 fn a_file_that_does_not_exist_is_named_as_docker_does() {
     let error = open(Input::Path("/nonexistent/x.tar".into()))
         .map(|_| ())
