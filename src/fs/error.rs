@@ -1,0 +1,109 @@
+//! How failures of the levels below become facts of this one.
+//!
+//! Two rules: damage is never "not found", and "not found" is only said of what the names do not hold.
+
+use super::face::FsError;
+use crate::layer::{IndexError, ReadError};
+use crate::ops::OpsError;
+use crate::store::StoreError;
+
+impl From<IndexError> for FsError {
+    fn from(error: IndexError) -> Self {
+        let what = error.to_string();
+        match error {
+            IndexError::Io { source, .. } => FsError::Io {
+                context: what,
+                source,
+            },
+            IndexError::Format { diff_id, .. }
+            | IndexError::WrongLayer { diff_id, .. }
+            | IndexError::Damaged { diff_id, .. }
+            | IndexError::DanglingLink { diff_id, .. }
+            | IndexError::Kind { diff_id, .. } => FsError::Corrupt {
+                digest: diff_id.0,
+                what,
+            },
+            IndexError::TooManyLayers(_) => FsError::Store(what),
+        }
+    }
+}
+
+impl From<ReadError> for FsError {
+    fn from(error: ReadError) -> Self {
+        let what = error.to_string();
+        match error {
+            ReadError::Index(error) => error.into(),
+            ReadError::Io { source, .. } => FsError::Io {
+                context: what,
+                source,
+            },
+            ReadError::Size { diff_id, .. } | ReadError::Damaged { diff_id, .. } => {
+                FsError::Corrupt {
+                    digest: diff_id.0,
+                    what,
+                }
+            }
+        }
+    }
+}
+
+impl From<StoreError> for FsError {
+    fn from(error: StoreError) -> Self {
+        let full = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT];
+        if let Some(errno) = error.raw_os_error()
+            && full.iter().any(|full| full.raw_os_error() == errno)
+        {
+            return FsError::NoSpace(error.to_string());
+        }
+        let what = error.to_string();
+        match error {
+            StoreError::Index(error) => error.into(),
+            StoreError::Layer(error) => error.into(),
+            StoreError::LayerMissing(layer)
+            | StoreError::IndexMissing(layer)
+            | StoreError::LayerDamaged { diff_id: layer, .. } => FsError::Corrupt {
+                digest: layer.0,
+                what,
+            },
+            StoreError::BlobMissing(digest)
+            | StoreError::BlobDamaged { digest, .. }
+            | StoreError::Document { digest, .. } => FsError::Corrupt { digest, what },
+            StoreError::NoSuchImage(_)
+            | StoreError::NoSuchTag(_)
+            | StoreError::NoSuchRepository(_) => FsError::NotFound,
+            StoreError::TagExists(_) => FsError::Exists,
+            StoreError::ImageTagged { .. } => FsError::Busy(what),
+            StoreError::ReadOnly { .. } => FsError::ReadOnly,
+            StoreError::Io { .. }
+            | StoreError::NotAStore { .. }
+            | StoreError::NotEmpty { .. }
+            | StoreError::MetaDamaged { .. }
+            | StoreError::TooNew { .. }
+            | StoreError::NoLocks { .. }
+            | StoreError::NamesDamaged { .. }
+            | StoreError::LayersDisagree { .. } => FsError::Store(what),
+        }
+    }
+}
+
+impl From<OpsError> for FsError {
+    fn from(error: OpsError) -> Self {
+        match error {
+            OpsError::Store(error) => error.into(),
+            // The tag was moved while the caller removed it: what he saw is gone.
+            OpsError::NoSuchImage(_) | OpsError::TagMoved(_) => FsError::NotFound,
+            OpsError::ManyReferences(_)
+            | OpsError::ReferenceInUse { .. }
+            | OpsError::ImageInUse { .. } => FsError::Busy(error.to_string()),
+            OpsError::Ambiguous(_)
+            | OpsError::Reference(_)
+            | OpsError::Target { .. }
+            | OpsError::TagWithDigest
+            | OpsError::Pattern(_) => FsError::Invalid(error.to_string()),
+            OpsError::Users(source) => FsError::Io {
+                context: "looking for users".to_owned(),
+                source,
+            },
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! Inside a tree: the merged directories of an image, or one layer alone.
+//!
+//! Everything here is immutable, so the kernel may keep every answer, "not there" included. The one exception is the root
+//! directory's attributes, which carry facts about the tag. A layer alone is shown the way overlayfs stores it: a whiteout is
+//! a character device 0:0, an opaque directory has `overlay.opaque` attributes.
+
+mod xattr;
+
+use std::sync::Arc;
+
+use super::attr;
+use super::face::{
+    AttrReply, DirEntry, EntryReply, FileAttr, FileKind, FsError, Full, InodeNo, Lookup, Ttl,
+};
+use super::inode::{self, SlotNo};
+use super::nodes::Place;
+use super::slots::Slot;
+use super::superblock::Superblock;
+use super::trees::{self, At, Content, DirNode, Open, Subject, Tree};
+use crate::layer::merged::{Image, MergedEntry, PROBES};
+use crate::layer::{Entry, LayerFile, NodeNo, Target};
+use crate::oci::DiffId;
+use crate::tree::{Attributes, NAME_MAX, NodeKind};
+
+/// What a name in a tree is.
+enum Child {
+    Dir(At),
+    Leaf(usize, NodeNo),
+    /// A leaf of a layer that is not part of this content: where a hard link of a layer alone leads.
+    Foreign(Arc<Slot>, NodeNo),
+    Whiteout,
+}
+
+impl Superblock {
+    /// The directory's content and its place there, opening the layers if need be.
+    pub(super) fn opened(&self, dir: &DirNode) -> Result<(Arc<Content>, At), FsError> {
+        let opened = self.trees.opened(dir, |subject| match subject {
+            Subject::Layer(layer) => trees::open_layer(&self.slots, layer),
+            subject => {
+                let view = self.view();
+                let image = subject.image().and_then(|id| view.names.images.get(&id));
+                trees::open_image(&self.slots, &image.ok_or(FsError::NotFound)?.layers)
+            }
+        });
+        // A removal that has overtaken this request leaves no layers; that is no damage.
+        match opened {
+            Err(FsError::Corrupt { .. }) if self.is_gone(&dir.tree) => Err(FsError::NotFound),
+            opened => opened,
+        }
+    }
+
+    fn is_gone(&self, tree: &Tree) -> bool {
+        let Ok(names) = self.store.names() else {
+            return false;
+        };
+        match tree.subject() {
+            Subject::Layer(layer) => !names.layers().contains(&layer),
+            subject => subject
+                .image()
+                .is_some_and(|id| !names.images.contains_key(&id)),
+        }
+    }
+
+    pub(super) fn tree_lookup(&self, dir: &DirNode, name: &[u8]) -> Result<Lookup, FsError> {
+        if name.len() > NAME_MAX {
+            return Err(FsError::NameTooLong);
+        }
+        let (content, at) = self.opened(dir)?;
+        match self.child(dir, &content, &at, name)? {
+            Some(child) => {
+                let attr = self.attr_of_child(dir, &content, &child)?;
+                self.refer_child(dir, &content, child)?;
+                Ok(Lookup::Found(forever(attr)))
+            }
+            None => Ok(Lookup::Absent(Ttl::Forever)),
+        }
+    }
+
+    fn child(
+        &self,
+        dir: &DirNode,
+        content: &Content,
+        at: &At,
+        name: &[u8],
+    ) -> Result<Option<Child>, FsError> {
+        match (content.open()?, at) {
+            (Open::Image(image), At::Merged(merged)) => {
+                Ok(image.lookup(merged, name)?.map(child_of_image))
+            }
+            (Open::Layer(file, _), At::Layer(node)) => match file.index.find(*node, name)? {
+                Some(entry) => self.child_of_layer(dir, content, &entry),
+                None => Ok(None),
+            },
+            _ => Err(FsError::NotFound),
+        }
+    }
+
+    /// The inode number of `name`, without a reference.
+    pub(super) fn staged_child(
+        &self,
+        dir: &DirNode,
+        name: &[u8],
+    ) -> Result<Option<InodeNo>, FsError> {
+        let (content, at) = self.opened(dir)?;
+        match self.child(dir, &content, &at, name)? {
+            Some(child) => Ok(Some(self.attr_of_child(dir, &content, &child)?.ino)),
+            None => Ok(None),
+        }
+    }
+
+    fn child_of_layer(
+        &self,
+        dir: &DirNode,
+        content: &Content,
+        entry: &Entry<'_>,
+    ) -> Result<Option<Child>, FsError> {
+        let Open::Layer(file, below) = content.open()? else {
+            return Ok(None);
+        };
+        match entry.target {
+            None => Ok(Some(Child::Whiteout)),
+            Some(Target::Node(node)) => Ok(Some(match file.index.kind(node)? {
+                NodeKind::Directory => Child::Dir(At::Layer(node)),
+                _ => Child::Leaf(0, node),
+            })),
+            Some(Target::LowerLink(path)) => {
+                let Subject::Layer(layer) = dir.tree.subject() else {
+                    return Ok(None);
+                };
+                let Some(image) = below.get_or_init(|| self.image_below(&layer)) else {
+                    return Ok(None);
+                };
+                match image.resolve(path)? {
+                    Some(MergedEntry::Leaf(found)) => {
+                        let layer = image.layer(found.layer).index.diff_id();
+                        Ok(Some(Child::Foreign(self.slots.of(&layer), found.node)))
+                    }
+                    _ => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// The layers below `layer` in some image that has it.
+    fn image_below(&self, layer: &DiffId) -> Option<Image> {
+        let view = self.view();
+        let below = view.names.images.values().find_map(|image| {
+            let at = image.layers.iter().position(|l| l == layer)?;
+            image.layers.get(..at)
+        })?;
+        let open = |layer: &DiffId| self.slots.open(&self.slots.of(layer)).ok();
+        let files = below
+            .iter()
+            .map(open)
+            .collect::<Option<Vec<Arc<LayerFile>>>>()?;
+        Image::new(files).ok()
+    }
+
+    /// Gives the kernel one reference to `child`.
+    fn refer_child(
+        &self,
+        dir: &DirNode,
+        content: &Arc<Content>,
+        child: Child,
+    ) -> Result<(), FsError> {
+        match child {
+            Child::Dir(at) => {
+                self.trees.refer_dir(dir, content, at);
+            }
+            Child::Leaf(layer, _) => slot_at(content, layer)?.refer(),
+            Child::Foreign(slot, _) => slot.refer(),
+            Child::Whiteout => {
+                self.nodes.refer(Place::Whiteout);
+            }
+        }
+        Ok(())
+    }
+
+    fn attr_of_child(
+        &self,
+        dir: &DirNode,
+        content: &Content,
+        child: &Child,
+    ) -> Result<FileAttr, FsError> {
+        match child {
+            Child::Dir(at) => {
+                let (layer, node) = trees::key(at);
+                Ok(attr::of_directory(
+                    dir.tree.ino(layer, node),
+                    &attributes_of_dir(content, at)?,
+                ))
+            }
+            Child::Leaf(layer, node) => {
+                let ino = inode::leaf(slot_at(content, *layer)?.no, *node);
+                let attributes = match content.open()? {
+                    Open::Image(image) => {
+                        let layer = image.layers().get(*layer).ok_or(FsError::NotFound)?;
+                        layer.index.attributes(*node)?
+                    }
+                    Open::Layer(file, _) => file.index.attributes(*node)?,
+                };
+                Ok(attr::of_leaf(ino, &attributes))
+            }
+            Child::Foreign(slot, node) => {
+                let attributes = self.slots.open(slot)?.index.attributes(*node)?;
+                Ok(attr::of_leaf(inode::leaf(slot.no, *node), &attributes))
+            }
+            Child::Whiteout => Ok(self.whiteout_attr()),
+        }
+    }
+
+    /// Every whiteout: a character device 0:0 without permissions.
+    pub(super) fn whiteout_attr(&self) -> FileAttr {
+        let ino = self.known_ino(&Place::Whiteout);
+        attr::own(
+            ino,
+            FileKind::CharDevice,
+            0,
+            (0, 0),
+            0,
+            super::face::Timestamp::default(),
+        )
+    }
+
+    pub(super) fn tree_attr(&self, dir: &DirNode) -> Result<AttrReply, FsError> {
+        let attr = match dir.is_root() {
+            true => self.root_attr(&dir.tree)?,
+            false => {
+                let (content, at) = self.opened(dir)?;
+                attr::of_directory(dir.ino, &attributes_of_dir(&content, &at)?)
+            }
+        };
+        Ok(AttrReply {
+            attr,
+            ttl: Ttl::Forever,
+        })
+    }
+
+    /// The reply for the root directory of a subject, with a reference.
+    pub(super) fn enter_root(&self, subject: &Subject) -> Result<EntryReply, FsError> {
+        let tree = self.trees.tree(subject)?;
+        let attr = self.root_attr(&tree)?;
+        self.trees.refer_root(&tree);
+        Ok(forever(attr))
+    }
+
+    /// Attributes of a root directory: mode and owner are the image's; times and size are facts about it.
+    pub(super) fn root_attr(&self, tree: &Tree) -> Result<FileAttr, FsError> {
+        let view = self.view();
+        let ino = tree.root_ino();
+        let subject = tree.subject();
+        let image = match &subject {
+            Subject::Layer(layer) => {
+                let slot = self.slots.of(layer);
+                let attributes = self.slots.open(&slot)?.index.attributes(NodeNo(0))?;
+                slot.close_if_idle();
+                return Ok(attr::of_directory(ino, &attributes));
+            }
+            subject => subject.image().and_then(|id| view.names.images.get(&id)),
+        };
+        // Removed, but the kernel still knows it: somebody's working directory.
+        let Some(image) = image else {
+            return Ok(attr::of_directory(ino, &Attributes::IMPLICIT_DIRECTORY));
+        };
+        let attributes = self.attributes_of_root(image);
+        let tagged = match &subject {
+            Subject::Tag(tag, _) => view.names.tags.get(tag).map(|record| record.tagged),
+            _ => None,
+        };
+        let mtime = image.created.map(Into::into).unwrap_or_default();
+        Ok(FileAttr {
+            size: image.size,
+            mtime,
+            atime: mtime,
+            ctime: tagged.unwrap_or(image.added).into(),
+            ..attr::of_directory(ino, &attributes)
+        })
+    }
+
+    /// Attributes of an image's root directory, without keeping its layers open. A damaged index must not keep anybody from
+    /// seeing and removing the tag: then the attributes of a directory that no layer describes.
+    fn attributes_of_root(&self, image: &crate::store::ImageRecord) -> Attributes {
+        if let Some(known) = self.roots.lock().get(&image.id) {
+            return *known;
+        }
+        let find = || -> Result<Attributes, FsError> {
+            for layer in image.layers.iter().rev() {
+                let index = self.store.layer_index(layer)?;
+                if !index.is_implicit(NodeNo(0))? {
+                    return Ok(index.attributes(NodeNo(0))?);
+                }
+                if index.is_opaque(NodeNo(0))? {
+                    break;
+                }
+            }
+            Ok(Attributes::IMPLICIT_DIRECTORY)
+        };
+        match find() {
+            Ok(found) => {
+                self.roots.lock().insert(image.id, found);
+                found
+            }
+            Err(error) => {
+                log::error!("root directory of image {}: {error}", image.id);
+                Attributes::IMPLICIT_DIRECTORY
+            }
+        }
+    }
+
+    /// A leaf of a layer and the slot it is in.
+    pub(super) fn leaf(&self, slot: SlotNo) -> Result<(Arc<Slot>, Arc<LayerFile>), FsError> {
+        let found = self
+            .slots
+            .get(slot)
+            .ok_or(FsError::Stale(u64::from(slot.0)))?;
+        let file = self.slots.open(&found)?;
+        Ok((found, file))
+    }
+
+    pub(super) fn leaf_attr(
+        &self,
+        ino: InodeNo,
+        slot: SlotNo,
+        node: NodeNo,
+    ) -> Result<AttrReply, FsError> {
+        let (_, file) = self.leaf(slot)?;
+        Ok(AttrReply {
+            attr: attr::of_leaf(ino, &file.index.attributes(node)?),
+            ttl: Ttl::Forever,
+        })
+    }
+
+    /// Verified content. A blob found damaged may have been loaded again: then the new one is read.
+    pub(super) fn leaf_read(
+        &self,
+        slot: SlotNo,
+        node: NodeNo,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<usize, FsError> {
+        let (slot, file) = self.leaf(slot)?;
+        match file.read_at(node, offset, into) {
+            Ok(length) => Ok(length),
+            Err(error) => match self.slots.reopen(&slot, &file) {
+                Some(file) => Ok(file.read_at(node, offset, into)?),
+                None => {
+                    let mut error = FsError::from(error);
+                    if let FsError::Corrupt { what, .. } = &mut error {
+                        let path = self.store.blob_path(&slot.diff_id.0);
+                        *what = format!("{what}; file {} of blob {}", node.0, path.display());
+                    }
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// Lists a directory of a tree. Offset 0 is before `.`, 1 before `..`, 2 + n before the entry at position n.
+    pub(super) fn tree_list(
+        &self,
+        dir: &DirNode,
+        offset: u64,
+        plus: bool,
+        add: &mut dyn FnMut(&DirEntry<'_>) -> Full,
+    ) -> Result<(), FsError> {
+        let (content, at) = self.opened(dir)?;
+        let mut added = offset < 2;
+        if dots(self.tree_attr(dir)?.attr, dir.parent, offset, add) == Full::Yes {
+            return Ok(());
+        }
+        let mut position = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
+        loop {
+            let next = self.next_child(dir, &content, &at, position);
+            let (next, name, child) = match next {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                // What was listed so far is right; the next call gets the error.
+                Err(_) if added => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let full = match self.attr_of_child(dir, &content, &child) {
+                Ok(attr) => {
+                    let entry = forever(attr);
+                    if plus {
+                        self.refer_child(dir, &content, child)?;
+                    }
+                    let full = add(&DirEntry {
+                        next_offset: offset_of(next),
+                        name,
+                        entry,
+                    });
+                    if plus && full == Full::Yes {
+                        self.forget_entry(entry.attr.ino);
+                    }
+                    full
+                }
+                Err(_) if added => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            if full == Full::Yes {
+                return Ok(());
+            }
+            added = true;
+            position = next;
+        }
+        if let At::Merged(merged) = &at
+            && merged.parts().len() <= PROBES
+        {
+            merged.shed();
+        }
+        if dir.is_root() && !added && dir.tree.subject().image().is_some() {
+            // The end of a listing of a root directory. The next process that lists it has to come to us: that it did is
+            // what permits it to remove the tag. The kernel's copy of the listing goes.
+            self.cache.invalidate_inode(dir.ino, false);
+        }
+        Ok(())
+    }
+
+    /// The entry at `position` or behind it, and the position after it.
+    fn next_child<'c>(
+        &self,
+        dir: &DirNode,
+        content: &'c Content,
+        at: &At,
+        position: usize,
+    ) -> Result<Option<(usize, &'c [u8], Child)>, FsError> {
+        match (content.open()?, at) {
+            (Open::Image(image), At::Merged(merged)) => {
+                let list = image.list(merged)?;
+                let next = list.next_from(position)?;
+                Ok(next.map(|(next, entry)| (next, entry.name, child_of_image(entry.entry))))
+            }
+            (Open::Layer(file, _), At::Layer(node)) => {
+                let entries = file.index.entries(*node)?;
+                let mut position = position;
+                while let Some(entry) = entries.get(position)? {
+                    position += 1;
+                    if let Some(child) = self.child_of_layer(dir, content, &entry)? {
+                        return Ok(Some((position, entry.name, child)));
+                    }
+                }
+                Ok(None)
+            }
+            _ => Err(FsError::NotFound),
+        }
+    }
+}
+
+/// Lists `.` and `..` as far as `offset` asks for them.
+pub(super) fn dots(
+    own: FileAttr,
+    parent: InodeNo,
+    offset: u64,
+    add: &mut dyn FnMut(&DirEntry<'_>) -> Full,
+) -> Full {
+    let above = FileAttr { ino: parent, ..own };
+    for (at, name, attr) in [(0, &b"."[..], own), (1, b"..", above)] {
+        let entry = DirEntry {
+            next_offset: at + 1,
+            name,
+            entry: EntryReply {
+                attr,
+                entry_ttl: Ttl::Zero,
+                attr_ttl: Ttl::Zero,
+            },
+        };
+        if offset <= at && add(&entry) == Full::Yes {
+            return Full::Yes;
+        }
+    }
+    Full::No
+}
+
+fn offset_of(position: usize) -> u64 {
+    u64::try_from(position)
+        .unwrap_or(u64::MAX)
+        .saturating_add(2)
+}
+
+fn forever(attr: FileAttr) -> EntryReply {
+    EntryReply {
+        attr,
+        entry_ttl: Ttl::Forever,
+        attr_ttl: Ttl::Forever,
+    }
+}
+
+fn child_of_image(entry: MergedEntry) -> Child {
+    match entry {
+        MergedEntry::Dir(dir) => Child::Dir(At::Merged(dir)),
+        MergedEntry::Leaf(leaf) => Child::Leaf(usize::from(leaf.layer.0), leaf.node),
+    }
+}
+
+fn slot_at(content: &Content, layer: usize) -> Result<&Arc<Slot>, FsError> {
+    content.slots.get(layer).ok_or(FsError::NotFound)
+}
+
+fn attributes_of_dir(content: &Content, at: &At) -> Result<Attributes, FsError> {
+    match (content.open()?, at) {
+        (Open::Image(image), At::Merged(dir)) => Ok(image.attributes_of_dir(dir)?),
+        (Open::Layer(file, _), At::Layer(node)) => Ok(file.index.attributes(*node)?),
+        _ => Err(FsError::NotFound),
+    }
+}

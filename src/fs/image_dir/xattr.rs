@@ -1,0 +1,148 @@
+//! Extended attributes: the image's own are listed; ours can be read by name and are never listed.
+//!
+//! | name | on | value |
+//! |---|---|---|
+//! | `user.mica.id` | the root directory of an image | `sha256:..` |
+//! | `user.mica.digest` | the same | digests it was served under, one per line; absent without any |
+//! | `user.mica.created` | the same | RFC 3339; absent if the image does not say |
+//! | `user.mica.size` | the same | bytes |
+//! | `user.mica.kind` | the same | `image` |
+//! | `user.mica.layer` | any file or directory | the layer that gave it |
+
+use crate::fs::face::FsError;
+use crate::fs::inode::SlotNo;
+use crate::fs::superblock::Superblock;
+use crate::fs::trees::{At, DirNode, Open, Subject};
+use crate::layer::{LayerIndex, NodeNo};
+use crate::store::ImageRecord;
+
+const OURS: &[u8] = b"user.mica.";
+/// What overlayfs calls an opaque directory, mounted with and without privileges.
+const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
+
+impl Superblock {
+    pub(in crate::fs) fn tree_xattr(&self, dir: &DirNode, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        let (content, at) = self.opened(dir)?;
+        if let Some(ours) = name.strip_prefix(OURS) {
+            if ours != b"layer" {
+                return self.root_xattr(dir, ours);
+            }
+            let layer = match (content.open()?, &at) {
+                (Open::Image(image), At::Merged(merged)) => {
+                    let described = image.described_part(merged)?;
+                    let part = described.or(merged.parts().first().copied());
+                    part.map(|part| image.layer(part.layer).index.diff_id())
+                }
+                (Open::Layer(file, _), _) => Some(file.index.diff_id()),
+                _ => None,
+            };
+            return Ok(layer.ok_or(FsError::NoAttribute)?.to_string().into_bytes());
+        }
+        match (content.open()?, &at) {
+            (Open::Image(image), At::Merged(merged)) => match image.described_part(merged)? {
+                Some(part) => value(&image.layer(part.layer).index, part.node, name),
+                None => Err(FsError::NoAttribute),
+            },
+            (Open::Layer(file, _), At::Layer(node)) => {
+                if OPAQUE.contains(&name) && file.index.is_opaque(*node)? {
+                    return Ok(b"y".to_vec());
+                }
+                value(&file.index, *node, name)
+            }
+            _ => Err(FsError::NoAttribute),
+        }
+    }
+
+    pub(in crate::fs) fn tree_xattrs(&self, dir: &DirNode) -> Result<Vec<u8>, FsError> {
+        let (content, at) = self.opened(dir)?;
+        match (content.open()?, &at) {
+            (Open::Image(image), At::Merged(merged)) => match image.described_part(merged)? {
+                Some(part) => names(&image.layer(part.layer).index, part.node),
+                None => Ok(Vec::new()),
+            },
+            (Open::Layer(file, _), At::Layer(node)) => {
+                let mut list = names(&file.index, *node)?;
+                if file.index.is_opaque(*node)? {
+                    for name in OPAQUE {
+                        list.extend_from_slice(name);
+                        list.push(0);
+                    }
+                }
+                Ok(list)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn root_xattr(&self, dir: &DirNode, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        if !dir.is_root() {
+            return Err(FsError::NoAttribute);
+        }
+        let view = self.view();
+        let subject = dir.tree.subject();
+        let image = subject.image().and_then(|id| view.names.images.get(&id));
+        let image = image.ok_or(FsError::NoAttribute)?;
+        let text = match name {
+            b"id" => Some(image.id.to_string()),
+            b"digest" => digests(image, &subject),
+            b"created" => image.created.map(|time| time.to_string()),
+            b"size" => Some(image.size.to_string()),
+            b"kind" => Some("image".to_owned()),
+            _ => None,
+        };
+        Ok(text.ok_or(FsError::NoAttribute)?.into_bytes())
+    }
+
+    pub(in crate::fs) fn leaf_xattr(
+        &self,
+        slot: SlotNo,
+        node: NodeNo,
+        name: &[u8],
+    ) -> Result<Vec<u8>, FsError> {
+        let (slot, file) = self.leaf(slot)?;
+        match name.strip_prefix(OURS) {
+            Some(b"layer") => Ok(slot.diff_id.to_string().into_bytes()),
+            Some(_) => Err(FsError::NoAttribute),
+            None => value(&file.index, node, name),
+        }
+    }
+
+    pub(in crate::fs) fn leaf_xattrs(
+        &self,
+        slot: SlotNo,
+        node: NodeNo,
+    ) -> Result<Vec<u8>, FsError> {
+        let (_, file) = self.leaf(slot)?;
+        names(&file.index, node)
+    }
+}
+
+/// The digests an image was served under for the tag's repository, or for any if the tree is of no tag.
+fn digests(image: &ImageRecord, subject: &Subject) -> Option<String> {
+    let served = image.origins.iter().filter(|origin| match subject {
+        Subject::Tag(tag, _) => origin.repository.as_ref() == Some(&tag.repository),
+        _ => origin.repository.is_some(),
+    });
+    let mut lines: Vec<String> = served.map(|origin| origin.digest.to_string()).collect();
+    lines.sort();
+    lines.dedup();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn value(index: &LayerIndex, node: NodeNo, name: &[u8]) -> Result<Vec<u8>, FsError> {
+    let found = index.xattrs(node)?.get(name)?;
+    Ok(found.ok_or(FsError::NoAttribute)?.to_vec())
+}
+
+/// Names, each with NUL behind. What an image has under our own prefix is hidden by ours.
+fn names(index: &LayerIndex, node: NodeNo) -> Result<Vec<u8>, FsError> {
+    let mut list = Vec::new();
+    for attribute in index.xattrs(node)? {
+        let (name, _) = attribute?;
+        if !name.starts_with(OURS) {
+            list.extend_from_slice(name);
+            list.push(0);
+        }
+    }
+    Ok(list)
+}

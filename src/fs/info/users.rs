@@ -1,0 +1,182 @@
+//! Who uses images through this mount.
+//!
+//! Nothing here asks the mount itself anything: a request handler may look.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::fs::face::{FsError, InodeNo};
+use crate::fs::inode::{Number, decode};
+use crate::fs::namespace::View;
+use crate::fs::superblock::{Mounted, Superblock};
+use crate::oci::{DiffId, ImageId};
+use crate::store::{LeaseKind, LiveLease};
+use crate::sys::proc::{self, Depth, Usage, User};
+
+/// How old a look at `/proc` may be for the files that show users: `find info` asks once per tag.
+const FRESH: Duration = Duration::from_millis(200);
+
+/// The last look at `/proc`.
+#[derive(Debug, Default)]
+pub(in crate::fs) struct UsersCache(Mutex<Option<(Instant, Arc<Vec<User>>)>>);
+
+impl Superblock {
+    fn all_users(&self) -> Result<Arc<Vec<User>>, FsError> {
+        let Some(mounted) = self.mount() else {
+            return Ok(Arc::default());
+        };
+        let mut cached = self.users.0.lock();
+        if let Some((when, users)) = &*cached
+            && when.elapsed() < FRESH
+        {
+            return Ok(users.clone());
+        }
+        let users = Arc::new(look(&mounted, Depth::Everything)?);
+        *cached = Some((Instant::now(), users.clone()));
+        Ok(users)
+    }
+
+    /// The users of an image, one per line: pid, command, how.
+    pub(super) fn users_of_image(&self, id: ImageId) -> Result<String, FsError> {
+        let view = self.view();
+        let Some(mounted) = self.mount() else {
+            return Ok(String::new());
+        };
+        let mut text = String::new();
+        for user in self.all_users()?.iter() {
+            if self.image_used_by(&view, &mounted, user) == Some(id) {
+                line(&mut text, user);
+            }
+        }
+        for lease in self.store.live_leases()? {
+            if matches!(lease.record.kind, LeaseKind::Run { image } if image == id) {
+                let pid = lease.record.pid;
+                let name = proc::name(pid).unwrap_or_default();
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "{pid}\t{}\trun", name.escape_debug());
+            }
+        }
+        Ok(text)
+    }
+
+    /// The users of a layer's files.
+    pub(super) fn users_of_layer(&self, layer: &DiffId) -> Result<String, FsError> {
+        let Some(slot) = self.slots.find(layer) else {
+            return Ok(String::new());
+        };
+        let mut text = String::new();
+        for user in self.all_users()?.iter() {
+            if let Some(ino) = user.inode
+                && matches!(decode(InodeNo(ino)), Number::Leaf(no, _) if no == slot.no)
+            {
+                line(&mut text, user);
+            }
+        }
+        Ok(text)
+    }
+
+    /// The first user that keeps image `id` from being removed: somebody whose working or root directory is inside, or who has
+    /// mounted a part of it elsewhere, or runs with a lease on it. `except`: a process that is no obstacle to itself.
+    pub(in crate::fs) fn attached(
+        &self,
+        id: ImageId,
+        except: u32,
+        leases: &[LiveLease],
+    ) -> Result<Option<String>, FsError> {
+        let view = self.view();
+        let Some(image) = view.names.images.get(&id) else {
+            return Ok(None);
+        };
+        let Some(mounted) = self.mount() else {
+            return Ok(None);
+        };
+        for user in look(&mounted, Depth::Attached)? {
+            let is_itself = user.pid == except && user.usage == Usage::WorkingDirectory;
+            if !is_itself && self.image_used_by(&view, &mounted, &user) == Some(id) {
+                return Ok(Some(user.to_string()));
+            }
+        }
+        // Leases, and mounts of the same store by other daemons.
+        let own = self.options.lease.as_ref();
+        let others = leases.iter().filter(|lease| Some(&lease.id) != own);
+        let others: Vec<LiveLease> = others.cloned().collect();
+        let user = crate::ops::users::of_image(&others, image)?;
+        Ok(user.map(|user| user.to_string()))
+    }
+
+    /// The image whose tree a user is in.
+    fn image_used_by(&self, view: &View, mounted: &Mounted<'_>, user: &User) -> Option<ImageId> {
+        match (&user.usage, user.inode) {
+            (Usage::Mount { root, .. }, _) => image_at(view, root),
+            (Usage::WorkingDirectory | Usage::RootDirectory, Some(ino)) => {
+                let dir = self.trees.get(InodeNo(ino))?;
+                // A tag that was removed keeps nothing from being removed again.
+                let current = self.trees.is_current(&dir.tree);
+                dir.tree.subject().image().filter(|_| current)
+            }
+            // A file may be of many images: the path it was opened by tells which.
+            _ => image_at(
+                view,
+                &Path::new("/").join(user.path.strip_prefix(mounted.mount_point).ok()?),
+            ),
+        }
+    }
+}
+
+fn look(mounted: &Mounted<'_>, depth: Depth) -> Result<Vec<User>, FsError> {
+    proc::users_of(mounted.device, depth).map_err(|source| FsError::Io {
+        context: "looking for users".to_owned(),
+        source,
+    })
+}
+
+/// The image that a path from the root of the tree lies in, as the kernel shows it: by listed names only.
+fn image_at(view: &View, path: &Path) -> Option<ImageId> {
+    let path = std::str::from_utf8(path.as_os_str().as_bytes()).ok()?;
+    let path = path.strip_prefix('/')?;
+    if path.ends_with("//deleted") {
+        return None;
+    }
+    if let Some(rest) = path.strip_prefix("by-id/") {
+        return view.by_id.entries.get(rest.split('/').next()?).copied();
+    }
+    let mut rest = path.strip_prefix("images/")?;
+    if let Some(rest) = rest.strip_prefix(".dangling/") {
+        return view.dangling.entries.get(rest.split('/').next()?).copied();
+    }
+    let mut dir = String::new();
+    loop {
+        let (name, below) = rest.split_once('/').unwrap_or((rest, ""));
+        match view.dirs.get(dir.as_str())?.entries.get(name)? {
+            crate::fs::namespace::Entry::Tag(entry) => return Some(entry.id),
+            crate::fs::namespace::Entry::Dir => {
+                dir = crate::fs::namespace::join(&dir, name);
+                rest = below;
+            }
+        }
+    }
+}
+
+fn line(text: &mut String, user: &User) {
+    let how = match &user.usage {
+        Usage::WorkingDirectory => "cwd",
+        Usage::RootDirectory => "root",
+        Usage::OpenFile => "open",
+        Usage::Mapping => "map",
+        Usage::Mount { .. } => "mount",
+    };
+    let path = user.path.to_string_lossy();
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "{}\t{}\t{how}\t{}",
+        user.pid,
+        user.name.escape_debug(),
+        path.escape_debug()
+    );
+}

@@ -1,0 +1,252 @@
+//! Who has listed which tag, and which removals are staged.
+//!
+//! A [`Process`] that has listed a root directory may unlink what is inside: each unlink is answered with success, and only
+//! noted here. The stage ends when the root directory is removed, by whomever, or when the process does. Then the kernel's
+//! link counts of the files, which it has lowered by itself, are made true again.
+//!
+//! Nothing here can be grown without bound by others: listers are a bounded list, oldest out first; a stage costs its process
+//! one request per entry.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::fs::face::{FsError, InodeNo, KernelCache};
+use crate::sys::proc;
+
+/// So many listings are remembered: `ls -R images` makes one per tag.
+const MAX_LISTERS: usize = 4096;
+/// How long a refusal stands before users are looked for again: `rm -r` goes on asking for every file.
+const REFUSAL: Duration = Duration::from_secs(1);
+/// How often a watcher wakes up for nothing.
+const NAP: Duration = Duration::from_secs(3600);
+
+/// One process, for ever: its pid and when it started.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(in crate::fs) struct Process {
+    pub pid: u32,
+    start: u64,
+}
+
+impl Process {
+    /// The process of thread `tid`; `None` for one of a foreign pid namespace, or gone.
+    fn of_thread(tid: u32) -> Option<Process> {
+        let pid = proc::thread_group(tid)?;
+        let start = proc::start_time(pid)?;
+        Some(Process { pid, start })
+    }
+}
+
+/// What is known of a process and a tree.
+pub(super) enum Verdict {
+    /// It has a stage.
+    Staged,
+    /// It was refused a moment ago, for this reason.
+    Refused(String),
+    Unknown,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Open { what: String, leaves: Vec<InodeNo> },
+    Refused { why: String, when: Instant },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    listers: VecDeque<(InodeNo, Process)>,
+    stages: HashMap<(InodeNo, Process), Stage>,
+    watched: HashSet<Process>,
+}
+
+/// All listers and stages, by the root directory's number.
+pub(in crate::fs) struct Stages {
+    cache: Arc<dyn KernelCache>,
+    state: Mutex<State>,
+}
+
+impl Stages {
+    pub fn new(cache: Arc<dyn KernelCache>) -> Arc<Stages> {
+        Arc::new(Stages {
+            cache,
+            state: Mutex::default(),
+        })
+    }
+
+    pub fn note_listing(&self, root: InodeNo, tid: u32) {
+        let Some(process) = Process::of_thread(tid) else {
+            return;
+        };
+        let mut state = self.state.lock();
+        let entry = (root, process);
+        state.listers.retain(|known| *known != entry);
+        state.listers.push_back(entry);
+        while state.listers.len() > MAX_LISTERS {
+            state.listers.pop_front();
+        }
+    }
+
+    /// The process of a thread, if it has listed the root directory or has a stage there.
+    pub fn lister(&self, root: InodeNo, tid: u32) -> Option<Process> {
+        let process = Process::of_thread(tid)?;
+        let key = (root, process);
+        let state = self.state.lock();
+        let known = state.stages.contains_key(&key) || state.listers.contains(&key);
+        known.then_some(process)
+    }
+
+    pub(super) fn verdict(&self, root: InodeNo, process: Process) -> Verdict {
+        match self.state.lock().stages.get(&(root, process)) {
+            Some(Stage::Open { .. }) => Verdict::Staged,
+            Some(Stage::Refused { why, when }) if when.elapsed() < REFUSAL => {
+                Verdict::Refused(why.clone())
+            }
+            Some(Stage::Refused { .. }) | None => Verdict::Unknown,
+        }
+    }
+
+    pub fn refuse(&self, root: InodeNo, process: Process, why: &str) {
+        let refused = Stage::Refused {
+            why: why.to_owned(),
+            when: Instant::now(),
+        };
+        let mut state = self.state.lock();
+        state.stages.retain(|_, stage| match stage {
+            Stage::Open { .. } => true,
+            Stage::Refused { when, .. } => when.elapsed() < REFUSAL,
+        });
+        state.stages.insert((root, process), refused);
+    }
+
+    /// Opens a stage. `what` is removed, for the log.
+    pub fn begin(
+        self: &Arc<Self>,
+        root: InodeNo,
+        process: Process,
+        what: String,
+    ) -> Result<(), FsError> {
+        let leaves = Vec::new();
+        let mut state = self.state.lock();
+        state
+            .stages
+            .insert((root, process), Stage::Open { what, leaves });
+        if state.watched.insert(process) {
+            drop(state);
+            self.watch(process).inspect_err(|_| {
+                let mut state = self.state.lock();
+                state.watched.remove(&process);
+                state.stages.remove(&(root, process));
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn add_leaf(&self, root: InodeNo, process: Process, leaf: InodeNo) {
+        if let Some(Stage::Open { leaves, .. }) = self.state.lock().stages.get_mut(&(root, process))
+        {
+            leaves.push(leaf);
+        }
+    }
+
+    /// The tree is removed: its stages end, and nobody has listed it any more.
+    pub fn finish(&self, root: InodeNo) {
+        let mut ended = Vec::new();
+        {
+            let mut state = self.state.lock();
+            state.listers.retain(|(listed, _)| *listed != root);
+            state.stages.retain(|(of, _), stage| {
+                let ends = *of == root;
+                if let (true, Stage::Open { leaves, .. }) = (ends, stage) {
+                    ended.append(leaves);
+                }
+                !ends
+            });
+        }
+        self.restore(&ended);
+    }
+
+    /// Waits in a thread for the end of a process.
+    fn watch(self: &Arc<Self>, process: Process) -> Result<(), FsError> {
+        let io = |source| FsError::Io {
+            context: format!("watching process {}", process.pid),
+            source,
+        };
+        let handle = proc::Process::open(process.pid).map_err(io)?;
+        let stages = self.clone();
+        let wait = move || {
+            // Without a handle it has ended already; so it has if the pid is another's by now.
+            if let Some(handle) = handle
+                && proc::start_time(process.pid) == Some(process.start)
+            {
+                loop {
+                    match handle.wait(NAP) {
+                        Ok(true) => break,
+                        Ok(false) => {}
+                        Err(error) => {
+                            log::error!("watching process {}: {error}", process.pid);
+                            break;
+                        }
+                    }
+                }
+            }
+            stages.process_ended(process);
+        };
+        let thread = thread::Builder::new()
+            .name("mica-stage".to_owned())
+            .stack_size(128 * 1024);
+        thread.spawn(wait).map_err(io)?;
+        Ok(())
+    }
+
+    fn process_ended(&self, process: Process) {
+        let mut dropped = Vec::new();
+        {
+            let mut state = self.state.lock();
+            state.watched.remove(&process);
+            state.listers.retain(|(_, lister)| *lister != process);
+            state.stages.retain(|(_, of), stage| {
+                let ends = *of == process;
+                if let (true, Stage::Open { what, leaves }) = (ends, stage) {
+                    dropped.push((std::mem::take(what), std::mem::take(leaves)));
+                }
+                !ends
+            });
+        }
+        for (what, leaves) in dropped {
+            log::info!(
+                "process {} ended before it removed {what}: the {} files it has unlinked stay",
+                process.pid,
+                leaves.len()
+            );
+            self.restore(&leaves);
+        }
+    }
+
+    /// The kernel has lowered the link counts of these files: it must ask again.
+    fn restore(&self, leaves: &[InodeNo]) {
+        for leaf in leaves {
+            self.cache.invalidate_inode(*leaf, true);
+        }
+    }
+
+    #[cfg(test)]
+    pub fn open_stages(&self) -> usize {
+        let state = self.state.lock();
+        state
+            .stages
+            .values()
+            .filter(|stage| matches!(stage, Stage::Open { .. }))
+            .count()
+    }
+}
+
+impl std::fmt::Debug for Stages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stages")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}

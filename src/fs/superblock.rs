@@ -1,0 +1,256 @@
+//! The whole of one mount: its view of the names, its tables of nodes, and how a change of the store becomes one of the view.
+//!
+//! Locks, in order: `changing` (held over a change of the store and the view that follows), `kept`, `view`, then those inside
+//! the tables. Requests that only look take `view` and tables, each for a moment; so `catch_up` and a removal
+//! waiting for the store lock never stop them. Nothing here waits for the kernel.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use super::face::{Caller, FsError, InodeNo, KernelCache, RmPolicy, Timestamp};
+use super::info::{Events, UsersCache};
+use super::namespace::{Change, View, changes};
+use super::nodes::{Nodes, Place};
+use super::removal::Stages;
+use super::slots::Slots;
+use super::trees::{Subject, Trees};
+use crate::oci::ImageId;
+use crate::store::{LeaseId, Store};
+use crate::sys::mountinfo::DeviceId;
+use crate::tree::Attributes;
+
+/// How a mount behaves.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FsOptions {
+    /// Nothing can be changed through the mount.
+    pub read_only: bool,
+    /// Who may remove, rename and tag.
+    pub rm: RmPolicy,
+    /// The user whose mount it is: owner of the directories that are not an image's.
+    pub uid: u32,
+    /// His group.
+    pub gid: u32,
+    /// Where the tree will be mounted, absolute: the target of `ln -s` may be a path through it.
+    pub mount_point: PathBuf,
+    /// The daemon's own lease: it need not notify itself of what it has done.
+    pub lease: Option<LeaseId>,
+}
+
+/// A tree that is mounted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mounted<'a> {
+    /// `st_dev` of every file in it.
+    pub device: DeviceId,
+    /// Where.
+    pub mount_point: &'a Path,
+}
+
+/// The tree of one mount.
+pub struct Superblock {
+    pub(super) store: Store,
+    pub(super) options: FsOptions,
+    pub(super) cache: Arc<dyn KernelCache>,
+    /// Held while the store is changed and the view after it.
+    changing: Mutex<()>,
+    /// Repositories that stay though they are empty, by path.
+    pub(super) kept: Mutex<BTreeSet<Box<str>>>,
+    view: RwLock<Arc<View>>,
+    pub(super) nodes: Nodes,
+    pub(super) trees: Trees,
+    pub(super) slots: Slots,
+    pub(super) stages: Arc<Stages>,
+    pub(super) events: Events,
+    pub(super) users: UsersCache,
+    /// Attributes of the root directories of images, which `stat` of a tag directory shows.
+    pub(super) roots: Mutex<HashMap<ImageId, Attributes>>,
+    device: OnceLock<DeviceId>,
+    started: Timestamp,
+}
+
+/// The right to change the view.
+pub(super) struct Changing<'a>(#[allow(dead_code)] MutexGuard<'a, ()>);
+
+impl Superblock {
+    /// The tree of `store`. Reads the names, opens no image.
+    pub fn new(
+        store: Store,
+        options: FsOptions,
+        cache: Arc<dyn KernelCache>,
+    ) -> Result<Superblock, FsError> {
+        let kept = BTreeSet::new();
+        let view = View::new(store.names()?, &kept, None);
+        Ok(Superblock {
+            slots: Slots::new(store.clone()),
+            store,
+            options,
+            changing: Mutex::default(),
+            kept: Mutex::new(kept),
+            view: RwLock::new(Arc::new(view)),
+            nodes: Nodes::new(),
+            trees: Trees::new(),
+            stages: Stages::new(cache.clone()),
+            cache,
+            events: Events::default(),
+            users: UsersCache::default(),
+            roots: Mutex::default(),
+            device: OnceLock::new(),
+            started: Timestamp::now(),
+        })
+    }
+
+    /// Tells the device number. Until then nobody is found to be attached.
+    pub(super) fn set_device(&self, device: DeviceId) {
+        if self.device.set(device).is_err() {
+            log::warn!("a second device number, {device}, for one mount");
+        }
+    }
+
+    /// When this mount began: the time of what never changes in it.
+    pub(super) fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    pub(super) fn mount(&self) -> Option<Mounted<'_>> {
+        Some(Mounted {
+            device: *self.device.get()?,
+            mount_point: &self.options.mount_point,
+        })
+    }
+
+    pub(super) fn view(&self) -> Arc<View> {
+        self.view.read().clone()
+    }
+
+    /// Takes in what others have changed in the store, and tells the kernel exactly that. On return every lookup gives the
+    /// new names; what the kernel has cached goes when the [`KernelCache`] has done its work.
+    pub(super) fn catch_up(&self) -> Result<(), FsError> {
+        let changing = self.changing();
+        self.take_in(&changing, &[])
+    }
+
+    pub(super) fn changing(&self) -> Changing<'_> {
+        Changing(self.changing.lock())
+    }
+
+    /// Makes the present names of the store the view. Of the directories `stay`, those that would vanish become empty ones.
+    pub(super) fn take_in(
+        &self,
+        _changing: &Changing<'_>,
+        stay: &[Box<str>],
+    ) -> Result<(), FsError> {
+        let names = self.store.names()?;
+        let old = self.view();
+        let new = {
+            let mut kept = self.kept.lock();
+            let view = View::new(names.clone(), &kept, Some(&old));
+            let gone = stay.iter().filter(|path| !view.dirs.contains_key(&***path));
+            let gone: Vec<Box<str>> = gone.cloned().collect();
+            match gone.is_empty() {
+                true => view,
+                false => {
+                    kept.extend(gone);
+                    View::new(names, &kept, Some(&old))
+                }
+            }
+        };
+        let new = Arc::new(new);
+        *self.view.write() = new.clone();
+        self.trees.retain(|subject| exists(&new, subject));
+        self.roots
+            .lock()
+            .retain(|id, _| new.names.images.contains_key(id));
+        self.slots.retain(&new.names.layers());
+        for change in changes(&old, &new) {
+            self.tell(&change);
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel of one change, if it knows the place.
+    fn tell(&self, change: &Change) {
+        let name = |place: Place, name: &str| {
+            if let Some(node) = self.nodes.find(&place) {
+                self.cache.invalidate_entry(node.ino, name.as_bytes());
+            }
+        };
+        let listing = |place: Place| {
+            if let Some(node) = self.nodes.find(&place) {
+                self.cache.invalidate_inode(node.ino, false);
+            }
+        };
+        match change {
+            Change::Name(dir, entry) => {
+                name(Place::Repo(dir.clone()), entry);
+                name(Place::InfoRepo(dir.clone()), entry);
+            }
+            Change::Listing(dir) => {
+                listing(Place::Repo(dir.clone()));
+                listing(Place::InfoRepo(dir.clone()));
+            }
+            Change::Tagged(entry) => {
+                if let Some(tree) = self.trees.find(&Subject::Tag(entry.tag.clone(), entry.id)) {
+                    self.cache.invalidate_inode(tree.root_ino(), true);
+                }
+            }
+            Change::DanglingName(entry) => name(Place::Dangling, entry),
+            Change::DanglingListing => listing(Place::Dangling),
+            Change::IdName(entry) => name(Place::ById, entry),
+            Change::IdListing => listing(Place::ById),
+            Change::LayerName(entry) => name(Place::Layers, entry),
+            Change::LayerListing => listing(Place::Layers),
+        }
+    }
+
+    /// Tells the other mounts of this store, after a change made through this one.
+    pub(super) fn notify_others(&self) {
+        let told = match &self.options.lease {
+            Some(lease) => self.store.notify_other_mounts(lease),
+            None => self.store.notify_mounts(),
+        };
+        if let Err(error) = told {
+            log::warn!("cannot tell the other mounts of the store: {error}");
+        }
+    }
+
+    /// Whether `caller` may change names through this mount; `refusal` is what he is told otherwise.
+    pub(super) fn may_change(&self, caller: &Caller) -> Result<(), FsError> {
+        match self.options.rm {
+            _ if self.options.read_only => Err(FsError::ReadOnly),
+            RmPolicy::Off => Err(FsError::ReadOnly),
+            RmPolicy::Own if caller.uid == self.options.uid || caller.uid == 0 => Ok(()),
+            RmPolicy::Own => Err(FsError::Denied),
+            RmPolicy::All => Ok(()),
+        }
+    }
+
+    /// The inode number of a fixed node or one the kernel knows; else the number that stands for "unknown" in a listing.
+    pub(super) fn known_ino(&self, place: &Place) -> InodeNo {
+        const UNKNOWN: InodeNo = InodeNo(0xffff_ffff);
+        self.nodes.find(place).map_or(UNKNOWN, |node| node.ino)
+    }
+}
+
+fn exists(view: &View, subject: &Subject) -> bool {
+    match subject {
+        Subject::Tag(tag, id) => view
+            .names
+            .tags
+            .get(tag)
+            .is_some_and(|record| record.id == *id),
+        Subject::ById(id) => view.names.images.contains_key(id),
+        Subject::Dangling(id) => view.is_dangling(id),
+        Subject::Layer(layer) => view.layers.entries.contains_key(layer.hex().as_str()),
+    }
+}
+
+impl std::fmt::Debug for Superblock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Superblock")
+            .field("store", &self.store)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

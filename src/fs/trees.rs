@@ -1,0 +1,374 @@
+//! Trees and their directories: one tree per tag, per ID, per dangling image, per layer.
+//!
+//! Invariants:
+//! - a tree lives from the first look at its root until its [`Subject`] is gone from the view and the kernel has forgotten
+//!   its directories; a tag that moves to another image is another subject;
+//! - the content (open layers) is shared by the directories of a tree and goes with the last one the kernel knows;
+//! - a directory that a staged `rmdir` "removed" is dead for the kernel, so [`Tree::revive`] gives it another number.
+//!
+//! Lock order: subjects, then numbers; the table of directories is never locked together with them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::face::FsError;
+use super::face::InodeNo;
+use super::inode::{self, MAX_TREES, TreeNo};
+use super::slots::{Slot, Slots};
+use crate::layer::merged::{Image, MergedDir};
+use crate::layer::{LayerFile, NodeNo};
+use crate::oci::{DiffId, ImageId, TagRef};
+
+/// What a tree is of.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Subject {
+    Tag(TagRef, ImageId),
+    ById(ImageId),
+    Dangling(ImageId),
+    Layer(DiffId),
+}
+
+impl Subject {
+    /// The image, unless it is a layer.
+    pub fn image(&self) -> Option<ImageId> {
+        match self {
+            Subject::Tag(_, id) | Subject::ById(id) | Subject::Dangling(id) => Some(*id),
+            Subject::Layer(_) => None,
+        }
+    }
+}
+
+/// One tree.
+#[derive(Debug)]
+pub(super) struct Tree {
+    no: TreeNo,
+    subject: RwLock<Subject>,
+    content: Mutex<Weak<Content>>,
+    /// Directories with another number than the tree's: topmost layer and node.
+    revived: RwLock<HashMap<(u16, u32), TreeNo>>,
+}
+
+/// What a tree shows, open.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// `None` only while it is being dropped.
+    open: Option<Open>,
+    /// By position in the image.
+    pub slots: Vec<Arc<Slot>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Open {
+    Image(Image),
+    /// The layer, and where known an image of the layers below it, which its hard links may lead to.
+    Layer(Arc<LayerFile>, OnceLock<Option<Image>>),
+}
+
+/// A place in a tree.
+#[derive(Clone, Debug)]
+pub(super) enum At {
+    Merged(MergedDir),
+    /// In a layer alone.
+    Layer(NodeNo),
+}
+
+/// A directory that the kernel knows.
+#[derive(Debug)]
+pub(super) struct DirNode {
+    pub ino: InodeNo,
+    pub tree: Arc<Tree>,
+    /// The directory above; of a root, itself.
+    pub parent: InodeNo,
+    place: OnceLock<(Arc<Content>, At)>,
+    references: AtomicU64,
+}
+
+impl Tree {
+    pub fn subject(&self) -> Subject {
+        self.subject.read().clone()
+    }
+
+    /// The number of the root directory.
+    pub fn root_ino(&self) -> InodeNo {
+        inode::directory(self.no, 0, NodeNo(0))
+    }
+
+    /// The number of the directory whose topmost part is `node` of the layer at `layer`.
+    pub fn ino(&self, layer: u16, node: NodeNo) -> InodeNo {
+        let revived = self.revived.read();
+        let no = revived.get(&(layer, node.0)).copied().unwrap_or(self.no);
+        inode::directory(no, layer, node)
+    }
+}
+
+impl Content {
+    pub fn new(open: Open, slots: Vec<Arc<Slot>>) -> Arc<Content> {
+        Arc::new(Content {
+            open: Some(open),
+            slots,
+        })
+    }
+
+    pub fn open(&self) -> Result<&Open, FsError> {
+        // Taken by `drop` only.
+        self.open.as_ref().ok_or(FsError::NotFound)
+    }
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        self.open = None;
+        for slot in &self.slots {
+            slot.close_if_idle();
+        }
+    }
+}
+
+impl DirNode {
+    pub fn is_root(&self) -> bool {
+        self.ino == self.tree.root_ino()
+    }
+
+    /// Where the directory is, if it has been opened: every directory but a root always is.
+    pub fn place(&self) -> Option<&(Arc<Content>, At)> {
+        self.place.get()
+    }
+}
+
+/// All trees and directories.
+#[derive(Debug)]
+pub(super) struct Trees {
+    subjects: Mutex<HashMap<Subject, Arc<Tree>>>,
+    numbers: Mutex<Numbers>,
+    dirs: RwLock<HashMap<InodeNo, Arc<DirNode>>>,
+}
+
+#[derive(Debug, Default)]
+struct Numbers {
+    used: HashMap<u32, Weak<Tree>>,
+    next: u32,
+}
+
+impl Numbers {
+    fn take(&mut self) -> Result<TreeNo, FsError> {
+        for _ in 0..MAX_TREES {
+            let no = self.next;
+            self.next = (no + 1) % MAX_TREES;
+            if self
+                .used
+                .get(&no)
+                .is_none_or(|tree| tree.strong_count() == 0)
+            {
+                return Ok(TreeNo(no));
+            }
+        }
+        Err(FsError::Store(format!(
+            "more than {MAX_TREES} image trees are in use"
+        )))
+    }
+}
+
+impl Trees {
+    pub fn new() -> Trees {
+        Trees {
+            subjects: Mutex::default(),
+            numbers: Mutex::default(),
+            dirs: RwLock::default(),
+        }
+    }
+
+    /// The tree of a subject; made if need be.
+    pub fn tree(&self, subject: &Subject) -> Result<Arc<Tree>, FsError> {
+        let mut subjects = self.subjects.lock();
+        if let Some(tree) = subjects.get(subject) {
+            return Ok(tree.clone());
+        }
+        let mut numbers = self.numbers.lock();
+        let no = numbers.take()?;
+        let tree = Arc::new(Tree {
+            no,
+            subject: RwLock::new(subject.clone()),
+            content: Mutex::default(),
+            revived: RwLock::default(),
+        });
+        numbers.used.insert(no.0, Arc::downgrade(&tree));
+        subjects.insert(subject.clone(), tree.clone());
+        Ok(tree)
+    }
+
+    /// The tree of a subject, if anybody has looked at it.
+    pub fn find(&self, subject: &Subject) -> Option<Arc<Tree>> {
+        self.subjects.lock().get(subject).cloned()
+    }
+
+    /// Whether `tree` is the one that its subject has now.
+    pub fn is_current(&self, tree: &Arc<Tree>) -> bool {
+        let subject = tree.subject();
+        self.find(&subject)
+            .is_some_and(|found| Arc::ptr_eq(&found, tree))
+    }
+
+    /// Gives the tree of `from` to `to`: a tag was renamed, its directories stay what they are.
+    pub fn rename(&self, from: &Subject, to: &Subject) {
+        let mut subjects = self.subjects.lock();
+        if let Some(tree) = subjects.remove(from) {
+            *tree.subject.write() = to.clone();
+            subjects.insert(to.clone(), tree);
+        }
+    }
+
+    /// Lets go of the trees whose subjects do not exist any more.
+    pub fn retain(&self, exists: impl Fn(&Subject) -> bool) {
+        let gone: Vec<Arc<Tree>> = {
+            let mut subjects = self.subjects.lock();
+            let gone = subjects.keys().filter(|subject| !exists(subject)).cloned();
+            let gone: Vec<Subject> = gone.collect();
+            gone.iter()
+                .filter_map(|subject| subjects.remove(subject))
+                .collect()
+        };
+        // Dropped without the lock: the content may close files.
+        drop(gone);
+    }
+
+    /// Gives the directory another number, as the kernel has marked the present one dead.
+    pub fn revive(&self, tree: &Arc<Tree>, dir: &DirNode) -> Result<(), FsError> {
+        let Some((_, at)) = dir.place() else {
+            return Ok(());
+        };
+        let (layer, node) = key(at);
+        let no = {
+            let mut numbers = self.numbers.lock();
+            let no = numbers.take()?;
+            numbers.used.insert(no.0, Arc::downgrade(tree));
+            no
+        };
+        tree.revived.write().insert((layer, node.0), no);
+        Ok(())
+    }
+
+    pub fn get(&self, ino: InodeNo) -> Option<Arc<DirNode>> {
+        self.dirs.read().get(&ino).cloned()
+    }
+
+    /// The root directory of `tree`, with one reference more.
+    pub fn refer_root(&self, tree: &Arc<Tree>) -> Arc<DirNode> {
+        let ino = tree.root_ino();
+        self.refer(ino, || DirNode {
+            ino,
+            tree: tree.clone(),
+            parent: ino,
+            place: OnceLock::new(),
+            references: AtomicU64::new(0),
+        })
+    }
+
+    /// The directory at `at` below `parent`, with one reference more.
+    pub fn refer_dir(&self, parent: &DirNode, content: &Arc<Content>, at: At) -> Arc<DirNode> {
+        let (layer, node) = key(&at);
+        let ino = parent.tree.ino(layer, node);
+        self.refer(ino, || DirNode {
+            ino,
+            tree: parent.tree.clone(),
+            parent: parent.ino,
+            place: OnceLock::from((content.clone(), at)),
+            references: AtomicU64::new(0),
+        })
+    }
+
+    fn refer(&self, ino: InodeNo, make: impl FnOnce() -> DirNode) -> Arc<DirNode> {
+        {
+            let dirs = self.dirs.read();
+            // Under the table's lock, so that `forget` cannot drop it in between.
+            if let Some(dir) = dirs.get(&ino) {
+                dir.references.fetch_add(1, Ordering::Relaxed);
+                return dir.clone();
+            }
+        }
+        let mut dirs = self.dirs.write();
+        let dir = dirs.entry(ino).or_insert_with(|| Arc::new(make()));
+        dir.references.fetch_add(1, Ordering::Relaxed);
+        dir.clone()
+    }
+
+    /// Drops references; the directory goes with the last, and with the last directory the open layers.
+    pub fn forget(&self, ino: InodeNo, count: u64) {
+        let gone = {
+            let mut dirs = self.dirs.write();
+            let Some(dir) = dirs.get(&ino) else { return };
+            let before = dir.references.fetch_sub(count, Ordering::Relaxed);
+            match before <= count {
+                true => dirs.remove(&ino),
+                false => None,
+            }
+        };
+        // Dropped without the lock: files may be closed.
+        drop(gone);
+    }
+
+    /// The content of a directory and its place there; `open` makes the content if nobody has it.
+    pub fn opened(
+        &self,
+        dir: &DirNode,
+        open: impl FnOnce(&Subject) -> Result<Arc<Content>, FsError>,
+    ) -> Result<(Arc<Content>, At), FsError> {
+        if let Some((content, at)) = dir.place() {
+            return Ok((content.clone(), at.clone()));
+        }
+        let content = {
+            let mut slot = dir.tree.content.lock();
+            match slot.upgrade() {
+                Some(content) => content,
+                None => {
+                    let content = open(&dir.tree.subject())?;
+                    *slot = Arc::downgrade(&content);
+                    content
+                }
+            }
+        };
+        let at = match content.open()? {
+            Open::Image(image) => At::Merged(image.root().map_err(FsError::from)?),
+            Open::Layer(..) => At::Layer(NodeNo(0)),
+        };
+        let (content, at) = dir.place.get_or_init(|| (content, at));
+        Ok((content.clone(), at.clone()))
+    }
+
+    #[cfg(test)]
+    pub fn dir_count(&self) -> usize {
+        self.dirs.read().len()
+    }
+}
+
+/// What makes a directory's number within its tree.
+pub(super) fn key(at: &At) -> (u16, NodeNo) {
+    match at {
+        // Every directory but a root has a part; the root of an image without layers has none.
+        At::Merged(dir) => match dir.parts().first() {
+            Some(part) => (part.layer.0, part.node),
+            None => (0, NodeNo(0)),
+        },
+        At::Layer(node) => (0, *node),
+    }
+}
+
+/// Opens the layers of an image.
+pub(super) fn open_image(slots: &Slots, layers: &[DiffId]) -> Result<Arc<Content>, FsError> {
+    let taken: Vec<Arc<Slot>> = layers.iter().map(|layer| slots.of(layer)).collect();
+    let files = taken
+        .iter()
+        .map(|slot| slots.open(slot).map_err(FsError::from));
+    let files = files.collect::<Result<Vec<_>, _>>()?;
+    let image = Image::new(files).map_err(FsError::from)?;
+    Ok(Content::new(Open::Image(image), taken))
+}
+
+/// Opens one layer.
+pub(super) fn open_layer(slots: &Slots, layer: &DiffId) -> Result<Arc<Content>, FsError> {
+    let slot = slots.of(layer);
+    let file = slots.open(&slot)?;
+    Ok(Content::new(Open::Layer(file, OnceLock::new()), vec![slot]))
+}
