@@ -21,6 +21,7 @@ pub mod lease;
 mod lock;
 pub mod names;
 mod notify;
+mod reserve;
 mod usage;
 
 use std::collections::HashMap;
@@ -243,13 +244,23 @@ impl Store {
         let path = self.layout().index_json();
         let bytes =
             index_json::write(&names).map_err(|reason| damaged_names(self.layout(), reason))?;
-        let file = crate::sys::atomic::replace(
-            self.path(),
-            layout::INDEX_JSON_NEW,
-            layout::INDEX_JSON,
-            &bytes,
-        )
-        .map_err(StoreError::io("write", &path))?;
+        let write = || {
+            let (temp, name) = (layout::INDEX_JSON_NEW, layout::INDEX_JSON);
+            crate::sys::atomic::replace(self.path(), temp, name, &bytes)
+        };
+        let length = bytes.len() as u64;
+        let shrinks = || path.metadata().is_ok_and(|stat| length <= stat.len());
+        let file = match write() {
+            // Not a second try at the same file: that one is gone.
+            Err(error)
+                if reserve::is_full(&error) && shrinks() && reserve::give_up(self.layout()) =>
+            {
+                write()
+            }
+            done => done,
+        };
+        let file = file.map_err(StoreError::io("write", &path))?;
+        reserve::keep(self.layout(), length);
         // The change is durable. Without a stamp the next reader parses the file.
         *self.0.names.lock() = file.metadata().ok().map(|stat| Snapshot {
             stamp: stamp(&stat),
@@ -264,6 +275,9 @@ impl Store {
         self.writable()?;
         let plan = gc::plan(self, &*self.names()?, lock)?;
         gc::apply(self, &plan, lock)?;
+        if !plan.is_empty() {
+            reserve::keep(self.layout(), 0);
+        }
         Ok(plan)
     }
 

@@ -1,6 +1,7 @@
 //! The store against crashes, full and failing disks, concurrent changes and another OCI tool.
 
 mod crash;
+mod full;
 mod helper;
 mod order;
 mod race;

@@ -85,6 +85,10 @@ impl Layout {
     pub fn lock_file(&self) -> PathBuf {
         self.root.join("lock")
     }
+    /// Space to give up when the disk is full.
+    pub fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
+    }
     /// Directory of all blobs.
     pub fn blobs(&self) -> PathBuf {
         self.root.join("blobs/sha256")
@@ -152,6 +156,7 @@ pub fn create(layout: &Layout, empty_index: &[u8]) -> Result<(), StoreError> {
         put(INDEX_JSON, empty_index)?;
     }
     put("oci-layout", OCI_LAYOUT)?;
+    super::reserve::keep(layout, 0);
     let meta = Meta {
         format: FORMAT,
         features: Features::default(),

@@ -50,10 +50,11 @@ impl Fixture {
         self.store.collect(&lock).unwrap()
     }
 
-    /// Every file of the store but the lock, with its size, sorted.
+    /// Every file of the store but the reserve, with its size, sorted.
     fn files(&self) -> Vec<String> {
         let mut found = Vec::new();
         list(&self.path(), &mut found);
+        found.retain(|file| !file.contains("/reserve "));
         found.sort();
         found
     }

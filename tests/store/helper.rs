@@ -241,7 +241,8 @@ pub fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// Every file and directory but `index.json`, whose size depends on the digits of times, with its size.
+/// Every file and directory with its size, but `index.json`, whose size depends on the digits of times, and the
+/// reserve, which may be missing where the disk was full.
 pub fn files(root: &Path) -> Vec<(PathBuf, u64)> {
     let mut found = Vec::new();
     let mut todo = vec![root.to_owned()];
@@ -253,7 +254,10 @@ pub fn files(root: &Path) -> Vec<(PathBuf, u64)> {
             if stat.is_dir() {
                 todo.push(entry.path());
                 found.push((relative, 0));
-            } else if relative != Path::new("index.json") {
+            } else if !["index.json", "reserve"]
+                .iter()
+                .any(|name| relative == Path::new(name))
+            {
                 found.push((relative, stat.len()));
             }
         }
