@@ -24,6 +24,11 @@ mod index;
 mod limits;
 pub mod merged;
 mod scan;
+mod tar;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use compress::Compression;

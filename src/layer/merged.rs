@@ -12,8 +12,6 @@
 mod links;
 mod list;
 mod table;
-#[cfg(test)]
-mod tests;
 
 pub use list::{ListEntry, MergedList};
 
