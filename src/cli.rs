@@ -21,10 +21,12 @@ mod history;
 mod images;
 mod inspect;
 mod load;
+mod mount;
 mod output;
 mod progress;
 mod rmi;
 mod tag;
+mod umount;
 
 use output::print_error;
 
@@ -60,6 +62,8 @@ enum Verb {
     History(history::Args),
     Gc(gc::Args),
     Check(check::Args),
+    Mount(mount::Args),
+    Umount(umount::Args),
     /// The verbs on images by their long names
     #[command(subcommand)]
     Image(ImageVerb),
@@ -150,6 +154,8 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::History(args) => history::run(args, context),
         Verb::Gc(args) => gc::run(args, context),
         Verb::Check(args) => check::run(args, context),
+        Verb::Mount(args) => mount::run(args, context),
+        Verb::Umount(args) => umount::run(args, context),
         Verb::Image(verb) => run(verb.short(), context),
     }
 }
@@ -157,7 +163,7 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
 /// Log lines go to stderr: warnings and errors, or what `MICA_LOG` asks for (env_logger's syntax).
 fn init_logging() {
     let environment = env_logger::Env::new()
-        .filter_or("MICA_LOG", "warn")
+        .filter_or("MICA_LOG", "warn,fuser=off")
         .write_style("MICA_LOG_STYLE");
     // A second initialisation (tests) keeps the first.
     let _ = env_logger::Builder::from_env(environment).try_init();

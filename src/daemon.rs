@@ -23,11 +23,9 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use crate::fs::FileSystem;
 use crate::fuse::options::MountOptions;
-use crate::sys::fork::{Fork, fork};
+use crate::sys::fork::{Fork, close_inherited, fork};
 
-pub use service::Parts;
 pub use unmount::unmount;
 
 /// What `mica mount` was asked to do.
@@ -43,16 +41,13 @@ pub struct MountPlan {
     pub options: MountOptions,
 }
 
-/// Mounts the tree that `build` makes. In the foreground it returns when the mount has ended, else when it is ready (from the parent; the daemon never
+/// Mounts. In the foreground it returns when the mount has ended, else when it is ready (from the parent; the daemon never
 /// returns from here).
-pub fn mount<T: FileSystem>(
-    plan: &MountPlan,
-    build: impl FnOnce(&MountPlan, &Parts) -> anyhow::Result<T>,
-) -> anyhow::Result<()> {
+pub fn mount(plan: &MountPlan) -> anyhow::Result<()> {
     let root = rustix::process::geteuid().is_root();
     plan.options.check_privileges(root)?;
     if plan.foreground {
-        return service::run(plan, readiness::Reporter::foreground(), build);
+        return service::run(plan, readiness::Reporter::foreground());
     }
     let (reporter, waiter) = readiness::channel().context("preparing the daemon")?;
     match fork().context("starting the daemon")? {
@@ -62,7 +57,13 @@ pub fn mount<T: FileSystem>(
         }
         Fork::Child => {
             drop(waiter);
-            let code = match daemonised(plan, reporter, build) {
+            if let Some(pipe) = reporter.pipe()
+                && let Err(error) = close_inherited(pipe)
+            {
+                // Before Linux 5.9: they stay open, as they were.
+                log::debug!("closing inherited descriptors: {error}");
+            }
+            let code = match daemonised(plan, reporter) {
                 Ok(()) => 0,
                 Err(error) => {
                     // Before the mount is ready the parent prints it; afterwards the log is the place.
@@ -75,11 +76,7 @@ pub fn mount<T: FileSystem>(
     }
 }
 
-fn daemonised<T: FileSystem>(
-    plan: &MountPlan,
-    reporter: readiness::Reporter,
-    build: impl FnOnce(&MountPlan, &Parts) -> anyhow::Result<T>,
-) -> anyhow::Result<()> {
+fn daemonised(plan: &MountPlan, reporter: readiness::Reporter) -> anyhow::Result<()> {
     rustix::process::setsid().context("leaving the session")?;
-    service::run(plan, reporter, build)
+    service::run(plan, reporter)
 }

@@ -28,7 +28,6 @@ pub struct Tiny {
     pub content: Mutex<Vec<u8>>,
     pub present: Mutex<Vec<(&'static [u8], InodeNo)>>,
     pub cache: Arc<dyn KernelCache>,
-    pub device: Mutex<Option<DeviceId>>,
 }
 
 impl Tiny {
@@ -37,7 +36,6 @@ impl Tiny {
             content: Mutex::new(b"hello\n".to_vec()),
             present: Mutex::new(vec![(b"file", FILE), (b"link", LINK), (b"dir", DIR)]),
             cache,
-            device: Mutex::new(None),
         }
     }
 
@@ -80,9 +78,7 @@ impl Tiny {
 }
 
 impl FileSystem for Tiny {
-    fn mounted(&self, device: DeviceId) {
-        *self.device.lock() = Some(device);
-    }
+    fn mounted(&self, _: DeviceId) {}
     fn refresh(&self) -> Result<(), FsError> {
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context as _, bail};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -27,6 +28,11 @@ impl Reporter {
     /// No process waits; systemd may.
     pub(super) fn foreground() -> Self {
         Reporter(None)
+    }
+
+    /// The pipe to the starter.
+    pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(AsFd::as_fd)
     }
 
     pub(super) fn is_foreground(&self) -> bool {

@@ -1,6 +1,5 @@
 //! One mount from its first check to its end; see [`super`] for the story.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use super::control::{Control, Handler};
 use super::readiness::Reporter;
 use super::watch::Watch;
 use super::{MountPlan, log_file, mount_point, unmount};
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, FsOptions, KernelCache, Superblock};
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
@@ -34,26 +33,10 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// Readahead of the mount in KiB (root can set it; 128 otherwise): one request of the largest size.
 const READ_AHEAD_KB: &str = "1024";
 
-/// What a tree is made of, besides the plan.
-pub struct Parts {
-    /// The store, open.
-    pub store: Store,
-    /// Takes what the kernel is to forget.
-    pub queue: Arc<NotifyQueue>,
-    /// The lease of this mount; `None` if the store cannot be written to.
-    pub lease: Option<Arc<Lease>>,
-    /// How it is mounted.
-    pub flags: FuseFlags,
-}
-
-/// Mounts and serves the tree that `build` makes, until the mount ends.
-pub(super) fn run<T: FileSystem>(
-    plan: &MountPlan,
-    reporter: Reporter,
-    build: impl FnOnce(&MountPlan, &Parts) -> anyhow::Result<T>,
-) -> anyhow::Result<()> {
+/// Mounts and serves, until the mount ends.
+pub(super) fn run(plan: &MountPlan, reporter: Reporter) -> anyhow::Result<()> {
     fork::limit_allocator();
-    match Service::start(plan, &reporter, build) {
+    match Service::start(plan, &reporter) {
         Ok(service) => {
             reporter.ready();
             fork::release_memory();
@@ -64,31 +47,28 @@ pub(super) fn run<T: FileSystem>(
 }
 
 /// A mount that works.
-struct Service<T> {
-    shared: Arc<Shared<T>>,
+struct Service {
+    shared: Arc<Shared>,
     session: Session,
     mounted: Guard,
     signals: SignalFd,
     control: Option<Control>,
     watch: Option<Watch>,
-    _lease: Option<Arc<Lease>>,
+    /// Kept until the end: it says that this mount lives.
+    _lease: Option<Lease>,
 }
 
 /// What control requests use.
-struct Shared<T> {
-    tree: Arc<T>,
+struct Shared {
+    tree: Arc<Superblock>,
     queue: Arc<NotifyQueue>,
     stats: Arc<Stats>,
     refreshing: Mutex<()>,
     stop: OwnedFd,
 }
 
-impl<T: FileSystem> Service<T> {
-    fn start(
-        plan: &MountPlan,
-        reporter: &Reporter,
-        build: impl FnOnce(&MountPlan, &Parts) -> anyhow::Result<T>,
-    ) -> anyhow::Result<Self> {
+impl Service {
+    fn start(plan: &MountPlan, reporter: &Reporter) -> anyhow::Result<Self> {
         // Before any thread exists: all of them are to leave signals to the event loop.
         let signals = SignalFd::block().context("blocking signals")?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("making an eventfd")?;
@@ -103,16 +83,20 @@ impl<T: FileSystem> Service<T> {
                 None
             }
         };
-        let parts = Parts {
-            queue: NotifyQueue::new(),
-            lease,
-            flags: flags(plan),
-            store,
+        let queue = NotifyQueue::new();
+        let options = FsOptions {
+            read_only: plan.options.read_only,
+            rm: plan.options.rm,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            mount_point: point.path().to_owned(),
+            lease: lease.as_ref().map(|lease| lease.id().clone()),
         };
-        let tree = Arc::new(build(plan, &parts)?);
+        let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
+        let tree = Arc::new(Superblock::new(store.clone(), options, cache)?);
 
         let source = plan.options.source.as_deref().unwrap_or(mount::SOURCE);
-        let (connection, mounted) = mount::mount(&point, &parts.flags, source)?;
+        let (connection, mounted) = mount::mount(&point, &flags(plan), source)?;
         // The descriptor of the directory below would keep that one busy.
         drop(point);
         let mounted = Guard(Some(mounted));
@@ -122,28 +106,28 @@ impl<T: FileSystem> Service<T> {
             strict: plan.options.strict,
             ..Settings::default()
         };
-        let session = session::start(Arc::clone(&tree), connection, &settings, &parts.queue)
+        let session = session::start(Arc::clone(&tree), connection, &settings, &queue)
             .context("starting the FUSE session")?;
         read_ahead(device);
 
-        let stat = fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?;
+        let stat = std::fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?;
         if rustix::fs::minor(stat.dev()) != device.minor {
             bail!("{}: something else was mounted over it", path.display());
         }
         rustix::process::chdir("/").context("leaving the working directory")?;
         if !reporter.is_foreground() {
-            log_file::redirect(parts.store.path())?;
+            log_file::redirect(store.path())?;
         }
         log::info!(
             "{}: mounted, serving {}",
             path.display(),
-            parts.store.path().display()
+            store.path().display()
         );
         let stats = Arc::clone(session.stats());
         Ok(Service {
             shared: Arc::new(Shared {
                 tree,
-                queue: parts.queue,
+                queue,
                 stats,
                 refreshing: Mutex::new(()),
                 stop,
@@ -153,7 +137,7 @@ impl<T: FileSystem> Service<T> {
             signals,
             control,
             watch,
-            _lease: parts.lease,
+            _lease: lease,
         })
     }
 
@@ -262,7 +246,7 @@ impl<T: FileSystem> Service<T> {
     }
 }
 
-impl<T: FileSystem> Shared<T> {
+impl Shared {
     fn refresh(&self) -> Result<(), String> {
         let _one_at_a_time = self.refreshing.lock();
         self.tree.refresh().map_err(|error| error.to_string())
@@ -274,7 +258,7 @@ impl<T: FileSystem> Shared<T> {
     }
 }
 
-impl<T: FileSystem> Handler for Shared<T> {
+impl Handler for Shared {
     fn sync(&self) -> Result<(), String> {
         self.refresh()?;
         if self.queue.drain(SYNC_PATIENCE) {
@@ -295,10 +279,7 @@ impl<T: FileSystem> Handler for Shared<T> {
 }
 
 /// Takes the lease and listens on its socket, so that verbs find this mount. A store that cannot be written to has no verbs.
-fn announce(
-    store: &Store,
-    point: &MountPoint,
-) -> anyhow::Result<(Option<Arc<Lease>>, Option<Control>)> {
+fn announce(store: &Store, point: &MountPoint) -> anyhow::Result<(Option<Lease>, Option<Control>)> {
     if let Some(reason) = store.read_only() {
         log::warn!("the store is read-only ({reason}): no control socket");
         return Ok((None, None));
@@ -309,7 +290,7 @@ fn announce(
     let socket = lease.socket_path();
     let control =
         Control::listen(&socket).with_context(|| format!("listening on {}", socket.display()))?;
-    Ok((Some(Arc::new(lease)), Some(control)))
+    Ok((Some(lease), Some(control)))
 }
 
 /// Root lets everybody in and has the kernel check modes; an ordinary user has the mount to himself.
@@ -328,7 +309,7 @@ fn flags(plan: &MountPlan) -> FuseFlags {
 /// Only root may, and it only costs speed.
 fn read_ahead(device: DeviceId) {
     let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
-    if let Err(error) = fs::write(&path, READ_AHEAD_KB) {
+    if let Err(error) = std::fs::write(&path, READ_AHEAD_KB) {
         log::debug!("{path}: {error}");
     }
 }

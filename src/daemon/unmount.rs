@@ -43,10 +43,11 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
         Ok(()) => {}
         Err(MountError::Busy(path)) => {
             let mut message = format!("{}: busy", path.display());
-            for user in users(mount.device).iter().take(MAX_NAMED) {
-                message.push_str(&format!("\n  {user}"));
+            for (i, user) in users(mount.device).iter().take(MAX_NAMED).enumerate() {
+                message.push_str(if i == 0 { ": " } else { ", " });
+                message.push_str(&user.to_string());
             }
-            message.push_str("\n`mica umount -l` detaches it now and lets them finish");
+            message.push_str("; `mica umount -l` detaches it now and lets them finish");
             bail!(message);
         }
         Err(error) => return Err(error.into()),

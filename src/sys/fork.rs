@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Which side of a fork this is.
 #[derive(Debug)]
@@ -32,6 +33,29 @@ pub fn fork() -> io::Result<Fork> {
         Ok(pid) => Ok(Fork::Parent(pid)),
         Err(_) => Err(io::Error::last_os_error()),
     }
+}
+
+/// Closes every descriptor above stderr but `keep`: what the starter happened to have open (a pipe that somebody waits for the
+/// end of, a file on a disk to be unmounted) is none of a daemon's business.
+///
+/// For the child of [`fork`], before it opens anything: nothing else in the program may own a descriptor.
+#[allow(unsafe_code)]
+pub fn close_inherited(keep: BorrowedFd<'_>) -> io::Result<()> {
+    let keep = keep.as_raw_fd().unsigned_abs();
+    for (first, last) in [
+        (3, keep.saturating_sub(1)),
+        (keep.saturating_add(1), u32::MAX),
+    ] {
+        if first > last {
+            continue;
+        }
+        // SAFETY: closes descriptors only; by this function's contract nobody owns any of them but `keep`, which is spared.
+        let rc = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if rc != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the idle daemon small: at most two allocator arenas for all threads together.

@@ -85,7 +85,11 @@ fn refusal(stderr: &[u8]) -> HelperError {
         return HelperError::Busy;
     }
     let line = text.lines().next().unwrap_or_default().trim();
-    let line = line.strip_prefix("fusermount3: ").unwrap_or(line);
+    // It begins with its own name, with or without a directory.
+    let line = match line.split_once(": ") {
+        Some((name, rest)) if name.ends_with(HELPER) => rest,
+        _ => line,
+    };
     HelperError::Refused(if line.is_empty() {
         "fusermount3 failed without a message".to_owned()
     } else {
@@ -136,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_helpers_own_words_are_kept() {
-        let text = b"fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf\nmore\n";
+        let text = b"/usr/bin/fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf\nmore\n";
         let message = refusal(text).to_string();
         assert!(message.starts_with("fusermount3 refused: option allow_other only"));
         assert!(!message.contains("more"));

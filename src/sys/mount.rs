@@ -64,31 +64,31 @@ pub enum MountError {
     #[error("{0}: busy")]
     Busy(PathBuf),
     /// The setuid helper failed.
-    #[error("{path}: {source}")]
+    #[error("{path}: {reason}")]
     Helper {
         /// Mount point.
         path: PathBuf,
         /// What it said.
-        source: HelperError,
+        reason: HelperError,
     },
     /// A system call failed.
-    #[error("{path}: {action}: {source}")]
+    #[error("{path}: {action}: {reason}")]
     Io {
         /// Mount point.
         path: PathBuf,
         /// What was being done.
         action: &'static str,
         /// Why it failed.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
 impl MountError {
-    fn io(path: &Path, action: &'static str, source: impl Into<io::Error>) -> Self {
+    fn io(path: &Path, action: &'static str, reason: impl Into<io::Error>) -> Self {
         MountError::Io {
             path: path.to_owned(),
             action,
-            source: source.into(),
+            reason: reason.into(),
         }
     }
 }
@@ -206,9 +206,9 @@ pub fn mount(
         Some(connection) => connection,
         None => {
             let options = helper_options(flags, source);
-            fusermount::mount(&at.path, &options).map_err(|source| MountError::Helper {
+            fusermount::mount(&at.path, &options).map_err(|reason| MountError::Helper {
                 path: at.path.clone(),
-                source,
+                reason,
             })?
         }
     };
@@ -323,7 +323,7 @@ impl Mounted {
             Err(Errno::PERM) => match fusermount::unmount(&path, lazy) {
                 Ok(()) => Ok(()),
                 Err(HelperError::Busy) => Err(MountError::Busy(path)),
-                Err(source) => Err(MountError::Helper { path, source }),
+                Err(reason) => Err(MountError::Helper { path, reason }),
             },
             Err(Errno::INVAL | Errno::NOENT) => Err(MountError::NotMounted(path)),
             Err(e) => Err(MountError::io(&path, "unmounting", e)),

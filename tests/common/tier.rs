@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::path::Path;
 
+use rustix::fs::{CWD, FileType, Mode};
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 thread_local! {
@@ -34,4 +35,23 @@ pub fn root() {
     )
     .expect("making the mount namespace private");
     PRIVATE.set(true);
+}
+
+/// Lets ordinary users open `/dev/fuse`, as every distribution does; where this machine does not, a node of our own is bound
+/// over it in the private mount namespace.
+pub fn fuse_for_users() {
+    root();
+    let mode = std::fs::metadata("/dev/fuse").expect("/dev/fuse");
+    if std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o006 == 0o006 {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory").keep();
+    let node = dir.join("fuse");
+    let rw_all = Mode::from_raw_mode(0o666);
+    let device = rustix::fs::makedev(10, 229);
+    rustix::fs::mknodat(CWD, &node, FileType::CharacterDevice, rw_all, device).expect("mknod");
+    rustix::fs::chmod(&node, rw_all).expect("chmod");
+    rustix::mount::mount_bind(&node, "/dev/fuse").expect("binding /dev/fuse");
+    std::fs::remove_file(&node).expect("unlink");
+    std::fs::remove_dir(dir).expect("rmdir");
 }

@@ -1,0 +1,38 @@
+//! `mica mount`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::daemon::{self, MountPlan};
+use crate::fuse::options::MountOptions;
+
+use super::Context;
+
+/// Show the store's images as a directory tree
+///
+/// Returns when the tree can be used. A store that does not exist is made. The daemon ends with the mount (`mica umount`, umount,
+/// SIGTERM) and logs to daemon.log in the store.
+#[derive(clap::Args)]
+pub struct Args {
+    /// An empty directory
+    #[arg(value_name = "MOUNTPOINT")]
+    mount_point: PathBuf,
+    /// Stay in the foreground and log to stderr
+    #[arg(short, long)]
+    foreground: bool,
+    /// Comma-separated: ro, strict (opening for writing fails at once), suid, dev, allow_other, rm=off|own|all
+    /// (who may remove through the mount: nobody, the mounting user and root, all), fsname=NAME
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
+}
+
+/// Mounts.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    daemon::mount(&MountPlan {
+        store: context.store_path(),
+        mount_point: args.mount_point,
+        foreground: args.foreground,
+        options: MountOptions::parse(&args.options)?,
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
