@@ -64,7 +64,7 @@ pub enum LoadError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     /// A layer is no good.
-    #[error("{archive}: layer {member}: {reason}")]
+    #[error("{archive}: {member}: {reason}")]
     Layer {
         /// The archive.
         archive: String,

@@ -11,9 +11,9 @@ use crate::common::image::{Pack, descriptor, write_archive};
 #[track_caller]
 fn refused(sandbox: &Sandbox, words: &[&str]) {
     let mica = env!("CARGO_BIN_EXE_mica");
-    for run in [
-        sandbox.mica(["load", "-i", "bad.tar"]),
-        sandbox.sh(&format!("cat bad.tar | '{mica}' load")),
+    for (name, run) in [
+        ("bad.tar", sandbox.mica(["load", "-i", "bad.tar"])),
+        ("stdin", sandbox.sh(&format!("cat bad.tar | '{mica}' load"))),
     ] {
         let run = run.code(1);
         assert!(run.stdout().is_empty(), "{}", run.describe());
@@ -29,7 +29,11 @@ fn refused(sandbox: &Sandbox, words: &[&str]) {
             "{}",
             run.describe()
         );
-        assert!(last.starts_with("mica: "), "{}", run.describe());
+        assert!(
+            last.starts_with(&format!("mica: {name}: ")),
+            "{}",
+            run.describe()
+        );
         for word in words {
             assert!(last.contains(word), "{last:?} lacks {word:?}");
         }
@@ -79,7 +83,7 @@ fn bad_entries() {
         (app().layer(|l| l.file(&long, "")), "nnn"),
     ];
     for (image, entry) in table {
-        from_layer(&sandbox, image, &["bad.tar: ", "layer ", entry]);
+        from_layer(&sandbox, image, &["layer ", entry]);
     }
 }
 
@@ -90,7 +94,7 @@ fn bad_layers() {
     let whole = sample("").layers.remove(0);
     for length in [100, 511, 513, 1500, whole.len() / 2, whole.len() - 2000] {
         let image = ImageBuilder::new("app:1").layer_tar(whole[..length].to_vec());
-        from_layer(&sandbox, image, &["bad.tar: layer "]);
+        from_layer(&sandbox, image, &["layer "]);
     }
     let noise: Vec<u8> = (0..300_000u32)
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
@@ -99,7 +103,7 @@ fn bad_layers() {
         from_layer(
             &sandbox,
             ImageBuilder::new("app:1").layer_tar(bytes),
-            &["bad.tar: layer "],
+            &["layer "],
         );
     }
 }
@@ -114,7 +118,6 @@ fn layers_that_are_not_those_of_the_config() {
         &sandbox,
         image,
         &[
-            "bad.tar: ",
             "invalid diffID for layer 1: expected \"sha256:1111",
             "got \"sha256:",
         ],
@@ -193,7 +196,7 @@ fn blobs_that_lie() {
                 bytes[middle] ^= 1;
             }
         });
-        refused(&sandbox, &["bad.tar: ", &blobs[n].0["sha256:".len()..]]);
+        refused(&sandbox, &[&blobs[n].0["sha256:".len()..]]);
         write(&|at, bytes| {
             if at == n {
                 bytes.push(0);
@@ -201,11 +204,7 @@ fn blobs_that_lie() {
         });
         refused(
             &sandbox,
-            &[
-                "bad.tar: ",
-                &blobs[n].0["sha256:".len()..],
-                "its descriptor says",
-            ],
+            &[&blobs[n].0["sha256:".len()..], "its descriptor says"],
         );
     }
     let mut files: Vec<(String, Vec<u8>)> = blobs
@@ -217,10 +216,7 @@ fn blobs_that_lie() {
     write_archive(&sandbox.path("bad.tar"), &files);
     refused(
         &sandbox,
-        &[
-            "bad.tar: index.json: manifest sha256:",
-            "is not in the archive",
-        ],
+        &["index.json: manifest sha256:", "is not in the archive"],
     );
 }
 
@@ -235,7 +231,7 @@ fn a_layer_that_decompresses_without_end() {
         .mica(["load", "-i", "bomb.tar", "--max-layer-size", "1m"])
         .code(1);
     assert!(
-        run.stderr().contains("bomb.tar: layer blobs/sha256/"),
+        run.stderr().contains("bomb.tar: blobs/sha256/"),
         "{}",
         run.describe()
     );
@@ -261,13 +257,13 @@ fn all_or_nothing() {
     let good = sample("good:1");
     let bad = sample("bad:1").layer(|l| l.hardlink("link", "nothing"));
     crate::common::image::docker_archive(&[&good, &bad], &sandbox.path("bad.tar"));
-    refused(&sandbox, &["bad.tar: ", "link"]);
+    refused(&sandbox, &["link"]);
     let twins = [
         sample("same:1"),
         sample("same:1").layer(|l| l.file("x", "")),
     ];
     crate::common::image::docker_archive(&[&twins[0], &twins[1]], &sandbox.path("bad.tar"));
-    refused(&sandbox, &["bad.tar: two images claim the name same:1"]);
+    refused(&sandbox, &["two images claim the name same:1"]);
 }
 
 /// Neither a file that is not there nor a directory without an image makes a store entry.

@@ -277,7 +277,7 @@ impl<'a> Layers<'a> {
     }
 
     fn not_a_tar(&self, layer: &ArchiveLayer) -> LoadError {
-        self.bad_layer(&layer.member, "not a tar archive".to_owned())
+        self.bad_layer(&layer.member, "no layer: not a tar archive".to_owned())
     }
 
     fn stopped(&self, member: &str, error: PumpError<Stop>) -> LoadError {
@@ -286,7 +286,7 @@ impl<'a> Layers<'a> {
             PumpError::Consume(Stop::Layer(error)) => self.bad_layer(member, error.to_string()),
             PumpError::Consume(Stop::TooLong(layer)) => self.bad_layer(
                 member,
-                format!("it is longer than the layer {layer} it is said to be"),
+                format!("longer than the layer {layer} it is said to be"),
             ),
             PumpError::Consume(Stop::Write(source)) => LoadError::Store(StoreError::Io {
                 action: "write",
