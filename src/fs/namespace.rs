@@ -275,7 +275,10 @@ pub(super) fn repository_at(path: &str) -> Option<Repository> {
     (repository.familiar() == path).then_some(repository)
 }
 
-/// Whether a directory may be made at `path`: it is a repository, or could lead on to one (`localhost:5000`).
+/// Whether a directory may be made at `path`: it is a repository, or a registry's name (`localhost:5000`) that leads on to some.
+///
+/// `UPPER/app` is a repository of the registry `UPPER` to docker; nobody who makes a directory `UPPER` means that.
 pub(super) fn may_be_directory(path: &str) -> bool {
-    repository_at(path).is_some() || repository_at(&join(path, "x")).is_some()
+    let is_registry = || path.contains(['.', ':']) && repository_at(&join(path, "x")).is_some();
+    repository_at(path).is_some() || is_registry()
 }
