@@ -276,7 +276,7 @@ impl Image {
             Found::Nothing => None,
             Found::Dir(parts) => Some(MergedEntry::Dir(MergedDir::new(parts))),
             Found::Leaf(node) => Some(MergedEntry::Leaf(node)),
-            Found::Link(layer, path) => Some(MergedEntry::Leaf(self.follow_link(layer, path)?)),
+            Found::Link(layer, path) => Some(MergedEntry::Leaf(self.follow_link(layer, path, 0)?)),
         })
     }
 }

@@ -77,6 +77,25 @@ impl Folder {
         Ok(Folded::NoContent)
     }
 
+    /// Whether this layer has hidden, up to now, what the layers below have in `dir`.
+    fn hides_lower(&self, mut dir: u32) -> bool {
+        loop {
+            let record = self.arena.node(dir);
+            if record.flags & format::NODE_OPAQUE != 0 {
+                return true;
+            }
+            let at = record.extents.get();
+            if at == NONE {
+                return false;
+            }
+            let dirent = self.arena.dirent(at);
+            if dirent.flags & format::DIRENT_WHITEOUT != 0 {
+                return true;
+            }
+            dir = dirent.parent;
+        }
+    }
+
     /// Whether the name `target` is somewhere in the directory that the name `at` stands for.
     fn is_below(&self, target: u32, at: u32) -> bool {
         let mut dir = self.arena.dirent(target).parent;
@@ -143,11 +162,9 @@ impl Folder {
             return Err(refuse("no target"));
         }
         let mut dir = ROOT;
-        let mut hidden = false;
         let mut symlinks = 0;
         while let Some(name) = todo.pop() {
             self.step()?;
-            hidden |= self.arena.node(dir).flags & format::NODE_OPAQUE != 0;
             if name == b".." {
                 dir = self.arena.parent(dir);
                 continue;
@@ -158,14 +175,13 @@ impl Folder {
             let at = self.arena.find(dir, &name);
             let dirent = at.map(|at| *self.arena.dirent(at));
             let flags = dirent.map_or(0, |dirent| dirent.flags);
-            hidden |= flags & format::DIRENT_WHITEOUT != 0;
             let (Some(at), Some(dirent), true) = (
                 at,
                 dirent,
                 flags & (format::DIRENT_NODE | format::DIRENT_LINK) != 0,
             ) else {
                 // Not in this layer.
-                if hidden {
+                if flags & format::DIRENT_WHITEOUT != 0 || self.hides_lower(dir) {
                     return Err(refuse("this layer has removed it"));
                 }
                 let mut path = self.join(dir, &name);

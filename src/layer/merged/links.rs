@@ -18,7 +18,7 @@ impl Image {
             let pos = u16::try_from(at).map_err(|_| IndexError::TooManyLayers(at))?;
             for link in layer.index.lower_links()? {
                 let link = link?;
-                self.follow_link(LayerPos(pos), link.target)
+                self.follow_link(LayerPos(pos), link.target, 0)
                     .map_err(|error| match error {
                         IndexError::DanglingLink { target, .. } => IndexError::DanglingLink {
                             diff_id: layer.index.diff_id(),
@@ -33,7 +33,13 @@ impl Image {
     }
 
     /// The file that a hard link of `layer` to `path` is.
-    pub(super) fn follow_link(&self, layer: LayerPos, path: &[u8]) -> Result<NodeRef, IndexError> {
+    /// `depth` counts links that were met on the way to links.
+    pub(super) fn follow_link(
+        &self,
+        layer: LayerPos,
+        path: &[u8],
+        depth: usize,
+    ) -> Result<NodeRef, IndexError> {
         let dangling = || IndexError::DanglingLink {
             diff_id: self.layer(layer).index.diff_id(),
             path: Box::default(),
@@ -42,7 +48,7 @@ impl Image {
         let (mut below, mut path) = (layer, path);
         loop {
             // A link leads to strictly lower layers: this ends.
-            match self.find_below(below, path)? {
+            match self.find_below(below, path, depth)? {
                 Some(Found::Leaf(node)) => return Ok(node),
                 Some(Found::Link(next, target)) if next < below => (below, path) = (next, target),
                 _ => return Err(dangling()),
@@ -51,7 +57,12 @@ impl Image {
     }
 
     /// What `path` is in the tree of the layers below `layer`; `None`: the way there does not exist.
-    fn find_below(&self, layer: LayerPos, path: &[u8]) -> Result<Option<Found<'_>>, IndexError> {
+    fn find_below(
+        &self,
+        layer: LayerPos,
+        path: &[u8],
+        depth: usize,
+    ) -> Result<Option<Found<'_>>, IndexError> {
         let root = self.root_parts(usize::from(layer.0))?;
         let mut dirs = vec![root.clone()];
         // Components still to go, the next one last.
@@ -76,23 +87,27 @@ impl Image {
             if todo.is_empty() {
                 return Ok(Some(found));
             }
-            match found {
-                Found::Dir(parts) => dirs.push(parts),
-                Found::Leaf(node)
-                    if self.layer(node.layer).index.kind(node.node)? == NodeKind::Symlink =>
-                {
-                    symlinks += 1;
-                    if symlinks > MAX_SYMLINKS {
-                        return Ok(None);
-                    }
-                    let target = self.symlink_target(node)?;
-                    if target.first() == Some(&b'/') {
-                        dirs = vec![root.clone()];
-                    }
-                    push_components(&mut todo, target);
+            let node = match found {
+                Found::Dir(parts) => {
+                    dirs.push(parts);
+                    continue;
                 }
+                // A hard link to a symbolic link, in strictly lower layers.
+                Found::Link(next, target) if depth < MAX_SYMLINKS => {
+                    self.follow_link(next, target, depth + 1)?
+                }
+                Found::Leaf(node) => node,
                 _ => return Ok(None),
+            };
+            symlinks += 1;
+            if symlinks > MAX_SYMLINKS || self.attributes(node)?.kind != NodeKind::Symlink {
+                return Ok(None);
             }
+            let target = self.symlink_target(node)?;
+            if target.first() == Some(&b'/') {
+                dirs = vec![root.clone()];
+            }
+            push_components(&mut todo, target);
         }
         Ok(None)
     }

@@ -82,7 +82,7 @@ impl Table {
                 Found::Nothing => continue,
                 Found::Leaf(node) => row(0, node.node.0, node.layer),
                 Found::Link(from, path) => {
-                    let node = image.follow_link(from, path)?;
+                    let node = image.follow_link(from, path, 0)?;
                     row(0, node.node.0, node.layer)
                 }
                 Found::Dir(found) => {

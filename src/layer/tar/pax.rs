@@ -149,7 +149,7 @@ mod tests {
             b"99 path=a\n",
             b"0 path=a\n",
             b"2 path=a\n",
-            b"10 path=a\n",
+            b"11 path=a\n",
             b"-9 path=a\n",
             b"+9 path=a\n",
             b"9path=a\n\n",
