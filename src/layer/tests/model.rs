@@ -53,7 +53,10 @@ struct Layer {
 }
 
 fn components(path: &str) -> Path {
-    path.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect()
+    path.split('/')
+        .filter(|name| !matches!(*name, "" | "."))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn join(dir: &[String], name: &str) -> Path {
@@ -89,7 +92,11 @@ impl Layer {
             Some(Obj::Dir(_)) => Ok(next),
             Some(Obj::Symlink(_, target)) => {
                 *budget = budget.checked_sub(1).ok_or("loop")?;
-                let mut at = if target.starts_with('/') { Path::new() } else { at };
+                let mut at = if target.starts_with('/') {
+                    Path::new()
+                } else {
+                    at
+                };
                 for name in components(&target) {
                     at = self.descend(at, &name, budget)?;
                 }
@@ -112,7 +119,8 @@ impl Layer {
             let next = join(&at, &name);
             match self.own.get(&next) {
                 None => {
-                    let hidden = (0..=next.len()).any(|length| self.whiteouts.contains(&next[..length]))
+                    let hidden = (0..=next.len())
+                        .any(|length| self.whiteouts.contains(&next[..length]))
                         || (0..next.len()).any(|length| self.opaque.contains(&next[..length]));
                     if hidden {
                         return Err("hidden");
@@ -245,7 +253,10 @@ impl Model {
             let hidden = (1..=path.len()).any(|length| {
                 let part = &path[..length];
                 layer.whiteouts.contains(part)
-                    || layer.own.get(part).is_some_and(|own| !matches!(own, Obj::Dir(_)))
+                    || layer
+                        .own
+                        .get(part)
+                        .is_some_and(|own| !matches!(own, Obj::Dir(_)))
             }) || (0..path.len()).any(|length| layer.opaque.contains(&path[..length]));
             // An opaque directory does not show the lower one's attributes either.
             let covered = layer.opaque.contains(path);
@@ -326,7 +337,9 @@ fn actual(tars: &[Tar]) -> Result<Image, String> {
         layers.push(open(&builder, &tar.bytes));
     }
     let image = Image::new(layers).map_err(|error| error.to_string())?;
-    image.verify_lower_links().map_err(|error| error.to_string())?;
+    image
+        .verify_lower_links()
+        .map_err(|error| error.to_string())?;
     Ok(image)
 }
 
@@ -348,11 +361,14 @@ fn compare(image: &Image, model: &Model) {
                     let mut content = vec![0; attributes.size as usize];
                     match attributes.kind {
                         NodeKind::Symlink => {
-                            let target = String::from_utf8(image.symlink_target(*node)?.to_vec()).unwrap();
+                            let target =
+                                String::from_utf8(image.symlink_target(*node)?.to_vec()).unwrap();
                             (Obj::Symlink(0, target), attributes.mode)
                         }
                         NodeKind::Regular => {
-                            image.layer(node.layer).read_at(node.node, 0, &mut content)?;
+                            image
+                                .layer(node.layer)
+                                .read_at(node.node, 0, &mut content)?;
                             let number = String::from_utf8(content).unwrap().parse().unwrap();
                             assert_eq!(*identities.entry(number).or_insert(*node), *node);
                             (Obj::File(number), attributes.mode)
@@ -372,7 +388,9 @@ fn compare(image: &Image, model: &Model) {
             let entry = match obj {
                 Obj::Dir(mode) => (Obj::Dir(*mode), 0),
                 Obj::File(number) => (Obj::File(*number), model.modes[*number]),
-                Obj::Symlink(number, target) => (Obj::Symlink(0, target.clone()), model.modes[*number]),
+                Obj::Symlink(number, target) => {
+                    (Obj::Symlink(0, target.clone()), model.modes[*number])
+                }
                 Obj::Below(_) => panic!("unresolved"),
             };
             (path.clone(), entry)
@@ -383,7 +401,10 @@ fn compare(image: &Image, model: &Model) {
     for path in wanted.keys() {
         for name in ["a", "b", "c", ".wh.a", ".wh..wh..opq"] {
             let candidate = join(&path[..path.len() - 1], name);
-            let there = image.resolve(candidate.join("/").as_bytes()).unwrap().is_some();
+            let there = image
+                .resolve(candidate.join("/").as_bytes())
+                .unwrap()
+                .is_some();
             assert_eq!(there, wanted.contains_key(&candidate), "{candidate:?}");
         }
     }
@@ -393,9 +414,25 @@ fn item() -> impl Strategy<Value = Item> {
     let dirs = prop_oneof![4 => Just(""), 4 => Just("a/"), 2 => Just("b/"), 2 => Just("a/b/"), 1 => Just("b/a/"), 1 => Just("a/a/")];
     let name = prop_oneof![5 => Just("a"), 5 => Just("b"), 2 => Just(".wh.a"), 2 => Just(".wh.b"), 1 => Just(".wh..wh..opq")];
     let target = prop_oneof![
-        Just("a"), Just("b"), Just("a/b"), Just("a/a"), Just("b/a"), Just("/b"), Just("a/b/a"), Just("b/b")
+        Just("a"),
+        Just("b"),
+        Just("a/b"),
+        Just("a/a"),
+        Just("b/a"),
+        Just("/b"),
+        Just("a/b/a"),
+        Just("b/b")
     ];
-    let symlink = prop_oneof![Just("a"), Just("b"), Just("/a"), Just(".."), Just("../b"), Just("a/b"), Just("nowhere"), Just("/")];
+    let symlink = prop_oneof![
+        Just("a"),
+        Just("b"),
+        Just("/a"),
+        Just(".."),
+        Just("../b"),
+        Just("a/b"),
+        Just("nowhere"),
+        Just("/")
+    ];
     let kind = prop_oneof![
         4 => Just(Kind::Dir),
         5 => Just(Kind::File),
