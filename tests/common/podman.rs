@@ -1,6 +1,7 @@
 //! podman as the reference: the same archive in storage of its own, mounted by kernel overlayfs.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +17,24 @@ pub struct Podman {
     storage: PathBuf,
     runroot: PathBuf,
     conf: PathBuf,
+    temporary: bool,
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        if self.temporary
+            && let Err(error) = fs::remove_dir_all(&self.runroot)
+        {
+            eprintln!("removing {}: {error}", self.runroot.display());
+        }
+    }
+}
+
+/// podman's database insists on the same place every time, and podman on at most 50 bytes.
+fn runroot(storage: &Path) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    storage.hash(&mut hasher);
+    PathBuf::from(format!("/run/mica-test-{:016x}", hasher.finish()))
 }
 
 impl Podman {
@@ -34,9 +53,9 @@ impl Podman {
             .to_string_lossy()
             .into_owned();
         let podman = Podman {
-            // Below the storage: podman's database insists on the same place every time.
-            runroot: storage.join("run"),
+            runroot: runroot(&storage),
             conf: sandbox.path(format!("{name}.conf")),
+            temporary: storage.starts_with(sandbox.dir()),
             storage,
         };
         fs::create_dir_all(&podman.runroot).expect("mkdir");
