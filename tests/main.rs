@@ -9,6 +9,7 @@ mod cli;
 mod common;
 mod levels;
 mod load;
+mod mounting;
 mod oracle;
 mod sample;
 mod semantics;

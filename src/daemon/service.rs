@@ -17,7 +17,7 @@ use crate::fs::{FileSystem, FsOptions, KernelCache, Superblock};
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
-use crate::store::{Lease, LeaseKind, OpenMode, Store};
+use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError};
 use crate::sys::fork;
 use crate::sys::mount::{self, FuseFlags, MountError, MountPoint, Mounted};
 use crate::sys::mountinfo::DeviceId;
@@ -280,13 +280,17 @@ impl Handler for Shared {
 
 /// Takes the lease and listens on its socket, so that verbs find this mount. A store that cannot be written to has no verbs.
 fn announce(store: &Store, point: &MountPoint) -> anyhow::Result<(Option<Lease>, Option<Control>)> {
-    if let Some(reason) = store.read_only() {
-        log::warn!("the store is read-only ({reason}): no control socket");
-        return Ok((None, None));
-    }
-    let lease = store.lease(LeaseKind::Daemon {
+    let kind = LeaseKind::Daemon {
         mountpoint: point.path().to_owned(),
-    })?;
+    };
+    let lease = match store.lease(kind) {
+        Ok(lease) => lease,
+        Err(error @ StoreError::ReadOnly { .. }) => {
+            log::warn!("{error}: serving it all the same");
+            return Ok((None, None));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let socket = lease.socket_path();
     let control =
         Control::listen(&socket).with_context(|| format!("listening on {}", socket.display()))?;

@@ -52,7 +52,9 @@ impl Mount {
             let lease = fs::read_to_string(entry.path()).ok()?;
             let holder: Value = serde_json::from_str(lease.lines().next()?).ok()?;
             let pid = Pid::from_raw(i32::try_from(holder["pid"].as_i64()?).ok()?)?;
-            (holder["mountpoint"].as_str() == Some(point)).then_some((entry.path(), pid))
+            // The lease of a daemon that was killed lies there until the next verb that cleans up.
+            let mine = holder["mountpoint"].as_str() == Some(point) && runs(pid);
+            mine.then_some((entry.path(), pid))
         })
     }
 
@@ -135,9 +137,18 @@ fn mounted(point: &Path) -> bool {
         .any(|line| line.split(' ').nth(4) == Some(point.as_str()))
 }
 
+/// Whether the process exists and has not ended; a container's init may never take up the dead.
+pub fn runs(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    stat.is_ok_and(|stat| {
+        let state = stat.rsplit(") ").next();
+        state.is_some_and(|rest| !rest.starts_with('Z'))
+    })
+}
+
 fn ends(pid: Pid) -> bool {
     let end = Instant::now() + Duration::from_secs(5);
-    while rustix::process::test_kill_process(pid).is_ok() {
+    while runs(pid) {
         if Instant::now() > end {
             return false;
         }

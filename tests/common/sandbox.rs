@@ -104,6 +104,7 @@ impl Sandbox {
     /// Runs `mica` as an ordinary user, who owns the directory. Needs root to become that user.
     pub fn as_user(uid: u32) -> Sandbox {
         tier::fuse_for_users();
+        tier::named_user(uid);
         let sandbox = Sandbox::create(Some(uid));
         std::os::unix::fs::chown(sandbox.dir(), Some(uid), Some(uid)).expect("chown");
         // The build directory may be below a home directory that is closed to others.

@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode};
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change};
 
 thread_local! {
     static PRIVATE: Cell<bool> = const { Cell::new(false) };
+    static BOUND_PASSWD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Everything that this test mounts from now on is seen by this thread and by the processes and threads that it starts,
@@ -54,4 +55,26 @@ pub fn fuse_for_users() {
     rustix::mount::mount_bind(&node, "/dev/fuse").expect("binding /dev/fuse");
     std::fs::remove_file(&node).expect("unlink");
     std::fs::remove_dir(dir).expect("rmdir");
+}
+
+/// Gives the user id a name, which fusermount3 wants, in a copy of `/etc/passwd` that only this test sees.
+pub fn named_user(uid: u32) {
+    root();
+    let passwd = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let id = uid.to_string();
+    if passwd
+        .lines()
+        .any(|line| line.split(':').nth(2) == Some(id.as_str()))
+    {
+        return;
+    }
+    let copy = tempfile::NamedTempFile::new().expect("a file");
+    let line = format!("mica-test-{uid}:x:{uid}:{uid}::/nonexistent:/bin/sh\n");
+    std::fs::write(copy.path(), passwd + &line).expect("writing a copy of /etc/passwd");
+    rustix::fs::chmod(copy.path(), Mode::from_raw_mode(0o644)).expect("chmod");
+    // Nothing can be mounted on the copy that is there, which has lost its name.
+    if BOUND_PASSWD.replace(true) {
+        rustix::mount::unmount("/etc/passwd", UnmountFlags::DETACH).expect("the earlier copy");
+    }
+    rustix::mount::mount_bind(copy.path(), "/etc/passwd").expect("binding /etc/passwd");
 }
