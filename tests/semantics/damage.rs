@@ -145,9 +145,11 @@ fn fuse_recovery_after_kill() {
     let before = walk::walk(&mount.image("app/1")).expect("the tree");
     let pid = mount.daemon().expect("the daemon's pid");
     rustix::process::kill_process(pid, Signal::KILL).expect("kill");
+    // What the kernel has cached it still answers alone; a name it has not seen must reach the daemon.
+    let unseen = mount.path("images/unseen");
     wait_until("the mount is dead", || {
-        fs::metadata(mount.path("images"))
-            .is_err_and(|e| e.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()))
+        let error = fs::metadata(&unseen).expect_err("no such image");
+        error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error())
     });
     let point = mount.point.clone();
     mount.forget();

@@ -31,6 +31,9 @@ fn fuse_the_tree_is_the_image() {
                     .mtime(-5, 500_000_000)
                     .xattr("user.note", "a\nb")
                     .hardlink("d/twin", "d/file")
+                    .mode(0o4755)
+                    .owner(70_000, 80_000)
+                    .mtime(-5, 500_000_000)
                     .symlink("d/link", "file")
                     .char_device("d/null", 1, 3)
                     .block_device("d/loop", 7, 300)
@@ -257,7 +260,9 @@ fn fuse_writing_is_refused() {
 fn fuse_one_layer_alone() {
     let sandbox = Sandbox::new();
     let image = ImageBuilder::new("app:1").layer(base).layer(|l| {
-        l.whiteout("etc/hosts")
+        l.dir(".", 0o755)
+            .dir("etc", 0o755)
+            .whiteout("etc/hosts")
             .dir("usr", 0o755)
             .opaque("usr")
             .file("usr/new", "n")
@@ -290,8 +295,16 @@ fn fuse_one_layer_alone() {
             merged.display()
         ))
         .ok();
-    let differences = walk::differences(&mount.image("app/1"), &merged).expect("both trees");
+    let expected = walk::walk(&mount.image("app/1")).expect("the image");
+    let mut stacked = walk::walk(&merged).expect("the overlay");
     sandbox.sh(&format!("umount {}", merged.display())).ok();
+    // The mtime of a tag directory is the image's creation time.
+    stacked.get_mut(b"".as_slice()).expect("the root").mtime = expected[b"".as_slice()].mtime;
+    // An overlay mounted by root reads the trusted attribute and shows the user one as it is.
+    for entry in stacked.values_mut() {
+        entry.xattrs.remove(b"user.overlay.opaque".as_slice());
+    }
+    let differences = walk::compare(&expected, &stacked);
     assert!(differences.is_empty(), "{differences:#?}");
 }
 

@@ -162,7 +162,8 @@ fn root_loading_twice() {
 /// An ordinary user needs no privilege beyond `fusermount3`; the owners shown are the image's all the same.
 #[test]
 fn fuse_an_ordinary_user() {
-    const UID: u32 = 54_321;
+    // `nobody`: fusermount3 wants a user with a name.
+    const UID: u32 = 65_534;
     let sandbox = Sandbox::as_user(UID);
     sandbox.load(&image("app:1"));
     let mount = sandbox.mount();

@@ -27,7 +27,10 @@ fn names(images: &[(&str, &[&str])]) -> Arc<Names> {
                 annotations: BTreeMap::new(),
                 platform: None,
             },
-            layers: vec![DiffId(Digest::of(name.as_bytes())), DiffId(Digest::of(b"base"))],
+            layers: vec![
+                DiffId(Digest::of(name.as_bytes())),
+                DiffId(Digest::of(b"base")),
+            ],
             created: None,
             size: 1,
             added: epoch,
@@ -69,14 +72,20 @@ fn repositories_nest_and_hub_names_are_short() {
             "org:x",
         ],
     )]);
-    assert_eq!(listed(&view, ""), ["nginx", "org", "registry.example.com:5000"]);
+    assert_eq!(
+        listed(&view, ""),
+        ["nginx", "org", "registry.example.com:5000"]
+    );
     assert_eq!(listed(&view, "org"), ["app", "x"]);
     assert_eq!(listed(&view, "registry.example.com:5000/org/app"), ["2"]);
     assert_eq!(
         view.resolve("org", "app"),
         Some(Found::Dir("org/app".to_owned()))
     );
-    assert!(matches!(view.resolve("org/app", "1.0"), Some(Found::Tag(_))));
+    assert!(matches!(
+        view.resolve("org/app", "1.0"),
+        Some(Found::Tag(_))
+    ));
     assert_eq!(view.resolve("org/app", "2"), None);
     assert_eq!(view.resolve("nothing", "x"), None);
 }
@@ -109,21 +118,41 @@ fn a_repository_takes_the_name_from_a_tag() {
 #[test]
 fn references_are_paths() {
     let view = view(&[
-        ("a", &["nginx:1.21", "nginx:latest", "org/app:1", "localhost:5000/x:1"]),
+        (
+            "a",
+            &[
+                "nginx:1.21",
+                "nginx:latest",
+                "org/app:1",
+                "localhost:5000/x:1",
+            ],
+        ),
         ("b", &["library/deep/app:1"]),
     ]);
     let to_tag = |target: &str, name: &str| Some(Found::Link(target.to_owned(), Some(tag(name))));
-    assert_eq!(view.resolve("", "nginx:1.21"), to_tag("nginx/1.21", "nginx:1.21"));
+    assert_eq!(
+        view.resolve("", "nginx:1.21"),
+        to_tag("nginx/1.21", "nginx:1.21")
+    );
     assert_eq!(view.resolve("", "nginx:1.22"), None);
-    assert_eq!(view.resolve("org", "app:1"), to_tag("../org/app/1", "org/app:1"));
+    assert_eq!(
+        view.resolve("org", "app:1"),
+        to_tag("../org/app/1", "org/app:1")
+    );
     assert_eq!(
         view.resolve("localhost:5000", "x:1"),
         to_tag("../localhost:5000/x/1", "localhost:5000/x:1")
     );
     let by_id = Found::Image(format!("../by-id/{}", id("a").hex()), id("a"));
     let digest = id("a").to_string();
-    assert_eq!(view.resolve("", &format!("nginx@{digest}")), Some(by_id.clone()));
-    assert_eq!(view.resolve("", &format!("nginx:9@{digest}")), Some(by_id.clone()));
+    assert_eq!(
+        view.resolve("", &format!("nginx@{digest}")),
+        Some(by_id.clone())
+    );
+    assert_eq!(
+        view.resolve("", &format!("nginx:9@{digest}")),
+        Some(by_id.clone())
+    );
     assert_eq!(view.resolve("", &format!("other@{digest}")), None);
     let served = Digest::of(b"manifest of a");
     assert_eq!(view.resolve("", &format!("served@{served}")), Some(by_id));
@@ -132,7 +161,10 @@ fn references_are_paths() {
     assert_eq!(view.resolve("", "docker.io"), Some(link(".")));
     assert_eq!(view.resolve("", "index.docker.io"), Some(link(".")));
     // A repository of its own here, so listed; official names are found inside all the same.
-    assert_eq!(view.resolve("", "library"), Some(Found::Dir("library".to_owned())));
+    assert_eq!(
+        view.resolve("", "library"),
+        Some(Found::Dir("library".to_owned()))
+    );
     assert_eq!(view.resolve("library", "nginx"), Some(link("../nginx")));
     assert_eq!(
         view.resolve("library", "nginx:1.21"),
@@ -150,8 +182,22 @@ fn library_alone_is_the_directory_itself() {
 fn names_outside_the_grammar_are_nothing() {
     let view = view(&[("a", &["nginx:1.21"])]);
     for name in [
-        ".git", ".hidden", "..x", "desktop.ini", "Upper", "a..b", "-x", "nginx:", "nginx@", ":", "@",
-        "nginx@sha256:12", "a b", "nginx:1.21@sha256:", "%", "~",
+        ".git",
+        ".hidden",
+        "..x",
+        "desktop.ini",
+        "Upper",
+        "a..b",
+        "-x",
+        "nginx:",
+        "nginx@",
+        ":",
+        "@",
+        "nginx@sha256:12",
+        "a b",
+        "nginx:1.21@sha256:",
+        "%",
+        "~",
     ] {
         assert_eq!(view.resolve("", name), None, "{name}");
     }
@@ -175,11 +221,18 @@ fn prefixes_of_ids_must_be_unique_and_long_enough() {
     let hex = id("a").hex();
     assert_eq!(view.by_prefix(&hex), Some(id("a")));
     assert_eq!(view.by_prefix(&hex[..4]), Some(id("a")));
-    assert_eq!(view.by_prefix(&format!("sha256:{}", &hex[..12])), Some(id("a")));
+    assert_eq!(
+        view.by_prefix(&format!("sha256:{}", &hex[..12])),
+        Some(id("a"))
+    );
     assert_eq!(view.by_prefix(&hex[..3]), None);
     assert_eq!(view.by_prefix(&hex.to_uppercase()), None);
-    let entries: BTreeMap<Box<str>, u8> =
-        [("abcd1".into(), 1), ("abcd2".into(), 2), ("abce0".into(), 3)].into();
+    let entries: BTreeMap<Box<str>, u8> = [
+        ("abcd1".into(), 1),
+        ("abcd2".into(), 2),
+        ("abce0".into(), 3),
+    ]
+    .into();
     assert_eq!(unique(&entries, "abcd"), None);
     assert_eq!(unique(&entries, "abcd2"), Some(&2));
     assert_eq!(unique(&entries, "abce"), Some(&3));
@@ -211,19 +264,35 @@ fn targets_of_links_lead_to_images() {
         let target = target.replace("sha256:A", &id("a").to_string());
         assert_eq!(found(dir, &target), Some(id("a")), "{dir} {target}");
     }
-    assert_eq!(found("app", &format!("../../by-id/{hex}")), Some(id("dangling")));
+    assert_eq!(
+        found("app", &format!("../../by-id/{hex}")),
+        Some(id("dangling"))
+    );
     assert_eq!(found("app", &hex[..12]), Some(id("dangling")));
     assert_eq!(
         found("app", &format!("../.dangling/{}", &hex[..12])),
         Some(id("dangling"))
     );
     for target in [
-        "", ".", "..", "nothing", "/mnt/m", "/mnt/mm/images/app/1.0", "/etc/passwd", "../org",
-        "../app/1.0/etc", "/images/app/1.0", "a b", "../../layers",
+        "",
+        ".",
+        "..",
+        "nothing",
+        "/mnt/m",
+        "/mnt/mm/images/app/1.0",
+        "/etc/passwd",
+        "../org",
+        "../app/1.0/etc",
+        "/images/app/1.0",
+        "a b",
+        "../../layers",
     ] {
         assert_eq!(found("app", target), None, "{target}");
     }
-    assert_eq!(view.image_behind("app", "/mnt/m/images/app/1.0", None), None);
+    assert_eq!(
+        view.image_behind("app", "/mnt/m/images/app/1.0", None),
+        None
+    );
 }
 
 #[test]
@@ -237,10 +306,27 @@ fn kept_repositories_are_directories() {
 
 #[test]
 fn paths_that_may_be_directories() {
-    for path in ["app", "org/app", "localhost:5000", "registry.example.com", "localhost:5000/a"] {
+    for path in [
+        "app",
+        "org/app",
+        "localhost:5000",
+        "registry.example.com",
+        "localhost:5000/a",
+    ] {
         assert!(may_be_directory(path), "{path}");
     }
-    for path in ["UPPER", ".x", "a b", "-x", "a..b", "docker.io", "docker.io/x", "app:1", "", "a/"] {
+    for path in [
+        "UPPER",
+        ".x",
+        "a b",
+        "-x",
+        "a..b",
+        "docker.io",
+        "docker.io/x",
+        "app:1",
+        "",
+        "a/",
+    ] {
         assert!(!may_be_directory(path), "{path}");
     }
     assert_eq!(repository_at("docker.io/library/app"), None);
@@ -249,13 +335,21 @@ fn paths_that_may_be_directories() {
 
 #[test]
 fn differences_are_exact() {
-    let before = [("a", &["app:1", "app:2"][..]), ("b", &["other:1"]), ("c", &["x/y:1"])];
+    let before = [
+        ("a", &["app:1", "app:2"][..]),
+        ("b", &["other:1"]),
+        ("c", &["x/y:1"]),
+    ];
     let old = view(&before);
     let again = View::new(names(&before), &BTreeSet::new(), Some(&old));
     assert_eq!(changes(&old, &again), []);
 
     // app:2 moves to another image, other vanishes, x/y gets a second tag.
-    let after = [("a", &["app:1"][..]), ("b", &["app:2"]), ("c", &["x/y:1", "x/y:2"])];
+    let after = [
+        ("a", &["app:1"][..]),
+        ("b", &["app:2"]),
+        ("c", &["x/y:1", "x/y:2"]),
+    ];
     let new = View::new(names(&after), &BTreeSet::new(), Some(&old));
     let expected = [
         Change::Name("".into(), "other".into()),
@@ -296,19 +390,30 @@ fn a_conflict_that_ends_renames_the_tag() {
     let old = view(&[("a", &["foo:bar", "foo/bar:1"])]);
     let new = View::new(names(&[("a", &["foo:bar"])]), &BTreeSet::new(), Some(&old));
     let all = changes(&old, &new);
-    assert!(all.contains(&Change::Name("foo".into(), ":bar".into())), "{all:?}");
-    assert!(all.contains(&Change::Name("foo".into(), "bar".into())), "{all:?}");
+    assert!(
+        all.contains(&Change::Name("foo".into(), ":bar".into())),
+        "{all:?}"
+    );
+    assert!(
+        all.contains(&Change::Name("foo".into(), "bar".into())),
+        "{all:?}"
+    );
 }
 
 #[test]
 fn tagging_anew_moves_the_time_only() {
     let old = view(&[("a", &["app:1"])]);
     let mut names = Names::clone(&old.names);
-    names.tag(&tag("app:1"), id("a"), SystemTime::now()).unwrap();
+    names
+        .tag(&tag("app:1"), id("a"), SystemTime::now())
+        .unwrap();
     names.tags.get_mut(&tag("app:1")).unwrap().tagged = SystemTime::now();
     let new = View::new(Arc::new(names), &BTreeSet::new(), Some(&old));
     let entry = new.tag(&tag("app:1")).unwrap().clone();
     let all = changes(&old, &new);
     assert!(all.contains(&Change::Tagged(entry)), "{all:?}");
-    assert!(!all.iter().any(|change| matches!(change, Change::Name(..))), "{all:?}");
+    assert!(
+        !all.iter().any(|change| matches!(change, Change::Name(..))),
+        "{all:?}"
+    );
 }
