@@ -189,23 +189,21 @@ fn blobs_that_lie() {
         write_archive(&sandbox.path("bad.tar"), &files);
     };
     // Config, two layers, manifest.
-    for n in 0..4 {
+    for (n, (digest, _)) in blobs.iter().enumerate() {
+        let hex = &digest["sha256:".len()..];
         write(&|at, bytes| {
             if at == n {
                 let middle = bytes.len() / 2;
                 bytes[middle] ^= 1;
             }
         });
-        refused(&sandbox, &[&blobs[n].0["sha256:".len()..]]);
+        refused(&sandbox, &[hex]);
         write(&|at, bytes| {
             if at == n {
                 bytes.push(0);
             }
         });
-        refused(
-            &sandbox,
-            &[&blobs[n].0["sha256:".len()..], "its descriptor says"],
-        );
+        refused(&sandbox, &[hex, "its descriptor says"]);
     }
     let mut files: Vec<(String, Vec<u8>)> = blobs
         .iter()

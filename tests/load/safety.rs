@@ -11,6 +11,7 @@ use mica::registry::archive::Input;
 use mica::store::{OpenMode, Store};
 
 use super::*;
+use crate::common::image::Pack;
 use crate::common::tier;
 
 fn attempt(store: &Store, bytes: &[u8], stream: bool) -> Result<Loaded, LoadError> {
@@ -25,11 +26,12 @@ fn attempt(store: &Store, bytes: &[u8], stream: bool) -> Result<Loaded, LoadErro
         fs::write(&path, bytes).expect("the archive");
         return load(store, options(Input::Path(path)), &Silent);
     }
-    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
+    let mut writer = fs::File::from(writer);
     std::thread::scope(|scope| {
         // A reader that has seen enough closes the pipe.
         scope.spawn(move || writer.write_all(bytes));
-        load(store, options(Input::Stream(reader.into())), &Silent)
+        load(store, options(Input::Stream(reader)), &Silent)
     })
 }
 
@@ -162,6 +164,85 @@ fn killed_in_the_middle() {
         sandbox.mica(["gc"]).ok();
         assert_eq!(sandbox.store_files(), before, "killed after {part}/10");
     }
+}
+
+/// Calls that change the disk.
+const CHANGES: [&str; 8] = [
+    "write",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+];
+
+/// Injects `fault` at the first, second, ... of each of these calls of a load, until the load ends undisturbed. After
+/// each run the image is there whole, or nothing of it is left once the next verb has run.
+fn sweep(archive: &str, calls: &[&str], fault: &str) {
+    let sandbox = Sandbox::new();
+    sandbox.load(&ImageBuilder::new("kept:1").layer(|l| l.file("a", "b")));
+    let before = sandbox.store_files();
+    match archive {
+        "app.oci" => sample("app:1")
+            .pack(Pack::Gzip)
+            .oci_archive(&sandbox.path(archive)),
+        _ => sample("app:1").docker_archive(&sandbox.path(archive)),
+    }
+    let mut disturbed = 0;
+    for call in calls {
+        for n in 1.. {
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-o", "trace", "-e", &format!("trace={call}")]);
+            strace.args(["-e", &format!("inject={call}:{fault}:when={n}")]);
+            strace
+                .arg(env!("CARGO_BIN_EXE_mica"))
+                .args(["load", "-q", "-i", archive]);
+            strace
+                .env("MICA_STORE", sandbox.store())
+                .current_dir(sandbox.dir());
+            let run = sandbox.run(strace);
+            let visible = !sandbox
+                .mica(["images", "-q", "app"])
+                .ok()
+                .stdout()
+                .is_empty();
+            sandbox.mica(["gc"]).ok();
+            sandbox.mica(["check"]).ok();
+            if visible {
+                assert_whole(&sandbox);
+                sandbox.mica(["rmi", "app:1"]).ok();
+            } else {
+                assert!(
+                    !run.status.success(),
+                    "{fault} at {call} {n}: {}",
+                    run.describe()
+                );
+            }
+            assert_eq!(sandbox.store_files(), before, "{fault} at {call} {n}");
+            let trace = fs::read_to_string(sandbox.path("trace")).expect("the trace");
+            if run.status.success() && !trace.contains("(INJECTED)") {
+                break;
+            }
+            disturbed += 1;
+        }
+    }
+    assert!(
+        disturbed >= 2 * calls.len(),
+        "disturbed {disturbed} times only"
+    );
+}
+
+#[test]
+fn killed_at_every_change() {
+    sweep("app.oci", &CHANGES, "signal=KILL");
+}
+
+#[test]
+fn a_disk_that_fails_at_every_change() {
+    sweep("app.tar", &["fsync", "renameat2", "rename"], "error=EIO");
+    sweep("app.tar", &["write"], "error=ENOSPC");
 }
 
 /// No room in the middle of a load: an error, nothing kept, and what was there still is.

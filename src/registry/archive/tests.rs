@@ -151,10 +151,11 @@ fn drain(stream: Stream, platform: Option<&str>) -> Result<Vec<Seen>, ArchiveErr
 }
 
 fn as_pipe(bytes: &[u8], platform: Option<&str>) -> Result<Vec<Seen>, ArchiveError> {
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    let mut writer = File::from(writer);
     let bytes = bytes.to_vec();
     let feeder = std::thread::spawn(move || writer.write_all(&bytes).is_ok());
-    let result = match open(Input::Stream(OwnedFd::from(reader)))? {
+    let result = match open(Input::Stream(reader))? {
         Opened::Catalog(_) => panic!("a pipe has no offsets"),
         Opened::Stream(stream) => drain(stream, platform),
     };
