@@ -28,6 +28,7 @@ mod renaming;
 mod slots;
 mod space;
 mod superblock;
+mod telling;
 mod trees;
 
 pub use face::{

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::common::image::ImageBuilder;
 use crate::common::mount::{Mount, runs};
 use crate::common::sandbox::Sandbox;
 use crate::common::tier;
@@ -462,4 +463,33 @@ fn fuse_an_ordinary_user_mounts_and_unmounts() {
     refused(&other, &["umount", &point], "mounted by user 54321");
     Sandbox::new().mica(["umount", &point]).ok();
     refused(&sandbox, &["umount", &point], "not a mount point");
+}
+
+/// Removing through two mounts at once: each tells the other while the kernel holds the directory, and neither waits for long.
+#[test]
+fn fuse_two_mounts_removing_at_once_do_not_wait_for_each_other() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&ImageBuilder::new("app:0").layer(|l| l.file("f", "content")));
+    let mut tag = vec!["tag".to_owned(), "app:0".to_owned()];
+    tag.extend((1..40).map(|i| format!("app:{i}")));
+    sandbox.mica(tag).ok();
+    let mounts = [sandbox.mount(), sandbox.mount()];
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for (half, mount) in mounts.iter().enumerate() {
+            scope.spawn(move || {
+                for i in 0..20 {
+                    fs::remove_dir(mount.image(format!("app/{}", half * 20 + i))).unwrap();
+                }
+            });
+        }
+    });
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    for mount in &mounts {
+        // Empty, or gone where the other mount has removed the last tag.
+        wait_until("both mounts show that all is gone", || {
+            fs::read_dir(mount.image("app")).map_or(true, |entries| entries.count() == 0)
+        });
+    }
 }

@@ -16,6 +16,7 @@ use super::namespace::{Change, View, changes};
 use super::nodes::{Nodes, Place};
 use super::removal::Stages;
 use super::slots::Slots;
+use super::telling::Telling;
 use super::trees::{Subject, Trees};
 use crate::oci::ImageId;
 use crate::store::{LeaseId, Store};
@@ -63,6 +64,7 @@ pub struct Superblock {
     pub(super) slots: Slots,
     pub(super) stages: Arc<Stages>,
     pub(super) events: Events,
+    telling: Telling,
     pub(super) users: UsersCache,
     /// Attributes of the root directories of images, which `stat` of a tag directory shows.
     pub(super) roots: Mutex<HashMap<ImageId, Attributes>>,
@@ -84,8 +86,6 @@ impl Superblock {
         let view = View::new(store.names()?, &kept, None);
         Ok(Superblock {
             slots: Slots::new(store.clone()),
-            store,
-            options,
             changing: Mutex::default(),
             kept: Mutex::new(kept),
             view: RwLock::new(Arc::new(view)),
@@ -94,10 +94,13 @@ impl Superblock {
             stages: Stages::new(cache.clone()),
             cache,
             events: Events::default(),
+            telling: Telling::start(store.clone(), options.lease.clone()),
             users: UsersCache::default(),
             roots: Mutex::default(),
             device: OnceLock::new(),
             started: Timestamp::now(),
+            store,
+            options,
         })
     }
 
@@ -204,15 +207,9 @@ impl Superblock {
         }
     }
 
-    /// Tells the other mounts of this store, after a change made through this one.
+    /// Has the other mounts of this store told, after a change made through this one.
     pub(super) fn notify_others(&self) {
-        let told = match &self.options.lease {
-            Some(lease) => self.store.notify_other_mounts(lease),
-            None => self.store.notify_mounts(),
-        };
-        if let Err(error) = told {
-            log::warn!("cannot tell the other mounts of the store: {error}");
-        }
+        self.telling.tell();
     }
 
     /// Whether `caller` may change names through this mount; `refusal` is what he is told otherwise.

@@ -167,6 +167,10 @@ mod tests {
     #[test]
     fn this_process_has_a_root_mount() {
         let mounts = of_self().unwrap();
-        assert!(mounts.iter().any(|m| m.mount_point == PathBuf::from("/")));
+        assert!(
+            mounts
+                .iter()
+                .any(|m| m.mount_point == std::path::Path::new("/"))
+        );
     }
 }
