@@ -29,6 +29,8 @@ mod slots;
 mod space;
 mod superblock;
 mod telling;
+#[cfg(test)]
+mod tests;
 mod trees;
 
 pub use face::{

@@ -2,11 +2,12 @@
 //!
 //! Everything here is immutable, so the kernel may keep every answer, "not there" included. The one exception is the root
 //! directory's attributes, which carry facts about the tag. A layer alone is shown the way overlayfs stores it: a whiteout is
-//! a character device 0:0, an opaque directory has `overlay.opaque` attributes.
+//! a character device 0:0, an opaque directory has `overlay.opaque` attributes, a directory that it does not describe looks as
+//! below it.
 
 mod xattr;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::attr;
 use super::face::{
@@ -17,7 +18,7 @@ use super::nodes::Place;
 use super::slots::Slot;
 use super::superblock::Superblock;
 use super::trees::{self, At, Content, DirNode, Open, Subject, Tree};
-use crate::layer::merged::{Image, MergedEntry, PROBES};
+use crate::layer::merged::{Image, MergedDir, MergedEntry, PROBES};
 use crate::layer::{Entry, LayerFile, NodeNo, Target};
 use crate::oci::DiffId;
 use crate::tree::{Attributes, NAME_MAX, NodeKind};
@@ -30,6 +31,9 @@ enum Child {
     Foreign(Arc<Slot>, NodeNo),
     Whiteout,
 }
+
+/// One entry of a listing: the position after it, its name, what it is.
+type Listed<'c> = (usize, &'c [u8], Child);
 
 impl Superblock {
     /// The directory's content and its place there, opening the layers if need be.
@@ -66,7 +70,7 @@ impl Superblock {
             return Err(FsError::NameTooLong);
         }
         let (content, at) = self.opened(dir)?;
-        match self.child(dir, &content, &at, name)? {
+        match self.child(&content, &at, name)? {
             Some(child) => {
                 let attr = self.attr_of_child(dir, &content, &child)?;
                 self.refer_child(dir, &content, child)?;
@@ -76,19 +80,13 @@ impl Superblock {
         }
     }
 
-    fn child(
-        &self,
-        dir: &DirNode,
-        content: &Content,
-        at: &At,
-        name: &[u8],
-    ) -> Result<Option<Child>, FsError> {
+    fn child(&self, content: &Content, at: &At, name: &[u8]) -> Result<Option<Child>, FsError> {
         match (content.open()?, at) {
             (Open::Image(image), At::Merged(merged)) => {
                 Ok(image.lookup(merged, name)?.map(child_of_image))
             }
-            (Open::Layer(file, _), At::Layer(node)) => match file.index.find(*node, name)? {
-                Some(entry) => self.child_of_layer(dir, content, &entry),
+            (Open::Layer(file, _), At::Layer(node, path)) => match file.index.find(*node, name)? {
+                Some(entry) => self.child_of_layer(content, path, &entry),
                 None => Ok(None),
             },
             _ => Err(FsError::NotFound),
@@ -102,7 +100,7 @@ impl Superblock {
         name: &[u8],
     ) -> Result<Option<InodeNo>, FsError> {
         let (content, at) = self.opened(dir)?;
-        match self.child(dir, &content, &at, name)? {
+        match self.child(&content, &at, name)? {
             Some(child) => Ok(Some(self.attr_of_child(dir, &content, &child)?.ino)),
             None => Ok(None),
         }
@@ -110,8 +108,8 @@ impl Superblock {
 
     fn child_of_layer(
         &self,
-        dir: &DirNode,
         content: &Content,
+        parent: &[u8],
         entry: &Entry<'_>,
     ) -> Result<Option<Child>, FsError> {
         let Open::Layer(file, below) = content.open()? else {
@@ -120,14 +118,17 @@ impl Superblock {
         match entry.target {
             None => Ok(Some(Child::Whiteout)),
             Some(Target::Node(node)) => Ok(Some(match file.index.kind(node)? {
-                NodeKind::Directory => Child::Dir(At::Layer(node)),
+                NodeKind::Directory => {
+                    let path = match parent {
+                        b"" => entry.name.into(),
+                        parent => [parent, b"/", entry.name].concat().into(),
+                    };
+                    Child::Dir(At::Layer(node, path))
+                }
                 _ => Child::Leaf(0, node),
             })),
             Some(Target::LowerLink(path)) => {
-                let Subject::Layer(layer) = dir.tree.subject() else {
-                    return Ok(None);
-                };
-                let Some(image) = below.get_or_init(|| self.image_below(&layer)) else {
+                let Some(image) = self.below(file, below) else {
                     return Ok(None);
                 };
                 match image.resolve(path)? {
@@ -141,19 +142,64 @@ impl Superblock {
         }
     }
 
+    fn below<'c>(
+        &self,
+        file: &LayerFile,
+        below: &'c OnceLock<Option<Arc<Content>>>,
+    ) -> Option<&'c Image> {
+        let content = below.get_or_init(|| self.content_below(&file.index.diff_id()));
+        match content.as_ref()?.open() {
+            Ok(Open::Image(image)) => Some(image),
+            _ => None,
+        }
+    }
+
+    /// The part that describes a directory of a tree: a layer and a node of it. `None`: nothing does.
+    fn described(
+        &self,
+        content: &Content,
+        at: &At,
+    ) -> Result<Option<(Arc<LayerFile>, NodeNo)>, FsError> {
+        let of_image = |image: &Image, dir: &MergedDir| -> Result<_, FsError> {
+            let part = image.described_part(dir)?;
+            Ok(part.map(|part| (image.layer(part.layer).clone(), part.node)))
+        };
+        match (content.open()?, at) {
+            (Open::Image(image), At::Merged(dir)) => of_image(image, dir),
+            (Open::Layer(file, below), At::Layer(node, path)) => {
+                if !file.index.is_implicit(*node)? {
+                    return Ok(Some((file.clone(), *node)));
+                }
+                let Some(image) = self.below(file, below) else {
+                    return Ok(None);
+                };
+                match image.resolve(path)? {
+                    Some(MergedEntry::Dir(dir)) => of_image(image, &dir),
+                    _ => Ok(None),
+                }
+            }
+            _ => Err(FsError::NotFound),
+        }
+    }
+
+    fn attributes_of_dir(&self, content: &Content, at: &At) -> Result<Attributes, FsError> {
+        match self.described(content, at)? {
+            Some((layer, node)) => Ok(layer.index.attributes(node)?),
+            None => Ok(Attributes::IMPLICIT_DIRECTORY),
+        }
+    }
+
     /// The layers below `layer` in some image that has it.
-    fn image_below(&self, layer: &DiffId) -> Option<Image> {
+    fn content_below(&self, layer: &DiffId) -> Option<Arc<Content>> {
         let view = self.view();
         let below = view.names.images.values().find_map(|image| {
             let at = image.layers.iter().position(|l| l == layer)?;
             image.layers.get(..at)
         })?;
-        let open = |layer: &DiffId| self.slots.open(&self.slots.of(layer)).ok();
-        let files = below
-            .iter()
-            .map(open)
-            .collect::<Option<Vec<Arc<LayerFile>>>>()?;
-        Image::new(files).ok()
+        let opened = trees::open_image(&self.slots, below);
+        opened
+            .inspect_err(|error| log::error!("the layers below {layer}: {error}"))
+            .ok()
     }
 
     /// Gives the kernel one reference to `child`.
@@ -187,7 +233,7 @@ impl Superblock {
                 let (layer, node) = trees::key(at);
                 Ok(attr::of_directory(
                     dir.tree.ino(layer, node),
-                    &attributes_of_dir(content, at)?,
+                    &self.attributes_of_dir(content, at)?,
                 ))
             }
             Child::Leaf(layer, node) => {
@@ -227,7 +273,7 @@ impl Superblock {
             true => self.root_attr(&dir.tree)?,
             false => {
                 let (content, at) = self.opened(dir)?;
-                attr::of_directory(dir.ino, &attributes_of_dir(&content, &at)?)
+                attr::of_directory(dir.ino, &self.attributes_of_dir(&content, &at)?)
             }
         };
         Ok(AttrReply {
@@ -251,10 +297,12 @@ impl Superblock {
         let subject = tree.subject();
         let image = match &subject {
             Subject::Layer(layer) => {
-                let slot = self.slots.of(layer);
-                let attributes = self.slots.open(&slot)?.index.attributes(NodeNo(0))?;
-                slot.close_if_idle();
-                return Ok(attr::of_directory(ino, &attributes));
+                let content = trees::open_layer(&self.slots, layer)?;
+                let at = At::Layer(NodeNo(0), Arc::default());
+                return Ok(attr::of_directory(
+                    ino,
+                    &self.attributes_of_dir(&content, &at)?,
+                ));
             }
             subject => subject.image().and_then(|id| view.names.images.get(&id)),
         };
@@ -370,7 +418,7 @@ impl Superblock {
         }
         let mut position = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
         loop {
-            let next = self.next_child(dir, &content, &at, position);
+            let next = self.next_child(&content, &at, position);
             let (next, name, child) = match next {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
@@ -419,23 +467,22 @@ impl Superblock {
     /// The entry at `position` or behind it, and the position after it.
     fn next_child<'c>(
         &self,
-        dir: &DirNode,
         content: &'c Content,
         at: &At,
         position: usize,
-    ) -> Result<Option<(usize, &'c [u8], Child)>, FsError> {
+    ) -> Result<Option<Listed<'c>>, FsError> {
         match (content.open()?, at) {
             (Open::Image(image), At::Merged(merged)) => {
                 let list = image.list(merged)?;
                 let next = list.next_from(position)?;
                 Ok(next.map(|(next, entry)| (next, entry.name, child_of_image(entry.entry))))
             }
-            (Open::Layer(file, _), At::Layer(node)) => {
+            (Open::Layer(file, _), At::Layer(node, path)) => {
                 let entries = file.index.entries(*node)?;
                 let mut position = position;
                 while let Some(entry) = entries.get(position)? {
                     position += 1;
-                    if let Some(child) = self.child_of_layer(dir, content, &entry)? {
+                    if let Some(child) = self.child_of_layer(content, path, &entry)? {
                         return Ok(Some((position, entry.name, child)));
                     }
                 }
@@ -494,12 +541,4 @@ fn child_of_image(entry: MergedEntry) -> Child {
 
 fn slot_at(content: &Content, layer: usize) -> Result<&Arc<Slot>, FsError> {
     content.slots.get(layer).ok_or(FsError::NotFound)
-}
-
-fn attributes_of_dir(content: &Content, at: &At) -> Result<Attributes, FsError> {
-    match (content.open()?, at) {
-        (Open::Image(image), At::Merged(dir)) => Ok(image.attributes_of_dir(dir)?),
-        (Open::Layer(file, _), At::Layer(node)) => Ok(file.index.attributes(*node)?),
-        _ => Err(FsError::NotFound),
-    }
 }

@@ -61,10 +61,10 @@ impl Superblock {
                 Some(Found::Link(target, _) | Found::Image(target, _)) => link(target),
                 None => None,
             },
-            Place::Dangling => match view.dangling.entries.get(name) {
-                Some(id) => Some(Step::Root(Subject::Dangling(*id))),
-                None => None,
-            },
+            Place::Dangling => {
+                let id = view.dangling.entries.get(name);
+                id.map(|id| Step::Root(Subject::Dangling(*id)))
+            }
             Place::ById => match view.by_id.entries.get(name) {
                 Some(id) => Some(Step::Root(Subject::ById(*id))),
                 None => view.by_prefix(name).and_then(|id| link(id.hex())),

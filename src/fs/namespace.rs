@@ -280,5 +280,6 @@ pub(super) fn repository_at(path: &str) -> Option<Repository> {
 /// `UPPER/app` is a repository of the registry `UPPER` to docker; nobody who makes a directory `UPPER` means that.
 pub(super) fn may_be_directory(path: &str) -> bool {
     let is_registry = || path.contains(['.', ':']) && repository_at(&join(path, "x")).is_some();
-    repository_at(path).is_some() || is_registry()
+    // There is a repository `docker.io` on Docker Hub, but its directory would hide the alias.
+    !alias::is_hub(path) && (repository_at(path).is_some() || is_registry())
 }

@@ -104,11 +104,7 @@ impl Superblock {
         if !view.dirs.contains_key(to_dir) {
             return Err(FsError::NotFound);
         }
-        if view
-            .dirs
-            .get(to_dir)
-            .is_some_and(|dir| dir.entries.contains_key(to_name))
-        {
+        if view.resolve(to_dir, to_name).is_some() {
             return Err(FsError::Exists);
         }
         match source {

@@ -63,16 +63,17 @@ pub(super) struct Content {
 #[derive(Debug)]
 pub(super) enum Open {
     Image(Image),
-    /// The layer, and where known an image of the layers below it, which its hard links may lead to.
-    Layer(Arc<LayerFile>, OnceLock<Option<Image>>),
+    /// The layer, and where known an image of the layers below it: its hard links may lead there, and a directory that it does
+    /// not describe has the attributes of the one below, as an unpacked layer has.
+    Layer(Arc<LayerFile>, OnceLock<Option<Arc<Content>>>),
 }
 
 /// A place in a tree.
 #[derive(Clone, Debug)]
 pub(super) enum At {
     Merged(MergedDir),
-    /// In a layer alone.
-    Layer(NodeNo),
+    /// In a layer alone: the node, and its path in the layer.
+    Layer(NodeNo, Arc<[u8]>),
 }
 
 /// A directory that the kernel knows.
@@ -331,7 +332,7 @@ impl Trees {
         };
         let at = match content.open()? {
             Open::Image(image) => At::Merged(image.root().map_err(FsError::from)?),
-            Open::Layer(..) => At::Layer(NodeNo(0)),
+            Open::Layer(..) => At::Layer(NodeNo(0), Arc::default()),
         };
         let (content, at) = dir.place.get_or_init(|| (content, at));
         Ok((content.clone(), at.clone()))
@@ -351,7 +352,7 @@ pub(super) fn key(at: &At) -> (u16, NodeNo) {
             Some(part) => (part.layer.0, part.node),
             None => (0, NodeNo(0)),
         },
-        At::Layer(node) => (0, *node),
+        At::Layer(node, _) => (0, *node),
     }
 }
 

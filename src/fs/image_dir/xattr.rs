@@ -12,12 +12,13 @@
 use crate::fs::face::FsError;
 use crate::fs::inode::SlotNo;
 use crate::fs::superblock::Superblock;
-use crate::fs::trees::{At, DirNode, Open, Subject};
+use crate::fs::trees::{At, Content, DirNode, Open, Subject};
 use crate::layer::{LayerIndex, NodeNo};
 use crate::store::ImageRecord;
 
 const OURS: &[u8] = b"user.mica.";
-/// What overlayfs calls an opaque directory, mounted with and without privileges.
+/// What marks an opaque directory for overlayfs, mounted with and without privileges. It asks by name; only the first is listed,
+/// as a privileged overlay would show the other as an attribute of its own tree.
 const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
 
 impl Superblock {
@@ -38,40 +39,26 @@ impl Superblock {
             };
             return Ok(layer.ok_or(FsError::NoAttribute)?.to_string().into_bytes());
         }
-        match (content.open()?, &at) {
-            (Open::Image(image), At::Merged(merged)) => match image.described_part(merged)? {
-                Some(part) => value(&image.layer(part.layer).index, part.node, name),
-                None => Err(FsError::NoAttribute),
-            },
-            (Open::Layer(file, _), At::Layer(node)) => {
-                if OPAQUE.contains(&name) && file.index.is_opaque(*node)? {
-                    return Ok(b"y".to_vec());
-                }
-                value(&file.index, *node, name)
-            }
-            _ => Err(FsError::NoAttribute),
+        if OPAQUE.contains(&name) && is_opaque(&content, &at)? {
+            return Ok(b"y".to_vec());
+        }
+        match self.described(&content, &at)? {
+            Some((layer, node)) => value(&layer.index, node, name),
+            None => Err(FsError::NoAttribute),
         }
     }
 
     pub(in crate::fs) fn tree_xattrs(&self, dir: &DirNode) -> Result<Vec<u8>, FsError> {
         let (content, at) = self.opened(dir)?;
-        match (content.open()?, &at) {
-            (Open::Image(image), At::Merged(merged)) => match image.described_part(merged)? {
-                Some(part) => names(&image.layer(part.layer).index, part.node),
-                None => Ok(Vec::new()),
-            },
-            (Open::Layer(file, _), At::Layer(node)) => {
-                let mut list = names(&file.index, *node)?;
-                if file.index.is_opaque(*node)? {
-                    for name in OPAQUE {
-                        list.extend_from_slice(name);
-                        list.push(0);
-                    }
-                }
-                Ok(list)
-            }
-            _ => Ok(Vec::new()),
+        let mut list = match self.described(&content, &at)? {
+            Some((layer, node)) => names(&layer.index, node)?,
+            None => Vec::new(),
+        };
+        if is_opaque(&content, &at)? {
+            list.extend_from_slice(OPAQUE[0]);
+            list.push(0);
         }
+        Ok(list)
     }
 
     fn root_xattr(&self, dir: &DirNode, name: &[u8]) -> Result<Vec<u8>, FsError> {
@@ -114,6 +101,14 @@ impl Superblock {
     ) -> Result<Vec<u8>, FsError> {
         let (_, file) = self.leaf(slot)?;
         names(&file.index, node)
+    }
+}
+
+/// Whether a directory of a layer alone hides those of the layers below.
+fn is_opaque(content: &Content, at: &At) -> Result<bool, FsError> {
+    match (content.open()?, at) {
+        (Open::Layer(file, _), At::Layer(node, _)) => Ok(file.index.is_opaque(*node)?),
+        _ => Ok(false),
     }
 }
 

@@ -112,6 +112,11 @@ impl View {
     }
 }
 
+/// Whether a path is what the Hub's repositories need not have in front.
+pub(super) fn is_hub(path: &str) -> bool {
+    HUB.contains(&path)
+}
+
 /// What is left of a canonical name of the Hub without `docker.io/` and `library/`; `None` if neither is in front.
 fn strip_hub(text: &str) -> Option<&str> {
     let (first, rest) = text.split_once('/').unwrap_or((text, ""));

@@ -323,7 +323,7 @@ fn paths_that_may_be_directories() {
         "a..b",
         "docker.io",
         "docker.io/x",
-        "app:1",
+        "app:v1",
         "",
         "a/",
     ] {
