@@ -96,6 +96,7 @@ pub fn run(quick: bool, warm: bool, cold: bool) {
         "x fuse-overlayfs",
         "requests",
     ]);
+    let mut kinds = Vec::new();
     for workload in WORKLOADS
         .iter()
         .filter(|w| if w.cold == 0 { warm } else { cold })
@@ -108,13 +109,21 @@ pub fn run(quick: bool, warm: bool, cold: bool) {
             (false, 2) => 9,
             (false, _) => 3,
         };
-        table.row(measure(&systems, workload, rounds));
+        let (row, requests) = measure(&systems, workload, rounds);
+        table.row(row);
+        if !requests.is_empty() {
+            kinds.push(format!("{}: {requests}", workload.name));
+        }
     }
     table.print();
-    println!("requests: what the kernel asked the daemon in one run, after the first");
+    println!("requests: what the kernel asked the daemon in one run more");
+    for line in kinds {
+        println!("  {line}");
+    }
 }
 
-fn measure(systems: &Systems, workload: &Workload, rounds: usize) -> Vec<String> {
+/// A row of the table, and the requests of one run by kind.
+fn measure(systems: &Systems, workload: &Workload, rounds: usize) -> (Vec<String>, String) {
     let once =
         |candidate: usize| timed(&mut script(workload.script, &systems.list[candidate].root));
     if workload.cold == 0 {
@@ -133,8 +142,16 @@ fn measure(systems: &Systems, workload: &Workload, rounds: usize) -> Vec<String>
     }
     let before = systems.mica.requests();
     once(MICA);
-    let requests = systems.mica.requests() - before;
-    cells(workload, &medians, requests)
+    let mut requests = systems.mica.requests();
+    for (kind, count) in &mut requests {
+        *count -= before.get(kind).copied().unwrap_or(0);
+    }
+    let total = requests.remove("total").unwrap_or(0);
+    let kinds = requests.iter().filter(|(_, count)| **count != 0);
+    let kinds: Vec<_> = kinds
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    (cells(workload, &medians, total), kinds.join(", "))
 }
 
 fn cells(workload: &Workload, medians: &[Duration], requests: u64) -> Vec<String> {

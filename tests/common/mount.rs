@@ -1,5 +1,6 @@
 //! A mount of a sandbox's store, and the daemon behind it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::Shutdown;
@@ -77,13 +78,13 @@ impl Mount {
         std::io::read_to_string(stream).expect("the answer")
     }
 
-    /// How many FUSE requests the daemon has answered so far.
-    pub fn requests(&self) -> u64 {
+    /// How many FUSE requests of each kind the daemon has answered so far; `total` is their sum.
+    pub fn requests(&self) -> BTreeMap<String, u64> {
         let stats = self.control("stats");
-        let total = stats.lines().find_map(|line| line.strip_prefix("total "));
-        total
-            .and_then(|n| n.parse().ok())
-            .unwrap_or_else(|| panic!("no total in {stats:?}"))
+        let lines = stats.lines().filter_map(|line| line.split_once(' '));
+        lines
+            .map(|(kind, count)| (kind.to_owned(), count.parse().expect("a count")))
+            .collect()
     }
 
     /// `mica umount`, which must succeed and leave neither mount nor daemon.
