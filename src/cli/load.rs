@@ -19,7 +19,12 @@ use crate::store::{OpenMode, Store};
 /// Load images from an archive or an OCI layout
 ///
 /// Reads what docker save, podman save, skopeo copy and buildah push write: docker-archive and oci-archive files, plain
-/// or compressed with gzip, zstd, xz or bzip2, and OCI layout directories.
+/// or compressed with gzip, zstd, xz or bzip2, from a file or a pipe, and OCI layout directories. All images of the
+/// archive are loaded, or none.
+///
+/// Names come from docker's manifest.json, or in an OCI layout from the annotations io.containerd.image.name and
+/// org.opencontainers.image.ref.name. The latter is read as a reference ("app" is app:latest); "latest" alone is none.
+/// An image without a name is loaded under its ID only; give it one with mica tag.
 #[derive(clap::Args)]
 pub struct Args {
     /// Read from this file or directory; "-" is standard input

@@ -269,20 +269,14 @@ fn all_or_nothing() {
 fn no_archive() {
     let sandbox = Sandbox::new();
     let run = sandbox.mica(["load", "-i", "nothing.tar"]).code(1);
-    assert!(
-        run.stderr()
-            .contains("open nothing.tar: no such file or directory"),
-        "{}",
-        run.describe()
+    assert_eq!(
+        run.stderr(),
+        "mica: open nothing.tar: no such file or directory\n"
     );
     sandbox.mkdir("empty");
     let run = sandbox.mica(["load", "-i", "empty"]).code(1);
-    assert!(
-        run.stderr()
-            .contains("empty: no index.json and no manifest.json in it"),
-        "{}",
-        run.describe()
-    );
+    let line = "mica: empty: no index.json and no manifest.json in it: this is no image archive\n";
+    assert_eq!(run.stderr(), line);
     fs::write(sandbox.path("zero"), "").expect("a file");
     sandbox.mica(["load", "-i", "zero"]).code(1);
     assert_empty(&sandbox.store());

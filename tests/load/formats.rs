@@ -84,6 +84,19 @@ fn every_format_gives_the_same_image() {
         }
     }
     assert_eq!(stored_layers(&sandbox), before);
+    // The manifests they came by are kept, byte for byte.
+    for pack in [Pack::None, Pack::Gzip, Pack::Zstd] {
+        let (blobs, _) = sample("").pack(pack).oci_blobs();
+        let (digest, manifest) = blobs.last().expect("the manifest");
+        let kept = sandbox
+            .store()
+            .join("blobs/sha256")
+            .join(&digest["sha256:".len()..]);
+        assert!(
+            fs::read(&kept).is_ok_and(|bytes| bytes == *manifest),
+            "{pack:?}"
+        );
+    }
     assert_whole(&sandbox);
 }
 

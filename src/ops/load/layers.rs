@@ -81,7 +81,8 @@ impl<'a> Layers<'a> {
             Some(layer) if self.import.has_layer(&layer)? => Mode::Verify(layer),
             _ => Mode::Write,
         };
-        let trial = self.bring_in(streamed.member, streamed.size, mode, content);
+        let name = short_name(streamed.member);
+        let trial = self.bring_in(streamed.member, &name, streamed.size, mode, content);
         let trial = match (trial, mode) {
             (Err(LoadError::Store(error)), _) => return Err(error.into()),
             // Nothing was written, because the name is that of a layer in the store; and the name lies.
@@ -117,8 +118,13 @@ impl<'a> Layers<'a> {
                     return Err(self.not_a_tar(layer));
                 };
                 let mode = self.mode(image, layer)?;
-                let mut pumped =
-                    self.bring_in(&layer.member, content.length(), mode, &mut *reader)?;
+                let mut pumped = self.bring_in(
+                    &layer.member,
+                    &layer.diff_id.short(),
+                    content.length(),
+                    mode,
+                    &mut *reader,
+                )?;
                 if let Mode::VerifyBlob(layer) = mode {
                     pumped.diff_id = layer;
                 }
@@ -151,14 +157,12 @@ impl<'a> Layers<'a> {
     fn bring_in(
         &self,
         member: &str,
+        name: &str,
         size: u64,
         mode: Mode,
         content: &mut (dyn Read + Send),
     ) -> Result<Pumped, LoadError> {
-        self.progress.event(Event::Begin {
-            name: &short_name(member),
-            size,
-        });
+        self.progress.event(Event::Begin { name, size });
         let result = match mode {
             Mode::Write => self.write(member, content),
             Mode::Verify(layer) | Mode::VerifyBlob(layer) => {

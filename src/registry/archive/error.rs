@@ -43,10 +43,10 @@ impl ArchiveError {
 pub enum Problem {
     /// The input cannot be opened.
     #[error("{}", plain(.0))]
-    Open(#[source] io::Error),
+    Open(io::Error),
     /// The input cannot be read, or its outer compression is damaged.
     #[error("read: {}", plain(.0))]
-    Read(#[source] io::Error),
+    Read(io::Error),
     /// Not one byte in a file.
     #[error("empty file")]
     Empty,
