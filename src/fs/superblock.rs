@@ -5,7 +5,7 @@
 //! waiting for the store lock never stop them. Nothing here waits for the kernel.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -38,15 +38,6 @@ pub struct FsOptions {
     pub mount_point: PathBuf,
     /// The daemon's own lease: it need not notify itself of what it has done.
     pub lease: Option<LeaseId>,
-}
-
-/// A tree that is mounted.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Mounted<'a> {
-    /// `st_dev` of every file in it.
-    pub device: DeviceId,
-    /// Where.
-    pub mount_point: &'a Path,
 }
 
 /// The tree of one mount.
@@ -116,11 +107,9 @@ impl Superblock {
         self.started
     }
 
-    pub(super) fn mount(&self) -> Option<Mounted<'_>> {
-        Some(Mounted {
-            device: *self.device.get()?,
-            mount_point: &self.options.mount_point,
-        })
+    /// `st_dev` of every file in the tree, when it is mounted.
+    pub(super) fn device(&self) -> Option<DeviceId> {
+        self.device.get().copied()
     }
 
     pub(super) fn view(&self) -> Arc<View> {

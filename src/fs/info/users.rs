@@ -1,4 +1,4 @@
-//! Who uses images through this mount.
+//! Who is attached to images through this mount: works inside, has a part mounted elsewhere, or runs with a lease.
 //!
 //! Nothing here asks the mount itself anything: a request handler may look.
 
@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::fs::face::{FsError, InodeNo};
-use crate::fs::inode::{Number, decode};
 use crate::fs::namespace::View;
-use crate::fs::superblock::{Mounted, Superblock};
+use crate::fs::superblock::Superblock;
 use crate::oci::{DiffId, ImageId};
 use crate::store::{LeaseKind, LiveLease};
+use crate::sys::mountinfo::DeviceId;
 use crate::sys::proc::{self, Depth, Usage, User};
 
 /// How old a look at `/proc` may be for the files that show users: `find info` asks once per tag.
@@ -27,7 +27,7 @@ pub(in crate::fs) struct UsersCache(Mutex<Option<(Instant, Arc<Vec<User>>)>>);
 
 impl Superblock {
     fn all_users(&self) -> Result<Arc<Vec<User>>, FsError> {
-        let Some(mounted) = self.mount() else {
+        let Some(device) = self.device() else {
             return Ok(Arc::default());
         };
         let mut cached = self.users.0.lock();
@@ -36,7 +36,7 @@ impl Superblock {
         {
             return Ok(users.clone());
         }
-        let users = Arc::new(look(&mounted, Depth::Everything)?);
+        let users = Arc::new(look(device)?);
         *cached = Some((Instant::now(), users.clone()));
         Ok(users)
     }
@@ -44,12 +44,9 @@ impl Superblock {
     /// The users of an image, one per line: pid, command, how.
     pub(super) fn users_of_image(&self, id: ImageId) -> Result<String, FsError> {
         let view = self.view();
-        let Some(mounted) = self.mount() else {
-            return Ok(String::new());
-        };
         let mut text = String::new();
         for user in self.all_users()?.iter() {
-            if self.image_used_by(&view, &mounted, user) == Some(id) {
+            if self.image_used_by(&view, user) == Some(id) {
                 line(&mut text, user);
             }
         }
@@ -64,17 +61,13 @@ impl Superblock {
         Ok(text)
     }
 
-    /// The users of a layer's files.
+    /// The users of the images that have a layer.
     pub(super) fn users_of_layer(&self, layer: &DiffId) -> Result<String, FsError> {
-        let Some(slot) = self.slots.find(layer) else {
-            return Ok(String::new());
-        };
+        let view = self.view();
         let mut text = String::new();
-        for user in self.all_users()?.iter() {
-            if let Some(ino) = user.inode
-                && matches!(decode(InodeNo(ino)), Number::Leaf(no, _) if no == slot.no)
-            {
-                line(&mut text, user);
+        for image in view.names.images.values() {
+            if image.layers.contains(layer) {
+                text += &self.users_of_image(image.id)?;
             }
         }
         Ok(text)
@@ -92,12 +85,12 @@ impl Superblock {
         let Some(image) = view.names.images.get(&id) else {
             return Ok(None);
         };
-        let Some(mounted) = self.mount() else {
+        let Some(device) = self.device() else {
             return Ok(None);
         };
-        for user in look(&mounted, Depth::Attached)? {
+        for user in look(device)? {
             let is_itself = user.pid == except && user.usage == Usage::WorkingDirectory;
-            if !is_itself && self.image_used_by(&view, &mounted, &user) == Some(id) {
+            if !is_itself && self.image_used_by(&view, &user) == Some(id) {
                 return Ok(Some(user.to_string()));
             }
         }
@@ -110,7 +103,7 @@ impl Superblock {
     }
 
     /// The image whose tree a user is in.
-    fn image_used_by(&self, view: &View, mounted: &Mounted<'_>, user: &User) -> Option<ImageId> {
+    fn image_used_by(&self, view: &View, user: &User) -> Option<ImageId> {
         match (&user.usage, user.inode) {
             (Usage::Mount { root, .. }, _) => image_at(view, root),
             (Usage::WorkingDirectory | Usage::RootDirectory, Some(ino)) => {
@@ -119,17 +112,14 @@ impl Superblock {
                 let current = self.trees.is_current(&dir.tree);
                 dir.tree.subject().image().filter(|_| current)
             }
-            // A file may be of many images: the path it was opened by tells which.
-            _ => image_at(
-                view,
-                &Path::new("/").join(user.path.strip_prefix(mounted.mount_point).ok()?),
-            ),
+            _ => None,
         }
     }
 }
 
-fn look(mounted: &Mounted<'_>, depth: Depth) -> Result<Vec<User>, FsError> {
-    proc::users_of(mounted.device, depth).map_err(|source| FsError::Io {
+/// Not open files and mappings: `/proc/<pid>/maps` can wait for a page that we are to deliver.
+fn look(device: DeviceId) -> Result<Vec<User>, FsError> {
+    proc::users_of(device, Depth::Attached).map_err(|source| FsError::Io {
         context: "looking for users".to_owned(),
         source,
     })
