@@ -25,6 +25,7 @@ mod mount;
 mod output;
 mod progress;
 mod rmi;
+mod save;
 mod tag;
 mod umount;
 
@@ -55,6 +56,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Load(load::Args),
+    Save(save::Args),
     Images(images::Args),
     Tag(tag::Args),
     Rmi(rmi::Args),
@@ -75,6 +77,7 @@ enum ImageVerb {
     #[command(visible_alias = "list")]
     Ls(images::Args),
     Load(load::Args),
+    Save(save::Args),
     Tag(tag::Args),
     #[command(visible_alias = "remove")]
     Rm(rmi::Args),
@@ -88,6 +91,7 @@ impl ImageVerb {
         match self {
             ImageVerb::Ls(args) => Verb::Images(args),
             ImageVerb::Load(args) => Verb::Load(args),
+            ImageVerb::Save(args) => Verb::Save(args),
             ImageVerb::Tag(args) => Verb::Tag(args),
             ImageVerb::Rm(args) => Verb::Rmi(args),
             ImageVerb::Inspect(args) => Verb::Inspect(args),
@@ -147,6 +151,7 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Load(args) => load::run(args, context),
+        Verb::Save(args) => save::run(args, context),
         Verb::Images(args) => images::run(args, context),
         Verb::Tag(args) => tag::run(args, context),
         Verb::Rmi(args) => rmi::run(args, context),

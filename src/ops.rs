@@ -13,9 +13,11 @@ pub mod glob;
 pub mod history;
 pub mod images;
 pub mod inspect;
+mod intake;
 pub mod load;
 pub mod remove;
 pub mod resolve;
+pub mod save;
 pub mod tag;
 pub mod users;
 

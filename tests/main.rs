@@ -12,6 +12,7 @@ mod load;
 mod mounting;
 mod oracle;
 mod sample;
+mod save;
 mod semantics;
 mod session;
 mod store;

@@ -13,7 +13,6 @@
 //! what no image needs goes with the end of the import.
 
 mod layers;
-mod pipeline;
 mod progress;
 
 use std::collections::BTreeMap;

@@ -2,16 +2,16 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read, Write};
+use std::io::Read;
 
-use crate::layer::{LayerError, LayerScanner, Limits};
+use crate::layer::Limits;
 use crate::oci::{DiffId, Digest, ImageId, ManifestOrIndex};
 use crate::registry::archive::stream::Streamed;
 use crate::registry::archive::{ArchiveError, ArchiveLayer, Content, Problem, shown};
 use crate::store::{Import, Store, StoreError};
 
-use super::pipeline::{PumpError, Pumped, pump};
 use super::{Event, LoadError, Sink};
+use crate::ops::intake::{self, IntakeError, Pumped};
 
 /// The layers of one archive on their way into the store.
 pub(super) struct Layers<'a> {
@@ -38,16 +38,6 @@ enum Mode {
     Verify(DiffId),
     /// The store has this layer, and this compressed blob is known to be it: check that these bytes are the blob.
     VerifyBlob(DiffId),
-}
-
-/// Why the consumer of a layer's bytes stops.
-enum Stop {
-    /// The tar is no layer.
-    Layer(LayerError),
-    /// It is longer than the layer it is said to be.
-    TooLong(DiffId),
-    /// The store cannot take it.
-    Write(io::Error),
 }
 
 impl<'a> Layers<'a> {
@@ -186,32 +176,14 @@ impl<'a> Layers<'a> {
         result.map(|(pumped, _)| pumped)
     }
 
-    /// Indexes and writes the layer. What it is called is worked out from its bytes, so it is right whoever lies.
     fn write(
         &self,
         member: &str,
         content: &mut (dyn Read + Send),
     ) -> Result<(Pumped, bool), LoadError> {
-        let mut scanner = LayerScanner::new(self.limits);
-        let mut sink = self.import.new_layer()?;
-        let pumped = pump(
-            content,
-            true,
-            &|n| self.progress.event(Event::Advance(n)),
-            &mut |chunk| {
-                scanner.push(chunk).map_err(Stop::Layer)?;
-                sink.write_all(chunk).map_err(Stop::Write)
-            },
-        );
-        let pumped = pumped.map_err(|error| self.stopped(member, error))?;
-        let index = scanner
-            .finish(pumped.diff_id, pumped.tar_size)
-            .map_err(|error| self.stopped(member, PumpError::Consume(Stop::Layer(error))))?;
-        let existed = self.import.has_layer(&pumped.diff_id)?;
-        if !existed {
-            sink.commit(&pumped.diff_id, &index)?;
-        }
-        Ok((pumped, existed))
+        let advance = |n| self.progress.event(Event::Advance(n));
+        intake::write(self.import, self.limits, &advance, content)
+            .map_err(|error| self.stopped(member, error))
     }
 
     fn verify(
@@ -222,26 +194,9 @@ impl<'a> Layers<'a> {
         content: &mut (dyn Read + Send),
     ) -> Result<(Pumped, bool), LoadError> {
         let blob_only = matches!(mode, Mode::VerifyBlob(_));
-        let limit = if blob_only {
-            u64::MAX
-        } else {
-            self.store.layer_index(&layer)?.tar_size()
-        };
-        let mut total = 0u64;
-        let pumped = pump(
-            content,
-            !blob_only,
-            &|n| self.progress.event(Event::Advance(n)),
-            &mut |chunk| {
-                total = total.saturating_add(chunk.len() as u64);
-                if total > limit {
-                    Err(Stop::TooLong(layer))
-                } else {
-                    Ok(())
-                }
-            },
-        );
-        pumped
+        let advance = |n| self.progress.event(Event::Advance(n));
+        let (store, import) = (self.store, self.import);
+        intake::verify(store, import, layer, blob_only, &advance, content)
             .map(|pumped| (pumped, true))
             .map_err(|error| self.stopped(member, error))
     }
@@ -284,19 +239,15 @@ impl<'a> Layers<'a> {
         self.bad_layer(&layer.member, "no layer: not a tar archive".to_owned())
     }
 
-    fn stopped(&self, member: &str, error: PumpError<Stop>) -> LoadError {
+    fn stopped(&self, member: &str, error: IntakeError) -> LoadError {
         match error {
-            PumpError::Read(error) => self.bad_layer(member, error.to_string()),
-            PumpError::Consume(Stop::Layer(error)) => self.bad_layer(member, error.to_string()),
-            PumpError::Consume(Stop::TooLong(layer)) => self.bad_layer(
+            IntakeError::Read(error) => self.bad_layer(member, error.to_string()),
+            IntakeError::Layer(error) => self.bad_layer(member, error.to_string()),
+            IntakeError::TooLong(layer) => self.bad_layer(
                 member,
                 format!("longer than the layer {layer} it is said to be"),
             ),
-            PumpError::Consume(Stop::Write(source)) => LoadError::Store(StoreError::Io {
-                action: "write",
-                path: self.import.dir().to_owned(),
-                source,
-            }),
+            IntakeError::Store(error) => LoadError::Store(error),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Moves one layer from the archive to where it goes, on three threads: reading and decompressing, hashing, consuming.
+//! Moves one layer from its source to where it goes, on three threads: reading and decompressing, hashing, consuming.
 //!
 //! The stages are joined by bounded channels of reused buffers, so memory does not grow with the layer, and the slowest
 //! stage sets the pace. With plain input hashing and writing overlap; with gzip inflating overlaps both.
@@ -19,18 +19,18 @@ const BUFFERS: usize = 5;
 
 /// What a layer's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pumped {
-    /// Digest of the bytes in the archive.
-    pub(super) blob: Digest,
+pub(in crate::ops) struct Pumped {
+    /// Digest of the bytes as they came.
+    pub(in crate::ops) blob: Digest,
     /// Digest of the uncompressed tar.
-    pub(super) diff_id: DiffId,
+    pub(in crate::ops) diff_id: DiffId,
     /// Bytes of the uncompressed tar.
-    pub(super) tar_size: u64,
+    pub(in crate::ops) tar_size: u64,
 }
 
 impl Pumped {
     /// Stands where a result was taken away.
-    pub(super) fn of_nothing() -> Self {
+    pub(in crate::ops) fn of_nothing() -> Self {
         let nothing = Digest::of(b"");
         Pumped {
             blob: nothing,
@@ -42,7 +42,7 @@ impl Pumped {
 
 /// Why the pump stopped.
 #[derive(Debug)]
-pub(super) enum PumpError<E> {
+pub(in crate::ops) enum PumpError<E> {
     /// The source could not be read or its compression is damaged.
     Read(io::Error),
     /// The consumer refused.
@@ -53,7 +53,7 @@ type Chunk = io::Result<Vec<u8>>;
 
 /// Reads `source` to its end, removes its compression if asked to, hashes what it was and what it is, and hands the
 /// uncompressed bytes to `consume`. `advance` hears of bytes read from the source, on another thread.
-pub(super) fn pump<E>(
+pub(in crate::ops) fn pump<E>(
     source: &mut (dyn Read + Send),
     decompress: bool,
     advance: &(dyn Fn(u64) + Sync),
