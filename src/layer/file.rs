@@ -13,7 +13,7 @@ use super::error::ReadError;
 use super::format::{SUM_BLOCK, SUM_BLOCK_U64};
 use super::index::Stored;
 use super::{Extent, LayerIndex, NodeNo};
-use crate::sys::io::Uncached;
+use crate::sys::io::DropBehind;
 
 /// A layer: its index and its open tar.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct LayerFile {
     /// The tree.
     pub index: Arc<LayerIndex>,
     blob: File,
-    uncached: Uncached,
+    reads: DropBehind,
 }
 
 impl LayerFile {
@@ -43,7 +43,7 @@ impl LayerFile {
         Ok(LayerFile {
             index,
             blob,
-            uncached: Uncached::default(),
+            reads: DropBehind::default(),
         })
     }
 
@@ -83,7 +83,7 @@ impl LayerFile {
     /// Reads bytes of the tar itself, as far as it reaches. **Not verified**: the tar is covered by its digest only
     /// as a whole.
     pub fn read_tar_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
-        self.uncached
+        self.reads
             .read_at(&self.blob, offset, buf)
             .map_err(|source| self.io(source))
     }
