@@ -23,6 +23,7 @@ mod inode;
 mod names_dir;
 mod namespace;
 mod nodes;
+mod orphans;
 mod removal;
 mod renaming;
 mod slots;

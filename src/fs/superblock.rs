@@ -14,11 +14,12 @@ use super::face::{Caller, FsError, InodeNo, KernelCache, RmPolicy, Timestamp};
 use super::info::{Events, UsersCache};
 use super::namespace::{Change, View, changes};
 use super::nodes::{Nodes, Place};
+use super::orphans::Orphans;
 use super::removal::Stages;
 use super::slots::Slots;
 use super::telling::Telling;
 use super::trees::{Subject, Trees};
-use crate::oci::ImageId;
+use crate::oci::{DiffId, Digest, ImageId};
 use crate::store::{LeaseId, Store};
 use crate::sys::mountinfo::DeviceId;
 use crate::tree::Attributes;
@@ -51,11 +52,12 @@ pub struct Superblock {
     pub(super) kept: Mutex<BTreeSet<Box<str>>>,
     view: RwLock<Arc<View>>,
     pub(super) nodes: Nodes,
-    pub(super) trees: Trees,
+    pub(super) trees: Arc<Trees>,
     pub(super) slots: Slots,
     pub(super) stages: Arc<Stages>,
     pub(super) events: Events,
     telling: Telling,
+    orphans: Orphans,
     pub(super) users: UsersCache,
     /// Attributes of the root directories of images, which `stat` of a tag directory shows.
     pub(super) roots: Mutex<HashMap<ImageId, Attributes>>,
@@ -75,13 +77,15 @@ impl Superblock {
     ) -> Result<Superblock, FsError> {
         let kept = BTreeSet::new();
         let view = View::new(store.names()?, &kept, None);
+        let trees = Arc::new(Trees::new());
         Ok(Superblock {
             slots: Slots::new(store.clone()),
             changing: Mutex::default(),
             kept: Mutex::new(kept),
             view: RwLock::new(Arc::new(view)),
+            orphans: Orphans::start(trees.clone(), cache.clone()),
             nodes: Nodes::new(),
-            trees: Trees::new(),
+            trees,
             stages: Stages::new(cache.clone()),
             cache,
             events: Events::default(),
@@ -150,7 +154,9 @@ impl Superblock {
         };
         let new = Arc::new(new);
         *self.view.write() = new.clone();
-        self.trees.retain(|subject| exists(&new, subject));
+        if self.trees.retain(|subject| exists(&new, subject)) {
+            self.orphans.look();
+        }
         self.roots
             .lock()
             .retain(|id, _| new.names.images.contains_key(id));
@@ -191,7 +197,13 @@ impl Superblock {
             Change::DanglingListing => listing(Place::Dangling),
             Change::IdName(entry) => name(Place::ById, entry),
             Change::IdListing => listing(Place::ById),
-            Change::LayerName(entry) => name(Place::Layers, entry),
+            Change::LayerName(entry) => {
+                name(Place::Layers, entry);
+                // Who reads the tar keeps the layer open, but not longer than he reads.
+                if let Ok(layer) = Digest::from_hex(entry) {
+                    name(Place::Layer(DiffId(layer)), "tar");
+                }
+            }
             Change::LayerListing => listing(Place::Layers),
         }
     }

@@ -221,8 +221,8 @@ impl Trees {
         }
     }
 
-    /// Lets go of the trees whose subjects do not exist any more.
-    pub fn retain(&self, exists: impl Fn(&Subject) -> bool) {
+    /// Lets go of the trees whose subjects do not exist any more; whether there were any.
+    pub fn retain(&self, exists: impl Fn(&Subject) -> bool) -> bool {
         let gone: Vec<Arc<Tree>> = {
             let mut subjects = self.subjects.lock();
             let gone = subjects.keys().filter(|subject| !exists(subject)).cloned();
@@ -232,7 +232,15 @@ impl Trees {
                 .collect()
         };
         // Dropped without the lock: the content may close files.
-        drop(gone);
+        !gone.is_empty()
+    }
+
+    /// Directories that the kernel knows, of trees that do not exist any more.
+    pub fn orphans(&self) -> Vec<Arc<DirNode>> {
+        let all: Vec<Arc<DirNode>> = self.dirs.read().values().cloned().collect();
+        all.into_iter()
+            .filter(|dir| !self.is_current(&dir.tree))
+            .collect()
     }
 
     /// Gives the directory another number, as the kernel has marked the present one dead.

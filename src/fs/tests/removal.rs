@@ -294,3 +294,18 @@ fn a_tag_that_was_moved_meanwhile_is_not_removed() {
     f.sb.refresh().unwrap();
     assert_eq!(f.text("info/images/app/1/id"), format!("{new}\n"));
 }
+
+#[test]
+fn names_in_directories_that_somebody_keeps_are_taken_away() {
+    let f = Fixture::new();
+    f.load(&[base(), own("a")], &["app:1"]);
+    let usr = f.at("images/app/1/usr");
+    f.at("images/app/1/usr/big");
+    f.rmdir("images/app/1").unwrap();
+    wait_until("the kernel is told", || {
+        let told = f.kernel.0.lock();
+        ["big", "link", "twin"]
+            .iter()
+            .all(|name| told.contains(&Told::Entry(usr, name.to_string())))
+    });
+}
