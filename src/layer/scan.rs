@@ -283,7 +283,15 @@ impl LayerScanner {
             self.state = State::ZeroBlock;
             return Ok(());
         }
-        let fields = header::decode(block)?;
+        let fields = match header::decode(block) {
+            Ok(fields) => fields,
+            Err(problem) => {
+                if problem != Problem::HeaderChecksum && self.path.is_none() {
+                    self.path = Some(header::path(block));
+                }
+                return Err(problem);
+            }
+        };
         match fields.flag {
             Flag::LongName | Flag::LongLink | Flag::Pax => self.begin_extension(&fields),
             Flag::GlobalPax => {

@@ -91,6 +91,16 @@ pub fn decode(block: &[u8; BLOCK]) -> Result<Fields, Problem> {
         out.rdev_major = number(&fields.dev_major).ok_or(Problem::Field("device major"))?;
         out.rdev_minor = number(&fields.dev_minor).ok_or(Problem::Field("device minor"))?;
     }
+    out.path = path(block);
+    out.link.extend_from_slice(text(&fields.linkname));
+    Ok(out)
+}
+
+/// The path that the header alone gives; extension headers may replace it.
+pub fn path(block: &[u8; BLOCK]) -> Vec<u8> {
+    let header = Header::from_bytes(block);
+    let fields = header.as_ustar();
+    let mut path = Vec::new();
     if header.is_ustar() {
         // star keeps times behind byte 131 of the prefix, and says so at the end.
         let prefix = if fields.pad.ends_with(b"tar\0") {
@@ -100,13 +110,12 @@ pub fn decode(block: &[u8; BLOCK]) -> Result<Fields, Problem> {
         };
         let prefix = text(prefix);
         if !prefix.is_empty() {
-            out.path.extend_from_slice(prefix);
-            out.path.push(b'/');
+            path.extend_from_slice(prefix);
+            path.push(b'/');
         }
     }
-    out.path.extend_from_slice(text(&fields.name));
-    out.link.extend_from_slice(text(&fields.linkname));
-    Ok(out)
+    path.extend_from_slice(text(&fields.name));
+    path
 }
 
 /// The sum of all bytes with the sum itself as spaces; some old writers summed signed bytes.

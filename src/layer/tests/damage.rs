@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::hostile::node;
+use super::look::node;
 use crate::layer::testing::{Tar, build, diff_id, index_bytes, open};
 use crate::layer::{IndexError, LayerFile, LayerIndex, NodeNo, ReadError, Target};
 use crate::oci::digest::DiffId;
