@@ -140,12 +140,10 @@ impl LayerFile {
         if read != buf.len() {
             return Err(damaged(at + read as u64));
         }
-        let mut block = from / SUM_BLOCK_U64;
-        for bytes in buf.chunks(SUM_BLOCK) {
+        for (block, bytes) in (from / SUM_BLOCK_U64..).zip(buf.chunks(SUM_BLOCK)) {
             if xxh3_64(bytes) != self.index.sum(stored, block)? {
                 return Err(damaged(stored.tar_offset + block * SUM_BLOCK_U64));
             }
-            block += 1;
         }
         Ok(())
     }

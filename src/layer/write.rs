@@ -150,8 +150,8 @@ impl IndexBuilder {
                 format::KIND_SYMLINK => *strings += record.count.get() as usize,
                 format::KIND_REGULAR => {
                     content = content.saturating_add(record.size.get());
-                    *extents += self.extents(record).len() * size_of::<ExtentRecord>();
-                    *sums += self.sums(record).len() * size_of::<u64>();
+                    *extents += size_of_val(self.extents(record));
+                    *sums += size_of_val(self.sums(record));
                 }
                 _ => {}
             }

@@ -14,12 +14,12 @@ pub(super) const MAX_SYMLINKS: usize = 40;
 /// fiftieth of it; entries that all lead through 40 long symbolic links would keep us busy for days.
 const MAX_STEPS: u64 = 1 << 30;
 
+/// What comes before the last component of a path, and that component.
+type Split<'p> = (&'p [u8], &'p [u8]);
+
 impl Folder {
     /// Cuts an entry's path into what comes before the last component, and that. `None`: the root directory.
-    pub(super) fn split<'p>(
-        &self,
-        path: &'p [u8],
-    ) -> Result<Option<(&'p [u8], &'p [u8])>, Problem> {
+    pub(super) fn split<'p>(&self, path: &'p [u8]) -> Result<Option<Split<'p>>, Problem> {
         if path.is_empty() {
             return Err(Problem::EmptyPath);
         }

@@ -52,11 +52,8 @@ impl PaxSparse {
             b"name" => self.name = Some(value.to_vec()),
             b"size" | b"realsize" => self.size = Some(value_number()?),
             b"numblocks" => self.blocks = Some(value_number()?),
-            b"offset" => {
-                if self.pending.replace(value_number()?).is_some() {
-                    return Err(());
-                }
-            }
+            b"offset" if self.pending.is_some() => return Err(()),
+            b"offset" => self.pending = Some(value_number()?),
             b"numbytes" => {
                 let offset = self.pending.take().ok_or(())?;
                 self.segments.push(Segment {
