@@ -15,5 +15,6 @@ mod sample;
 mod save;
 mod semantics;
 mod session;
+mod staging;
 mod store;
 mod tiny;

@@ -145,7 +145,10 @@ impl FileSystem for Superblock {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         match self.known(ino)? {
             Known::Own(node) => match node.place() {
-                Place::File(file) => self.file_read(&node, &file, offset, size, into),
+                Place::File(file) => {
+                    let read = self.file_read(&node, &file, offset, size, into);
+                    self.unless_gone(&Place::File(file), read)
+                }
                 Place::Link(_) | Place::Whiteout => Err(FsError::Invalid("not a file".to_owned())),
                 _ => Err(FsError::IsDirectory),
             },

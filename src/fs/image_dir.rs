@@ -48,17 +48,20 @@ impl Superblock {
         });
         // A removal that has overtaken this request leaves no layers; that is no damage.
         match opened {
-            Err(FsError::Corrupt { .. }) if self.is_gone(&dir.tree) => Err(FsError::NotFound),
+            Err(FsError::Corrupt { .. }) if self.is_gone(&dir.tree.subject()) => {
+                Err(FsError::NotFound)
+            }
             opened => opened,
         }
     }
 
-    fn is_gone(&self, tree: &Tree) -> bool {
+    /// Whether the store has no such image or layer any more, whatever this mount still shows.
+    pub(super) fn is_gone(&self, subject: &Subject) -> bool {
         let Ok(names) = self.store.names() else {
             return false;
         };
-        match tree.subject() {
-            Subject::Layer(layer) => !names.layers().contains(&layer),
+        match subject {
+            Subject::Layer(layer) => !names.layers().contains(layer),
             subject => subject
                 .image()
                 .is_some_and(|id| !names.images.contains_key(&id)),
@@ -285,7 +288,10 @@ impl Superblock {
     /// The reply for the root directory of a subject, with a reference.
     pub(super) fn enter_root(&self, subject: &Subject) -> Result<EntryReply, FsError> {
         let tree = self.trees.tree(subject)?;
-        let attr = self.root_attr(&tree)?;
+        let attr = match self.root_attr(&tree) {
+            Err(FsError::Corrupt { .. }) if self.is_gone(subject) => Err(FsError::NotFound),
+            found => found,
+        }?;
         self.trees.refer_root(&tree);
         Ok(forever(attr))
     }

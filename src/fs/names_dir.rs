@@ -143,6 +143,29 @@ impl Superblock {
 
     pub(super) fn own_attr(&self, node: &Node) -> Result<AttrReply, FsError> {
         let place = node.place();
+        self.unless_gone(&place, self.attr_of_place(node, &place))
+    }
+
+    /// What is missing because a removal has overtaken the request is not damaged, but gone.
+    pub(super) fn unless_gone<T>(
+        &self,
+        place: &Place,
+        result: Result<T, FsError>,
+    ) -> Result<T, FsError> {
+        let subject = match place {
+            Place::Layer(layer) | Place::File(InfoFile::Layer(layer, _)) => Subject::Layer(*layer),
+            Place::InfoTag(tag, id) | Place::File(InfoFile::Tag(tag, id, _)) => {
+                Subject::Tag(tag.clone(), *id)
+            }
+            _ => return result,
+        };
+        match result {
+            Err(FsError::Corrupt { .. }) if self.is_gone(&subject) => Err(FsError::NotFound),
+            result => result,
+        }
+    }
+
+    fn attr_of_place(&self, node: &Node, place: &Place) -> Result<AttrReply, FsError> {
         let owner = (self.options.uid, self.options.gid);
         let directory =
             |mode, mtime| attr::own(node.ino, FileKind::Directory, mode, owner, 0, mtime);
@@ -159,7 +182,7 @@ impl Superblock {
                 ttl: Ttl::Zero,
             })
         };
-        match &place {
+        match place {
             Place::Root => forever(directory(0o555, self.started())),
             Place::Repo(path) => forever(directory(self.repo_mode(), repo_time(&view, path))),
             Place::InfoRepo(path) => each_time(directory(0o555, repo_time(&view, path))),
@@ -243,7 +266,11 @@ impl Superblock {
                     continue;
                 }
                 let entry = match plus {
-                    true => self.enter_step(step)?,
+                    true => match self.enter_step(step) {
+                        Ok(entry) => entry,
+                        Err(FsError::NotFound) => continue,
+                        Err(error) => return Err(error),
+                    },
                     false => self.sketch(&step),
                 };
                 let full = add(&DirEntry {
