@@ -16,6 +16,8 @@ use clap::{Parser, Subcommand};
 use crate::store::{OpenMode, Store, StoreError};
 
 mod check;
+mod df;
+mod filters;
 mod gc;
 mod history;
 mod images;
@@ -24,8 +26,11 @@ mod load;
 mod mount;
 mod output;
 mod progress;
+mod prompt;
+mod prune;
 mod rmi;
 mod save;
+mod system_prune;
 mod tag;
 mod umount;
 
@@ -69,6 +74,9 @@ enum Verb {
     /// The verbs on images by their long names
     #[command(subcommand)]
     Image(ImageVerb),
+    /// The store as a whole
+    #[command(subcommand)]
+    System(SystemVerb),
 }
 
 /// The noun forms: `mica image ls`.
@@ -83,12 +91,19 @@ enum ImageVerb {
     Rm(rmi::Args),
     Inspect(inspect::Args),
     History(history::Args),
+    Prune(prune::Args),
+}
+
+/// `mica system df`.
+#[derive(Subcommand)]
+enum SystemVerb {
+    Df(df::Args),
+    Prune(system_prune::Args),
 }
 
 impl ImageVerb {
-    /// The same verb without the noun.
-    fn short(self) -> Verb {
-        match self {
+    fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
+        let verb = match self {
             ImageVerb::Ls(args) => Verb::Images(args),
             ImageVerb::Load(args) => Verb::Load(args),
             ImageVerb::Save(args) => Verb::Save(args),
@@ -96,7 +111,9 @@ impl ImageVerb {
             ImageVerb::Rm(args) => Verb::Rmi(args),
             ImageVerb::Inspect(args) => Verb::Inspect(args),
             ImageVerb::History(args) => Verb::History(args),
-        }
+            ImageVerb::Prune(args) => return prune::run(args, context),
+        };
+        run(verb, context)
     }
 }
 
@@ -161,7 +178,9 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Check(args) => check::run(args, context),
         Verb::Mount(args) => mount::run(args, context),
         Verb::Umount(args) => umount::run(args, context),
-        Verb::Image(verb) => run(verb.short(), context),
+        Verb::Image(verb) => verb.run(context),
+        Verb::System(SystemVerb::Df(args)) => df::run(args, context),
+        Verb::System(SystemVerb::Prune(args)) => system_prune::run(args, context),
     }
 }
 

@@ -4,7 +4,9 @@
 //! are made here, because the command line and the files under `info/` show the same ones.
 
 pub mod check;
+pub mod df;
 pub mod error;
+pub mod filter;
 #[cfg(test)]
 mod fixtures;
 pub mod format;
@@ -15,10 +17,13 @@ pub mod images;
 pub mod inspect;
 mod intake;
 pub mod load;
+pub mod prune;
 pub mod remove;
 pub mod resolve;
 pub mod save;
 pub mod tag;
+pub mod time;
 pub mod users;
+pub mod version;
 
 pub use error::OpsError;

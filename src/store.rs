@@ -402,6 +402,11 @@ impl Store {
         usage::measure(self)
     }
 
+    /// Disk space of every blob, by digest; a layer's index counts with its blob.
+    pub fn blob_sizes(&self) -> Result<HashMap<Digest, u64>, StoreError> {
+        usage::blobs(self)
+    }
+
     /// Disk space of some layers (tar and index) and documents.
     pub fn size_on_disk<'a>(
         &self,

@@ -8,6 +8,7 @@ use crate::common::image::{ImageBuilder, digest};
 use crate::common::sandbox::Sandbox;
 
 mod listing;
+mod pruning;
 mod removing;
 mod usage;
 

@@ -1,11 +1,18 @@
 //! `mica images`.
 
-use std::io::{self, Write as _};
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal, Write as _};
 use std::process::ExitCode;
 
-use crate::ops::images::{self, Options, Style};
-use crate::store::Names;
+use clap::ValueEnum;
 
+use crate::ops::filter;
+use crate::ops::format::human_size;
+use crate::ops::images::{self, Options, Row, Sort, Style, Users};
+use crate::ops::{OpsError, users};
+use crate::store::{Names, Store};
+
+use super::filters::FilterArgs;
 use super::{Context, output};
 
 /// List images
@@ -29,6 +36,39 @@ pub struct Args {
     /// With -q: an ID per row, as docker prints them
     #[arg(long, requires = "quiet")]
     all_rows: bool,
+    #[command(flatten)]
+    filters: FilterArgs,
+    /// Order of the rows
+    #[arg(long, value_name = "KEY", value_enum)]
+    sort: Option<SortKey>,
+    /// Show also how many processes and mounts use each image
+    #[arg(short)]
+    long: bool,
+}
+
+/// `--sort`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SortKey {
+    /// Newest first
+    Created,
+    Id,
+    Repository,
+    /// Smallest first
+    Size,
+    /// In version order
+    Tag,
+}
+
+impl From<SortKey> for Sort {
+    fn from(key: SortKey) -> Sort {
+        match key {
+            SortKey::Created => Sort::Created,
+            SortKey::Id => Sort::Id,
+            SortKey::Repository => Sort::Repository,
+            SortKey::Size => Sort::Size,
+            SortKey::Tag => Sort::Tag,
+        }
+    }
 }
 
 /// Words that follow `docker image`; who lists images of that name has more likely missed the singular.
@@ -39,32 +79,44 @@ const VERBS: &[&str] = &[
 
 /// Lists images.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
-    let names = match context.existing_store()? {
-        Some(store) => store.names()?,
-        None => Default::default(),
+    let options = Options {
+        pattern: args.pattern.clone(),
+        filters: args.filters.parse()?,
+        all: args.all,
+        digests: args.digests,
+        sort: args.sort.map(Sort::from),
     };
-    list(&args, &names)?;
-    Ok(ExitCode::SUCCESS)
+    let Some(store) = context.existing_store()? else {
+        let none = |_: &_| Ok(Default::default());
+        let rows = images::list(&Names::default(), &options, &none)?;
+        return print(&args, &rows, &Users::new());
+    };
+    let (names, rows) = store.read(|names| {
+        let labels = |id: &_| filter::labels_of(&store, id);
+        Ok::<_, OpsError>((names.clone(), images::list(names, &options, &labels)?))
+    })?;
+    let users = match args.long {
+        true => users::counts(&store.live_leases()?, &names)?,
+        false => Users::new(),
+    };
+    let code = print(&args, &rows, &users)?;
+    if !args.quiet && io::stdout().is_terminal() {
+        footer(&store, &names, &rows)?;
+    }
+    Ok(code)
 }
 
-fn list(args: &Args, names: &Names) -> anyhow::Result<()> {
-    let rows = images::list(
-        names,
-        &Options {
-            pattern: args.pattern.clone(),
-            all: args.all,
-            digests: args.digests,
-        },
-    )?;
+fn print(args: &Args, rows: &[Row], users: &Users) -> anyhow::Result<ExitCode> {
     let style = Style {
         no_trunc: args.no_trunc,
         digests: args.digests,
     };
     if args.quiet {
-        let ids = images::ids(&rows, style, args.all_rows);
+        let ids = images::ids(rows, style, args.all_rows);
         output::print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>())?;
     } else {
-        output::print(&images::table(&rows, style, jiff::Timestamp::now()))?;
+        let users = args.long.then_some(users);
+        output::print(&images::table(rows, style, users, jiff::Timestamp::now()))?;
     }
     if let Some(word) = args
         .pattern
@@ -76,5 +128,28 @@ fn list(args: &Args, names: &Names) -> anyhow::Result<()> {
         // A hint that cannot be given is no failure.
         let _ = writeln!(io::stderr(), "{hint}");
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// For people at a terminal: what the images listed take together. The sizes in the table count shared layers again and
+/// again.
+fn footer(store: &Store, names: &Names, rows: &[Row]) -> anyhow::Result<()> {
+    let ids: BTreeSet<_> = rows.iter().map(|row| row.id).collect();
+    let sizes = store.blob_sizes()?;
+    let size = |digest: &_| sizes.get(digest).copied().unwrap_or(0);
+    let images = || ids.iter().filter_map(|id| names.images.get(id));
+    let shared: BTreeSet<_> = images().flat_map(|image| image.blobs()).collect();
+    let shared: u64 = shared.iter().map(size).sum();
+    let apart: u64 = images()
+        .flat_map(|image| image.blobs().collect::<BTreeSet<_>>())
+        .map(|digest| size(&digest))
+        .sum();
+    output::print(&format!(
+        "{} names, {} images, {} on disk ({} if not shared)\n",
+        rows.len(),
+        ids.len(),
+        human_size(shared),
+        human_size(apart)
+    ))?;
     Ok(())
 }

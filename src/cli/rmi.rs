@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::ops::filter::{self, Bound};
 use crate::ops::format::human_size_4;
 use crate::ops::glob::Glob;
 use crate::ops::images::Pattern;
@@ -10,16 +11,20 @@ use crate::ops::{OpsError, resolve};
 use crate::store::{LiveLease, Names, Store};
 
 use super::Context;
+use super::filters::LongFilterArgs;
 use super::output::{Lines, print_error};
 
 /// Remove images
 ///
-/// Removes a name; the image goes with its last name, and so do layers that no other image has. Goes on after an error.
+/// Removes a name; the image goes with its last name, and so do layers that no other image has. Goes on after an error. With
+/// --filter only what passes it is removed, without an argument everything that does.
 #[derive(clap::Args)]
 pub struct Args {
     /// Names, digest references, IDs, beginnings of IDs, or globs over names ('app:*')
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required_unless_present = "filters")]
     images: Vec<String>,
+    #[command(flatten)]
+    filters: LongFilterArgs,
     /// Remove also what is in use, and an ID with all its names; a missing image is no failure
     #[arg(short, long)]
     force: bool,
@@ -31,6 +36,7 @@ pub struct Args {
 /// Removes images.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
+    let filters = args.filters.parse()?;
     // With --dry-run, the names as the removals so far would have left them.
     let mut rehearsed = match args.dry_run {
         true => Some(Names::clone(&*store.names()?)),
@@ -38,8 +44,27 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     };
     let mut lines = Lines::default();
     let (mut errors, mut bytes) = (Vec::new(), 0u64);
-    for argument in &args.images {
-        for choice in choices(&store, rehearsed.as_ref(), argument) {
+    // Filters look at the store as it was before anything went.
+    let before = store.names()?;
+    let bound = filters.bind(&before)?;
+    let arguments = match args.images.is_empty() {
+        true => vec![None],
+        false => args.images.iter().map(Some).collect(),
+    };
+    for argument in arguments {
+        let choices = match argument {
+            Some(argument) => choices(&store, rehearsed.as_ref(), argument),
+            None => every(&before),
+        };
+        for choice in choices {
+            let choice = match choice.and_then(|choice| {
+                let passes = args.filters.is_empty() || choice.passes(&store, &before, &bound)?;
+                Ok(passes.then_some(choice))
+            }) {
+                Ok(None) => continue,
+                Ok(Some(choice)) => Ok(choice),
+                Err(error) => Err(error),
+            };
             let removed = choice.and_then(|choice| match &mut rehearsed {
                 Some(names) => remove::rehearse(
                     &store,
@@ -97,6 +122,47 @@ impl Choice {
             Choice::Name(target) => Ok(target),
         }
     }
+
+    /// Whether the filters let it through.
+    fn passes(&self, store: &Store, names: &Names, bound: &Bound<'_>) -> Result<bool, OpsError> {
+        let target = match self {
+            Choice::Argument(text) => &Target::from(resolve::image(names, text)?),
+            Choice::Name(target) => target,
+        };
+        let (id, named) = match target {
+            Target::Tag(tag) => (names.tags.get(tag).map(|r| r.id), bound.tag(tag)),
+            Target::TagOf(tag, id) => (Some(*id), bound.tag(tag)),
+            Target::Digest(id, ..) | Target::Untagged(id) => (Some(*id), bound.name(|_| false)),
+            // All its names go.
+            Target::Image(id) => {
+                let mut tags = names
+                    .images
+                    .get(id)
+                    .into_iter()
+                    .flat_map(|image| &image.tags);
+                (
+                    Some(*id),
+                    bound.name(|_| false) || tags.any(|tag| bound.tag(tag)),
+                )
+            }
+        };
+        match id.and_then(|id| names.images.get(&id)) {
+            Some(image) if named => bound.image(image, &|id| filter::labels_of(store, id)),
+            _ => Ok(false),
+        }
+    }
+}
+
+/// Every tag, and every image without one.
+fn every(names: &Names) -> Vec<Result<Choice, OpsError>> {
+    let tags = names
+        .tags
+        .iter()
+        .map(|(tag, record)| Target::TagOf(tag.clone(), record.id));
+    let untagged = names.dangling().map(|image| Target::Untagged(image.id));
+    tags.chain(untagged)
+        .map(|target| Ok(Choice::Name(target)))
+        .collect()
 }
 
 /// What an argument stands for: itself, or every name that it matches.

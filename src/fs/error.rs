@@ -99,6 +99,9 @@ impl From<OpsError> for FsError {
             | OpsError::Reference(_)
             | OpsError::Target { .. }
             | OpsError::TagWithDigest
+            | OpsError::UnknownFilter(_)
+            | OpsError::FilterValue { .. }
+            | OpsError::ManyUntil
             | OpsError::Pattern(_) => FsError::Invalid(error.to_string()),
             OpsError::Users(source) => FsError::Io {
                 context: "looking for users".to_owned(),

@@ -31,6 +31,20 @@ pub enum OpsError {
     /// A malformed glob.
     #[error("syntax error in pattern: {0:?}")]
     Pattern(String),
+    /// A filter that there is not.
+    #[error("invalid filter '{0}'")]
+    UnknownFilter(String),
+    /// A filter with a value that it does not take.
+    #[error("invalid filter '{name}=[{value}]'")]
+    FilterValue {
+        /// The filter.
+        name: String,
+        /// As given.
+        value: String,
+    },
+    /// `until` twice.
+    #[error("more than one until filter specified")]
+    ManyUntil,
     /// An image asked for by ID has more names than one.
     #[error(
         "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
@@ -82,6 +96,9 @@ impl OpsError {
             | OpsError::Ambiguous(_)
             | OpsError::Reference(_)
             | OpsError::Pattern(_)
+            | OpsError::UnknownFilter(_)
+            | OpsError::FilterValue { .. }
+            | OpsError::ManyUntil
             | OpsError::ManyReferences(_)
             | OpsError::ReferenceInUse { .. }
             | OpsError::ImageInUse { .. } => true,

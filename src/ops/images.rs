@@ -1,23 +1,45 @@
 //! `images`: one row per name, newest image first.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::oci::{Digest, ImageId, Repository, Tag, TagRef};
 use crate::store::{ImageRecord, Names};
 
 use super::error::OpsError;
+use super::filter::{Filters, Labels};
 use super::format;
 use super::glob::Glob;
+use super::version;
 
 /// Which rows.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Only names that match: `NAME[:TAG]` exactly, or a glob.
+    /// Only names that match: `NAME[:TAG]` exactly, or a glob. One more `reference` filter.
     pub pattern: Option<String>,
+    /// Only these.
+    pub filters: Filters,
     /// Also images without a tag.
     pub all: bool,
     /// A row for each digest.
     pub digests: bool,
+    /// The order; by default by creation.
+    pub sort: Option<Sort>,
+}
+
+/// Orders of the rows, as podman has them. Rows that are equal stay in the default order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// Newest first.
+    Created,
+    /// By image ID.
+    Id,
+    /// By repository.
+    Repository,
+    /// Smallest first.
+    Size,
+    /// By tag, in version order.
+    Tag,
 }
 
 /// One row.
@@ -37,6 +59,28 @@ pub struct Row {
     pub size: u64,
 }
 
+impl Row {
+    /// The repository as docker shows it.
+    pub fn repository_text(&self) -> String {
+        let name = self.repository.as_ref().map(Repository::familiar);
+        name.unwrap_or_else(none)
+    }
+
+    /// The tag as docker shows it.
+    pub fn tag_text(&self) -> String {
+        self.tag.as_ref().map_or_else(none, Tag::to_string)
+    }
+
+    /// The digest as docker shows it.
+    pub fn digest_text(&self) -> String {
+        self.digest.map_or_else(none, |digest| digest.to_string())
+    }
+}
+
+fn none() -> String {
+    "<none>".to_owned()
+}
+
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Style {
@@ -46,9 +90,19 @@ pub struct Style {
     pub digests: bool,
 }
 
-/// The rows, in docker's order: by creation, newest first; an image's names in their own order.
-pub fn list(names: &Names, options: &Options) -> Result<Vec<Row>, OpsError> {
-    let pattern = options.pattern.as_deref().map(Pattern::parse).transpose()?;
+/// How many use each image, for the USERS column.
+pub type Users = BTreeMap<ImageId, usize>;
+
+/// The rows, in docker's order: by creation, newest first; an image's names in their own order. `labels` is asked for what
+/// a filter needs.
+pub fn list(names: &Names, options: &Options, labels: &Labels<'_>) -> Result<Vec<Row>, OpsError> {
+    let mut filters = options.filters.clone();
+    if let Some(pattern) = &options.pattern {
+        filters = filters.with_reference(pattern)?;
+    }
+    let bound = filters.bind(names)?;
+    // Who asks for untagged images, or by name, sees them without `all`.
+    let untagged = options.all || filters.has_references() || filters.dangling() == Some(true);
     let mut images: Vec<&ImageRecord> = names.images.values().collect();
     images.sort_by(|a, b| {
         b.created
@@ -57,13 +111,31 @@ pub fn list(names: &Names, options: &Options) -> Result<Vec<Row>, OpsError> {
     });
     let mut rows = Vec::new();
     for image in images {
-        let of_image = rows_of(image, options.digests);
-        rows.extend(of_image.into_iter().filter(|row| match &pattern {
-            Some(pattern) => pattern.matches(row),
-            None => options.all || !image.tags.is_empty(),
-        }));
+        if (untagged || !image.tags.is_empty()) && bound.image(image, labels)? {
+            let of_image = rows_of(image, options.digests).into_iter();
+            rows.extend(of_image.filter(|row| bound.name(|pattern| pattern.matches(row))));
+        }
+    }
+    if let Some(sort) = options.sort {
+        rows.sort_by(|a, b| sort.compare(a, b));
     }
     Ok(rows)
+}
+
+impl Sort {
+    fn compare(self, a: &Row, b: &Row) -> Ordering {
+        let repository = |row: &Row| row.repository.as_ref().map(Repository::familiar);
+        match self {
+            Sort::Created => b.created.cmp(&a.created),
+            Sort::Id => a.id.cmp(&b.id),
+            Sort::Repository => repository(a).cmp(&repository(b)),
+            Sort::Size => a.size.cmp(&b.size),
+            Sort::Tag => match (&a.tag, &b.tag) {
+                (Some(a), Some(b)) => version::compare(a.as_str(), b.as_str()),
+                (a, b) => a.is_some().cmp(&b.is_some()),
+            },
+        }
+    }
 }
 
 /// A row for each tag; then for repositories known by digest only; `<none>` twice if there are neither.
@@ -116,25 +188,28 @@ fn rows_of(image: &ImageRecord, digests: bool) -> Vec<Row> {
     rows
 }
 
-/// The table, header included.
-pub fn table(rows: &[Row], style: Style, now: jiff::Timestamp) -> String {
+/// The table, header included; with `users` a column for them.
+pub fn table(rows: &[Row], style: Style, users: Option<&Users>, now: jiff::Timestamp) -> String {
     let mut header = vec!["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
     if style.digests {
         header.insert(2, "DIGEST");
     }
-    let none = || "<none>".to_owned();
+    if users.is_some() {
+        header.push("USERS");
+    }
     let cells = |row: &Row| {
         let mut cells = vec![
-            row.repository
-                .as_ref()
-                .map_or_else(none, Repository::familiar),
-            row.tag.as_ref().map_or_else(none, Tag::to_string),
+            row.repository_text(),
+            row.tag_text(),
             id(&row.id, style.no_trunc),
             format::ago(row.created, now),
             format::human_size(row.size),
         ];
         if style.digests {
-            cells.insert(2, row.digest.map_or_else(none, |d| d.to_string()));
+            cells.insert(2, row.digest_text());
+        }
+        if let Some(users) = users {
+            cells.push(users.get(&row.id).copied().unwrap_or(0).to_string());
         }
         cells
     };
@@ -157,6 +232,7 @@ fn id(id: &ImageId, no_trunc: bool) -> String {
 }
 
 /// docker's `reference` filter: `path.Match` against the familiar and the full name, each with and without tag.
+#[derive(Debug, Clone)]
 pub struct Pattern(Glob);
 
 impl Pattern {

@@ -50,6 +50,15 @@ pub struct Plan {
     pub documents: Vec<Digest>,
 }
 
+/// How much of an image is to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pick {
+    /// All its names, and so the image.
+    Whole,
+    /// These tags; the image with them if it has no other name.
+    Tags(Vec<TagRef>),
+}
+
 /// A removal carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
@@ -103,33 +112,68 @@ impl Plan {
             }
             Target::Image(_) | Target::Untagged(_) => rest.drop_all(),
         }
-        let mut plan = Plan {
-            id,
-            deletes_image: rest.is_empty(),
-            tags: rest.gone_tags,
-            digests: rest.gone_digests,
-            chains: Vec::new(),
-            layers: Vec::new(),
-            documents: Vec::new(),
-        };
-        if plan.deletes_image {
-            let going = BTreeSet::from([id]);
-            let only = gc::only_reached_by(names, leases, &going);
-            plan.layers = image
-                .layers
-                .iter()
-                .filter(|l| only.layers.contains(l))
-                .copied()
-                .collect();
-            plan.documents = only.documents.into_iter().collect();
-            let others = names.images.values().filter(|other| other.id != id);
-            let kept: BTreeSet<ChainId> = others
+        let mut plans = Plan::complete(names, leases, vec![(id, rest)]);
+        plans
+            .pop()
+            .ok_or_else(|| OpsError::NoSuchImage(id.to_string()))
+    }
+
+    /// Works out what removing several images, or some tags of several, does; each image once. What is freed counts for the
+    /// first that has it.
+    pub fn several(names: &Names, leases: &[LiveLease], picks: &[(ImageId, Pick)]) -> Vec<Plan> {
+        let rest = picks.iter().filter_map(|(id, pick)| {
+            let mut rest = References::of(names.images.get(id)?);
+            match pick {
+                Pick::Whole => rest.drop_all(),
+                Pick::Tags(tags) => tags.iter().for_each(|tag| rest.untag(tag)),
+            }
+            Some((*id, rest))
+        });
+        Plan::complete(names, leases, rest.collect())
+    }
+
+    /// Plans for images that keep `rest` of their names.
+    fn complete(
+        names: &Names,
+        leases: &[LiveLease],
+        removals: Vec<(ImageId, References)>,
+    ) -> Vec<Plan> {
+        let gone = removals.iter().filter(|(_, rest)| rest.is_empty());
+        let going: BTreeSet<ImageId> = gone.map(|(id, _)| *id).collect();
+        let mut only = gc::only_reached_by(names, leases, &going);
+        let others = names.images.values().filter(|i| !going.contains(&i.id));
+        let mut kept: BTreeSet<ChainId> = match going.is_empty() {
+            true => BTreeSet::new(),
+            false => others
                 .flat_map(|other| ChainId::chain(&other.layers))
-                .collect();
-            let chains = ChainId::chain(&image.layers).into_iter().rev();
-            plan.chains = chains.filter(|chain| !kept.contains(chain)).collect();
+                .collect(),
+        };
+        let mut plans = Vec::new();
+        for (id, rest) in removals {
+            let mut plan = Plan {
+                id,
+                deletes_image: rest.is_empty(),
+                tags: rest.gone_tags,
+                digests: rest.gone_digests,
+                chains: Vec::new(),
+                layers: Vec::new(),
+                documents: Vec::new(),
+            };
+            if let Some(image) = names.images.get(&id).filter(|_| plan.deletes_image) {
+                let layers = image
+                    .layers
+                    .iter()
+                    .filter(|layer| only.layers.remove(layer));
+                plan.layers = layers.copied().collect();
+                let documents: BTreeSet<Digest> = image.documents().collect();
+                let documents = documents.into_iter().filter(|d| only.documents.remove(d));
+                plan.documents = documents.collect();
+                let chains = ChainId::chain(&image.layers).into_iter().rev();
+                plan.chains = chains.filter(|chain| kept.insert(*chain)).collect();
+            }
+            plans.push(plan);
         }
-        Ok(plan)
+        plans
     }
 
     /// docker's output, a line each.

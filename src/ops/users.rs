@@ -4,12 +4,13 @@
 //! part of the tree is mounted elsewhere; or it runs with a lease on the image. Files that are merely open do not count,
 //! they stay readable. Only what this process may see in `/proc` is found.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::oci::ImageId;
-use crate::store::{ImageRecord, LeaseKind, LiveLease};
+use crate::store::{ImageRecord, LeaseKind, LiveLease, Names};
 use crate::sys::mountinfo::{self, DeviceId};
 use crate::sys::proc::{self, Depth, Usage};
 
@@ -42,13 +43,11 @@ impl fmt::Display for User {
 pub fn of_image(leases: &[LiveLease], image: &ImageRecord) -> Result<Option<User>, OpsError> {
     for lease in leases {
         let found = match &lease.record.kind {
-            LeaseKind::Run { image: id } if *id == image.id => {
-                let pid = lease.record.pid;
-                let name = proc::name(pid).unwrap_or_default();
-                Some(User::Process { pid, name })
-            }
+            LeaseKind::Run { image: id } if *id == image.id => Some(runner(lease)),
             LeaseKind::Daemon { mountpoint } => {
-                of_mount(mountpoint, image).map_err(OpsError::Users)?
+                let users = of_mount(mountpoint).map_err(OpsError::Users)?;
+                let mut inside = users.into_iter().filter(|(path, _)| belongs(path, image));
+                inside.next().map(|(_, user)| user)
             }
             LeaseKind::Run { .. } | LeaseKind::Import | LeaseKind::Check => None,
         };
@@ -59,34 +58,72 @@ pub fn of_image(leases: &[LiveLease], image: &ImageRecord) -> Result<Option<User
     Ok(None)
 }
 
-/// The first user of an image through one mount of its store. Asks the kernel only, never the mount: it may be hung.
-fn of_mount(mountpoint: &Path, image: &ImageRecord) -> std::io::Result<Option<User>> {
-    let Some(device) = device_at(mountpoint)? else {
-        return Ok(None);
-    };
-    for user in proc::users_of(device, Depth::Attached)? {
-        let (inside, found) = match user.usage {
-            Usage::Mount { root, mount_point } => (root, User::Mount(mount_point)),
-            Usage::WorkingDirectory | Usage::RootDirectory => {
-                match user.path.strip_prefix(mountpoint) {
-                    Ok(inside) => (
-                        inside.to_owned(),
-                        User::Process {
-                            pid: user.pid,
-                            name: user.name,
-                        },
-                    ),
-                    // Seen through a bind mount, which is found itself.
-                    Err(_) => continue,
-                }
+/// The users of all images that have any, at the cost of one look.
+pub fn by_image(
+    leases: &[LiveLease],
+    names: &Names,
+) -> Result<BTreeMap<ImageId, Vec<User>>, OpsError> {
+    let mut found: BTreeMap<ImageId, Vec<User>> = BTreeMap::new();
+    let mut inside = Vec::new();
+    for lease in leases {
+        match &lease.record.kind {
+            LeaseKind::Run { image } => found.entry(*image).or_default().push(runner(lease)),
+            LeaseKind::Daemon { mountpoint } => {
+                inside.extend(of_mount(mountpoint).map_err(OpsError::Users)?);
             }
-            Usage::OpenFile | Usage::Mapping => continue,
-        };
-        if belongs(&inside, image) {
-            return Ok(Some(found));
+            LeaseKind::Import | LeaseKind::Check => {}
         }
     }
-    Ok(None)
+    if inside.is_empty() {
+        return Ok(found);
+    }
+    let trees: BTreeMap<PathBuf, ImageId> = names
+        .images
+        .values()
+        .flat_map(|image| trees(image).map(|tree| (PathBuf::from(tree), image.id)))
+        .collect();
+    for (path, user) in inside {
+        if let Some(id) = normal(&path).ancestors().find_map(|dir| trees.get(dir)) {
+            found.entry(*id).or_default().push(user);
+        }
+    }
+    Ok(found)
+}
+
+/// How many users each image has, of those that have any.
+pub fn counts(leases: &[LiveLease], names: &Names) -> Result<BTreeMap<ImageId, usize>, OpsError> {
+    let users = by_image(leases, names)?.into_iter();
+    Ok(users.map(|(id, users)| (id, users.len())).collect())
+}
+
+/// Who holds a lease on an image.
+fn runner(lease: &LiveLease) -> User {
+    let pid = lease.record.pid;
+    let name = proc::name(pid).unwrap_or_default();
+    User::Process { pid, name }
+}
+
+/// Who is attached through one mount of a store, and where below its root. Asks the kernel only, never the mount: it may be
+/// hung.
+fn of_mount(mountpoint: &Path) -> std::io::Result<Vec<(PathBuf, User)>> {
+    let Some(device) = device_at(mountpoint)? else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for user in proc::users_of(device, Depth::Attached)? {
+        match user.usage {
+            Usage::Mount { root, mount_point } => found.push((root, User::Mount(mount_point))),
+            Usage::WorkingDirectory | Usage::RootDirectory => {
+                // What is seen through a bind mount is found as that.
+                if let Ok(inside) = user.path.strip_prefix(mountpoint) {
+                    let (pid, name) = (user.pid, user.name);
+                    found.push((inside.to_owned(), User::Process { pid, name }));
+                }
+            }
+            Usage::OpenFile | Usage::Mapping => {}
+        }
+    }
+    Ok(found)
 }
 
 /// The device of the mica mount on a directory; the topmost if several are.
@@ -100,10 +137,20 @@ fn device_at(mountpoint: &Path) -> std::io::Result<Option<DeviceId>> {
 
 /// Whether a path below the mount's root lies in one of the image's trees.
 fn belongs(inside: &Path, image: &ImageRecord) -> bool {
-    let inside: PathBuf = inside
-        .components()
+    let inside = normal(inside);
+    trees(image).any(|tree| inside.starts_with(tree))
+}
+
+/// The path without root and dots.
+fn normal(path: &Path) -> PathBuf {
+    let parts = path.components();
+    parts
         .filter(|c| matches!(c, Component::Normal(_)))
-        .collect();
+        .collect()
+}
+
+/// Where an image's trees are below a mount's root.
+fn trees(image: &ImageRecord) -> impl Iterator<Item = String> {
     let by_tag = image.tags.iter().flat_map(|tag| {
         let repository = tag.repository.familiar();
         // The second spelling is for a tag whose name a repository has.
@@ -112,9 +159,7 @@ fn belongs(inside: &Path, image: &ImageRecord) -> bool {
             format!("images/{repository}/:{}", tag.tag),
         ]
     });
-    by_tag
-        .chain(by_id(&image.id))
-        .any(|tree| inside.starts_with(tree))
+    by_tag.chain(by_id(&image.id))
 }
 
 fn by_id(id: &ImageId) -> [String; 2] {

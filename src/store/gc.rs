@@ -67,11 +67,8 @@ pub fn only_reached_by(
     for image in names.images.values().filter(|i| images.contains(&i.id)) {
         let layers = image.layers.iter().filter(|layer| !kept.contains(&layer.0));
         only.layers.extend(layers);
-        let documents = [image.id.0, image.manifest.digest]
-            .into_iter()
-            .chain(image.origins.iter().map(|origin| origin.digest));
         only.documents
-            .extend(documents.filter(|d| !kept.contains(d)));
+            .extend(image.documents().filter(|d| !kept.contains(d)));
     }
     only
 }

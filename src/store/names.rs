@@ -247,12 +247,17 @@ impl Names {
 }
 
 impl ImageRecord {
-    /// Every blob this image needs.
-    pub fn blobs(&self) -> impl Iterator<Item = Digest> {
+    /// Its config and its manifests, original ones included.
+    pub fn documents(&self) -> impl Iterator<Item = Digest> {
         [self.id.0, self.manifest.digest]
             .into_iter()
-            .chain(self.layers.iter().map(|layer| layer.0))
             .chain(self.origins.iter().map(|origin| origin.digest))
+    }
+
+    /// Every blob this image needs.
+    pub fn blobs(&self) -> impl Iterator<Item = Digest> {
+        self.documents()
+            .chain(self.layers.iter().map(|layer| layer.0))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a store takes on disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::Store;
 use super::error::StoreError;
@@ -87,4 +87,19 @@ pub(super) fn size_of<'a>(
         bytes += allocated(&layout.blob(document))?;
     }
     Ok(bytes)
+}
+
+/// Disk space of every blob, a layer's index included. What is there without a blob is under the digest of its name.
+pub(super) fn blobs(store: &Store) -> Result<HashMap<Digest, u64>, StoreError> {
+    let layout = store.layout();
+    let mut sizes: HashMap<Digest, u64> = HashMap::new();
+    for dir in [layout.blobs(), layout.layers()] {
+        for name in file_names(&dir)? {
+            let stem = name.split('.').next().unwrap_or(&name);
+            if let Ok(digest) = Digest::from_hex(stem) {
+                *sizes.entry(digest).or_default() += allocated(&dir.join(&name))?;
+            }
+        }
+    }
+    Ok(sizes)
 }

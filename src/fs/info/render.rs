@@ -4,7 +4,7 @@ use crate::fs::face::FsError;
 use crate::fs::nodes::{InfoFile, LayerFileName, TagFile};
 use crate::fs::superblock::Superblock;
 use crate::oci::{DiffId, ImageId, TagRef};
-use crate::ops::{format, history, inspect};
+use crate::ops::{df, format, history, inspect, users};
 use crate::store::{ImageRecord, Names};
 
 impl Superblock {
@@ -79,29 +79,36 @@ impl Superblock {
         Ok(bytes)
     }
 
-    /// Use of the store, in docker's rows and in bytes; with the space that comes back when open files are closed.
+    /// Use of the store: the rows of `mica system df`, and in bytes; with the space that comes back when open files are closed.
     fn df(&self) -> Result<Vec<u8>, FsError> {
         let view = self.view();
-        let usage = self.store.disk_usage()?;
+        let leases = self.store.live_leases()?;
+        let users = users::counts(&leases, &view.names)?;
+        let df = df::of(&self.store, &view.names, &leases, &users)?;
         let (held, held_bytes) = self.slots.held(&view.names.layers());
         let row = |what: &str, count: String, bytes: u64| {
+            let (size, bytes) = (format::human_size_4(bytes), bytes.to_string());
             vec![
                 what.to_owned(),
                 count,
-                format::human_size(bytes),
-                bytes.to_string(),
+                String::new(),
+                size,
+                String::new(),
+                bytes,
             ]
         };
-        let images = view.names.images.len().to_string();
-        let layers: u64 = usage.layer_bytes + usage.index_bytes;
-        let rows = [
-            row("Images", images, usage.document_bytes),
-            row("Layers", usage.layers.to_string(), layers),
-            row("Imports in progress", String::new(), usage.tmp_bytes),
-            row("Removed, still open", held.to_string(), held_bytes),
-            row("Store", String::new(), usage.total() + held_bytes),
-        ];
-        let header = ["TYPE", "TOTAL", "SIZE", "BYTES"];
+        let mut rows: Vec<Vec<String>> = df.rows().iter().map(df::Named::cells).collect();
+        for (cells, named) in rows.iter_mut().zip(df.rows()) {
+            cells.push(named.line.size.to_string());
+        }
+        rows.push(row("Imports in progress", String::new(), df.imports));
+        rows.push(row("Removed, still open", held.to_string(), held_bytes));
+        rows.push(row(
+            "Store",
+            String::new(),
+            df.total.saturating_add(held_bytes),
+        ));
+        let header = [&df::HEADER[..], &["BYTES"]].concat();
         Ok(format::table(Some(&header), &rows).into_bytes())
     }
 }

@@ -9,6 +9,10 @@ fn at(text: &str) -> jiff::Timestamp {
     text.parse().unwrap()
 }
 
+fn no_labels(_: &ImageId) -> Result<BTreeMap<String, String>, OpsError> {
+    Ok(BTreeMap::new())
+}
+
 fn three() -> Names {
     let mut a = image(
         "a",
@@ -27,7 +31,12 @@ fn shown(options: Options, no_trunc: bool) -> String {
         no_trunc,
         digests: options.digests,
     };
-    table(&list(&three(), &options).unwrap(), style, at(NOW))
+    table(
+        &list(&three(), &options, &no_labels).unwrap(),
+        style,
+        None,
+        at(NOW),
+    )
 }
 
 #[test]
@@ -95,27 +104,34 @@ fn names_and_globs_filter() {
         let options = Options {
             pattern: Some(pattern.to_owned()),
             all: true,
-            digests: false,
+            ..Options::default()
         };
-        assert_eq!(list(&three(), &options).unwrap().len(), count, "{pattern}");
+        assert_eq!(
+            list(&three(), &options, &no_labels).unwrap().len(),
+            count,
+            "{pattern}"
+        );
     }
     let bad = Options {
         pattern: Some("[".to_owned()),
         ..Options::default()
     };
-    assert!(matches!(list(&three(), &bad), Err(OpsError::Pattern(_))));
+    assert!(matches!(
+        list(&three(), &bad, &no_labels),
+        Err(OpsError::Pattern(_))
+    ));
 }
 
 #[test]
 fn no_match_is_a_header() {
-    let rows = list(&Names::default(), &Options::default()).unwrap();
+    let rows = list(&Names::default(), &Options::default(), &no_labels).unwrap();
     let header = "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE\n";
-    assert_eq!(table(&rows, Style::default(), at(NOW)), header);
+    assert_eq!(table(&rows, Style::default(), None, at(NOW)), header);
 }
 
 #[test]
 fn quiet_prints_each_image_once() {
-    let rows = list(&three(), &Options::default()).unwrap();
+    let rows = list(&three(), &Options::default(), &no_labels).unwrap();
     let (a, b) = (id("a"), id("b"));
     assert_eq!(ids(&rows, Style::default(), false), [b.short(), a.short()]);
     assert_eq!(ids(&rows, Style::default(), true).len(), 4);
@@ -136,9 +152,9 @@ fn images_known_by_digest_only_are_hidden_like_dangling_ones() {
         let options = Options {
             all,
             digests,
-            pattern: None,
+            ..Options::default()
         };
-        let rows = list(&names, &options).unwrap();
+        let rows = list(&names, &options, &no_labels).unwrap();
         rows.into_iter()
             .map(|r| (r.repository.map(|r| r.familiar()), r.digest.is_some()))
             .collect::<Vec<_>>()
@@ -153,4 +169,78 @@ fn images_known_by_digest_only_are_hidden_like_dangling_ones() {
         list(true, true),
         [named("nginx", true), named("org/x", true)]
     );
+}
+
+#[test]
+fn orders_are_podman_s() {
+    let order = |sort| {
+        let options = Options {
+            all: true,
+            sort: Some(sort),
+            ..Options::default()
+        };
+        let rows = list(&three(), &options, &no_labels).unwrap();
+        let names = rows
+            .iter()
+            .map(|row| format!("{}:{}", row.repository_text(), row.tag_text()));
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let (none, org) = ("<none>:<none>", "registry.example.com:5000/org/app:2");
+    let (busybox, old, latest) = ("busybox:uclibc", "nginx:1.21", "nginx:latest");
+    assert_eq!(
+        order(Sort::Created),
+        [busybox, old, latest, org, none].join(" ")
+    );
+    assert_eq!(
+        order(Sort::Repository),
+        [none, busybox, old, latest, org].join(" ")
+    );
+    assert_eq!(
+        order(Sort::Size),
+        [none, busybox, old, latest, org].join(" ")
+    );
+    assert_eq!(
+        order(Sort::Tag),
+        [none, old, org, latest, busybox].join(" ")
+    );
+    assert!(order(Sort::Id).contains(none));
+}
+
+#[test]
+fn filters_choose_untagged_images_too() {
+    let shown = |filter: &str| {
+        let given = [crate::ops::filter::split(filter).unwrap()];
+        let options = Options {
+            filters: Filters::parse(&given, at(NOW)).unwrap(),
+            ..Options::default()
+        };
+        list(&three(), &options, &no_labels).unwrap().len()
+    };
+    let table = [
+        ("dangling=true", 1),
+        ("dangling=false", 4),
+        ("reference=nginx", 2),
+        ("before=busybox:uclibc", 3),
+        ("since=nginx", 1),
+        ("label=x", 0),
+    ];
+    for (filter, count) in table {
+        assert_eq!(shown(filter), count, "{filter}");
+    }
+}
+
+#[test]
+fn users_have_a_column() {
+    let rows = list(&three(), &Options::default(), &no_labels).unwrap();
+    let users = Users::from([(id("a"), 3)]);
+    let text = table(&rows, Style::default(), Some(&users), at(NOW));
+    assert!(
+        text.lines().next().unwrap().ends_with("SIZE      USERS"),
+        "{text}"
+    );
+    let counts: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split(' ').next_back())
+        .collect();
+    assert_eq!(counts, ["USERS", "0", "3", "3", "3"]);
 }

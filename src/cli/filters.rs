@@ -1,0 +1,48 @@
+//! `--filter`, the same for every verb that has it.
+
+use crate::ops::OpsError;
+use crate::ops::filter::{self, Filters};
+
+/// Filters as given.
+#[derive(clap::Args)]
+pub struct FilterArgs {
+    /// Only images for which this holds: dangling=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE], before=IMAGE,
+    /// since=IMAGE, until=TIME (an age such as 12h or 30d, a date, Unix seconds), reference=PATTERN; may be repeated
+    #[arg(short = 'f', long = "filter", value_name = "FILTER", value_parser = filter::split)]
+    filters: Vec<(String, String)>,
+}
+
+/// The same without the short form, which is `--force` there.
+#[derive(clap::Args)]
+pub struct LongFilterArgs {
+    /// Only images for which this holds: dangling=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE], before=IMAGE,
+    /// since=IMAGE, until=TIME (an age such as 12h or 30d, a date, Unix seconds), reference=PATTERN; may be repeated
+    #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split)]
+    filters: Vec<(String, String)>,
+}
+
+impl FilterArgs {
+    /// Reads them; ages count from now.
+    pub fn parse(&self) -> Result<Filters, OpsError> {
+        Filters::parse(&self.filters, jiff::Timestamp::now())
+    }
+}
+
+impl LongFilterArgs {
+    /// Reads them; ages count from now.
+    pub fn parse(&self) -> Result<Filters, OpsError> {
+        Filters::parse(&self.filters, jiff::Timestamp::now())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.filters.is_empty()
+    }
+
+    /// As given, for a prompt.
+    pub fn texts(&self) -> impl Iterator<Item = String> {
+        self.filters
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+    }
+}

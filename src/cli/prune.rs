@@ -1,0 +1,144 @@
+//! `mica image prune`.
+
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use crate::ops::format::human_size_4;
+use crate::ops::prune::{self, Keep, Newest, Options, Pruned};
+
+use super::Context;
+use super::filters::LongFilterArgs;
+use super::output::Lines;
+use super::prompt;
+
+/// Remove unused images
+///
+/// Without options those that have no tag. What a process, a mount or a lease uses always stays. Asks before, and says what
+/// would go.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Remove all images that nothing uses, not only those without a tag
+    #[arg(short, long)]
+    all: bool,
+    #[command(flatten)]
+    filters: LongFilterArgs,
+    /// Keep the N newest images of each repository; remove the tags of the others
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// What makes an image newer
+    #[arg(
+        long,
+        value_name = "ORDER",
+        value_enum,
+        default_value = "date",
+        requires = "keep"
+    )]
+    keep_by: Order,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Print what would be removed and how much space that frees; remove nothing
+    #[arg(long, conflicts_with = "force")]
+    dry_run: bool,
+}
+
+/// `--keep-by`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Order {
+    /// The date it was made
+    Date,
+    /// The version in its tag
+    Version,
+}
+
+/// Prunes images.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let store = context.store()?;
+    let options = Options {
+        all: args.all,
+        filters: args.filters.parse()?,
+        keep: args.keep.map(|images| Keep {
+            images,
+            by: match args.keep_by {
+                Order::Date => Newest::Date,
+                Order::Version => Newest::Version,
+            },
+        }),
+    };
+    let mut lines = Lines::default();
+    if args.dry_run {
+        report(
+            &mut lines,
+            &prune::rehearse(&store, &options)?,
+            "reclaimable",
+        );
+        lines.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let shown = match args.force {
+        true => None,
+        false => {
+            let plan = prune::rehearse(&store, &options)?;
+            let mut warning = vec![format!("WARNING! This will remove {}.", what(&args))];
+            warning.extend(outlook(&plan));
+            if !prompt::confirm(&warning)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+            Some(plan.images())
+        }
+    };
+    let pruned = prune::prune(&store, &options, shown.as_ref())?;
+    let notified = store.notify_mounts();
+    report(&mut lines, &pruned, "reclaimed");
+    notified?;
+    lines.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// docker's words for what is asked for.
+fn what(args: &Args) -> String {
+    match args.keep {
+        Some(n) => format!(
+            "all tags but those of the {n} newest images of each repository, where no process, mount or lease uses the image"
+        ),
+        None if args.all => ALL.to_owned(),
+        None => DANGLING.to_owned(),
+    }
+}
+
+/// What goes with `-a`.
+pub const ALL: &str = "all images that no process, mount or lease uses";
+/// What goes without.
+pub const DANGLING: &str = "all dangling images";
+
+/// What will go, before the question.
+pub fn outlook(plan: &Pruned) -> Vec<String> {
+    let mut lines: Vec<String> = plan
+        .lines()
+        .iter()
+        .map(|line| format!("  {line}"))
+        .collect();
+    lines.push(format!("  {}", total(plan.bytes, "reclaimable")));
+    lines
+}
+
+/// docker's `Deleted Images:` section, if anything is in it.
+pub fn section(lines: &mut Lines, title: &str, entries: &[String]) {
+    if !entries.is_empty() {
+        lines.print(title);
+        entries.iter().for_each(|line| lines.print(line));
+        lines.print("");
+    }
+}
+
+/// What has gone, or would go; `verb` is docker's "reclaimed".
+fn report(lines: &mut Lines, pruned: &Pruned, verb: &str) {
+    section(lines, "Deleted Images:", &pruned.lines());
+    lines.print(&total(pruned.bytes, verb));
+}
+
+/// docker's last line.
+pub fn total(bytes: u64, verb: &str) -> String {
+    format!("Total {verb} space: {}", human_size_4(bytes))
+}

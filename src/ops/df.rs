@@ -1,0 +1,270 @@
+//! `system df`: what the images take on disk, and what of it would come back.
+//!
+//! Bytes are those allocated on disk: tars, indexes and documents together. Reclaimable is what removing every image that
+//! nobody uses would free: what only such images have, each thing counted once. Names and sizes are read, no content.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::oci::{Digest, ImageId};
+use crate::store::{ImageRecord, LiveLease, Names, Store};
+
+use super::error::OpsError;
+use super::format;
+use super::images::{Row, Users};
+
+/// Disk use of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Df {
+    /// Images, with what they share counted once.
+    pub images: Line,
+    /// What interrupted work has left, for `mica gc`: files.
+    pub leftovers: Line,
+    /// Imports in flight, in bytes.
+    pub imports: u64,
+    /// Everything in the store, its list of names included.
+    pub total: u64,
+    /// What each image has.
+    pub of_image: BTreeMap<ImageId, OfImage>,
+}
+
+/// One row of the summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Line {
+    /// How many.
+    pub count: usize,
+    /// How many are in use.
+    pub active: usize,
+    /// Bytes on disk.
+    pub size: u64,
+    /// Bytes that would come back.
+    pub reclaimable: u64,
+}
+
+/// Bytes of one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OfImage {
+    /// That other images have too.
+    pub shared: u64,
+    /// That removing this image alone would free.
+    pub unique: u64,
+}
+
+/// Measures a store. `users`: how many use each image; see [`super::users::by_image`].
+pub fn of(
+    store: &Store,
+    names: &Names,
+    leases: &[LiveLease],
+    users: &Users,
+) -> Result<Df, OpsError> {
+    let usage = store.disk_usage()?;
+    let mut df = measure(&store.blob_sizes()?, names, leases, users);
+    df.imports = df.imports.saturating_add(usage.tmp_bytes);
+    df.total = usage.total();
+    Ok(df)
+}
+
+/// The same from the sizes of all blobs; without what is not a blob.
+fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], users: &Users) -> Df {
+    let size = |digest: &Digest| sizes.get(digest).copied().unwrap_or(0);
+    let is_used = |id: &ImageId| users.get(id).is_some_and(|count| *count > 0);
+    let blobs = |image: &ImageRecord| image.blobs().collect::<BTreeSet<Digest>>();
+    let held: BTreeSet<Digest> = leases.iter().flat_map(|l| &l.held).copied().collect();
+
+    // How many images have a blob; whether one of them is in use.
+    let mut owners: HashMap<Digest, (usize, bool)> = HashMap::new();
+    for image in names.images.values() {
+        for digest in blobs(image) {
+            let (count, used) = owners.entry(digest).or_default();
+            *count += 1;
+            *used |= is_used(&image.id);
+        }
+    }
+    let mut images = Line {
+        count: names.images.len(),
+        active: names.images.keys().filter(|id| is_used(id)).count(),
+        ..Line::default()
+    };
+    for (digest, (_, used)) in &owners {
+        images.size += size(digest);
+        if !used && !held.contains(digest) {
+            images.reclaimable += size(digest);
+        }
+    }
+    let of_image = names.images.values().map(|image| {
+        let mut of_image = OfImage::default();
+        for digest in blobs(image) {
+            let alone = owners.get(&digest).is_some_and(|(count, _)| *count == 1);
+            match alone && !held.contains(&digest) {
+                true => of_image.unique += size(&digest),
+                false => of_image.shared += size(&digest),
+            }
+        }
+        (image.id, of_image)
+    });
+    let of_image = of_image.collect();
+    let imports = held.iter().filter(|digest| !owners.contains_key(digest));
+    let imports = imports.map(size).sum();
+    let mut leftovers = Line::default();
+    for (digest, size) in sizes {
+        if !owners.contains_key(digest) && !held.contains(digest) {
+            leftovers.count += 1;
+            leftovers.size += size;
+            leftovers.reclaimable += size;
+        }
+    }
+    Df {
+        images,
+        leftovers,
+        imports,
+        total: 0,
+        of_image,
+    }
+}
+
+/// A row with its name.
+#[derive(Debug, Clone, Copy)]
+pub struct Named {
+    /// docker's TYPE.
+    pub name: &'static str,
+    /// The figures.
+    pub line: Line,
+}
+
+impl Df {
+    /// The rows in order. Leftovers only when there are any.
+    pub fn rows(&self) -> Vec<Named> {
+        let images = Named {
+            name: "Images",
+            line: self.images,
+        };
+        let leftovers = Named {
+            name: "Leftovers",
+            line: self.leftovers,
+        };
+        let has_leftovers = self.leftovers.count > 0;
+        [images]
+            .into_iter()
+            .chain(has_leftovers.then_some(leftovers))
+            .collect()
+    }
+}
+
+impl Line {
+    /// `11.63MB (70%)`: the share is cut to an integer, and left out of nothing.
+    pub fn reclaimable(&self) -> String {
+        let bytes = format::human_size_4(self.reclaimable);
+        let percent = u128::from(self.reclaimable) * 100;
+        match percent.checked_div(u128::from(self.size)) {
+            Some(percent) => format!("{bytes} ({percent}%)"),
+            None => bytes,
+        }
+    }
+}
+
+impl Named {
+    /// The columns of [`HEADER`].
+    pub fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.to_owned(),
+            self.line.count.to_string(),
+            self.line.active.to_string(),
+            format::human_size_4(self.line.size),
+            self.line.reclaimable(),
+        ]
+    }
+}
+
+/// The columns of docker's summary.
+pub const HEADER: [&str; 5] = ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"];
+
+/// docker's summary.
+pub fn table(df: &Df) -> String {
+    let rows: Vec<_> = df.rows().iter().map(Named::cells).collect();
+    format::table(Some(&HEADER), &rows)
+}
+
+/// docker's `-v`: a row for each name, as `images -a` has them. SIZE is the sum of the two that follow.
+pub fn verbose(df: &Df, rows: &[Row], users: &Users, now: jiff::Timestamp) -> String {
+    let header = [
+        "REPOSITORY",
+        "TAG",
+        "IMAGE ID",
+        "CREATED",
+        "SIZE",
+        "SHARED SIZE",
+        "UNIQUE SIZE",
+        "USERS",
+    ];
+    let cells = |row: &Row| {
+        let of_image = df.of_image.get(&row.id).copied().unwrap_or_default();
+        vec![
+            row.repository_text(),
+            row.tag_text(),
+            row.id.short(),
+            format::ago(row.created, now),
+            format::human_size(of_image.shared.saturating_add(of_image.unique)),
+            format::human_size(of_image.shared),
+            format::human_size(of_image.unique),
+            users.get(&row.id).copied().unwrap_or(0).to_string(),
+        ]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    let table = format::table(Some(&header), &rows);
+    format!("Images space usage:\n\n{table}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::fixtures::{diff_id, id, image, names};
+
+    #[test]
+    fn what_comes_back_is_counted_once() {
+        let names = names([
+            image("a", &["a"], &["base", "idle", "a"]),
+            image("b", &["b", "b:2"], &["base", "idle", "b"]),
+            image("c", &["c"], &["base", "c"]),
+        ]);
+        let mut sizes: HashMap<Digest, u64> = HashMap::new();
+        for (layer, size) in [("base", 1000), ("idle", 200), ("a", 30), ("b", 4), ("c", 5)] {
+            sizes.insert(diff_id(layer).0, size);
+        }
+        sizes.insert(Digest::of(b"stray"), 70_000);
+        let users = Users::from([(id("c"), 2)]);
+        let df = measure(&sizes, &names, &[], &users);
+        assert_eq!(
+            df.images,
+            Line {
+                count: 3,
+                active: 1,
+                size: 1239,
+                reclaimable: 234
+            }
+        );
+        assert_eq!(
+            df.of_image[&id("a")],
+            OfImage {
+                shared: 1200,
+                unique: 30
+            }
+        );
+        assert_eq!(
+            table(&df),
+            "TYPE        TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
+             Images      3         1         1.239kB   234B (18%)\n\
+             Leftovers   1         0         70kB      70kB (100%)\n"
+        );
+        let nobody = measure(&sizes, &names, &[], &Users::new());
+        assert_eq!(nobody.images.reclaimable, nobody.images.size);
+    }
+
+    #[test]
+    fn nothing_has_no_share() {
+        let df = measure(&HashMap::new(), &Names::default(), &[], &Users::new());
+        assert_eq!(
+            table(&df),
+            "TYPE      TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
+             Images    0         0         0B        0B\n"
+        );
+    }
+}
