@@ -28,10 +28,12 @@ mod output;
 mod progress;
 mod prompt;
 mod prune;
+mod pull;
 mod rmi;
 mod save;
 mod system_prune;
 mod tag;
+mod transport;
 mod umount;
 
 use output::print_error;
@@ -60,6 +62,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Pull(pull::Args),
     Load(load::Args),
     Save(save::Args),
     Images(images::Args),
@@ -84,6 +87,7 @@ enum Verb {
 enum ImageVerb {
     #[command(visible_alias = "list")]
     Ls(images::Args),
+    Pull(pull::Args),
     Load(load::Args),
     Save(save::Args),
     Tag(tag::Args),
@@ -105,6 +109,7 @@ impl ImageVerb {
     fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         let verb = match self {
             ImageVerb::Ls(args) => Verb::Images(args),
+            ImageVerb::Pull(args) => Verb::Pull(args),
             ImageVerb::Load(args) => Verb::Load(args),
             ImageVerb::Save(args) => Verb::Save(args),
             ImageVerb::Tag(args) => Verb::Tag(args),
@@ -167,6 +172,7 @@ pub fn main() -> ExitCode {
 
 fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
+        Verb::Pull(args) => pull::run(args, context),
         Verb::Load(args) => load::run(args, context),
         Verb::Save(args) => save::run(args, context),
         Verb::Images(args) => images::run(args, context),
@@ -190,7 +196,12 @@ fn init_logging() {
         .filter_or("MICA_LOG", "warn,fuser=off")
         .write_style("MICA_LOG_STYLE");
     // A second initialisation (tests) keeps the first.
-    let _ = env_logger::Builder::from_env(environment).try_init();
+    let mut builder = env_logger::Builder::from_env(environment);
+    // They would log the headers of requests: passwords and tokens.
+    for module in ["ureq", "ureq_proto", "rustls"] {
+        builder.filter_module(module, log::LevelFilter::Off);
+    }
+    let _ = builder.try_init();
 }
 
 /// Whether the verb stopped because nobody reads its output any more (`mica images | head -1`).

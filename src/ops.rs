@@ -18,6 +18,7 @@ pub mod inspect;
 mod intake;
 pub mod load;
 pub mod prune;
+pub mod pull;
 pub mod remove;
 pub mod resolve;
 pub mod save;

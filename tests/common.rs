@@ -14,6 +14,7 @@ pub mod image;
 pub mod mount;
 pub mod podman;
 pub mod real;
+pub mod registry;
 pub mod sandbox;
 pub mod tarball;
 pub mod tier;

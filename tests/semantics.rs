@@ -12,6 +12,7 @@ mod damage;
 mod doc;
 mod facts;
 mod names;
+mod registries;
 mod removing;
 mod renaming;
 mod tree;

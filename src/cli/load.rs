@@ -121,12 +121,13 @@ fn print(loaded: &Loaded) -> io::Result<()> {
     out.flush()
 }
 
-fn platform(text: &str) -> Result<Platform, String> {
+/// The value of `--platform`.
+pub(super) fn platform(text: &str) -> Result<Platform, String> {
     Platform::parse(text).map_err(|error| error.to_string())
 }
 
 /// `1048576`, `64m`, `2GiB`: powers of 1024, as docker's memory options.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let number = lower.strip_suffix('b').unwrap_or(&lower);
     let number = number.strip_suffix('i').unwrap_or(number);

@@ -1,0 +1,239 @@
+//! Who we are to a registry: found in docker's and podman's files and their helpers, written by `login`.
+//!
+//! A secret is in no `Debug`, no error and no log line. Helpers' output is never repeated.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use docker_credential::{CredentialRetrievalError, DockerCredential};
+use serde_json::{Map, Value, json};
+
+use super::RegistryError;
+
+/// Docker Hub's name in files of credentials.
+const HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// A user name and password, or a token that stands for both.
+#[derive(Clone)]
+pub enum Credential {
+    /// Sent as basic authentication.
+    Password {
+        /// Who.
+        user: String,
+        /// The secret.
+        password: String,
+    },
+    /// A refresh token of OAuth2.
+    IdentityToken(String),
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Credential::Password { user, .. } => write!(f, "Password({user:?}, ..)"),
+            Credential::IdentityToken(_) => f.write_str("IdentityToken(..)"),
+        }
+    }
+}
+
+impl Credential {
+    /// The value of an `Authorization` header.
+    pub(super) fn basic(&self) -> Option<String> {
+        match self {
+            Credential::Password { user, password } => Some(format!(
+                "Basic {}",
+                STANDARD.encode(format!("{user}:{password}"))
+            )),
+            Credential::IdentityToken(_) => None,
+        }
+    }
+}
+
+/// The key of a registry in files of credentials.
+pub fn key(domain: &str) -> &str {
+    match domain {
+        "docker.io" | "index.docker.io" | "registry-1.docker.io" => HUB_KEY,
+        other => other,
+    }
+}
+
+/// The credential for a registry, if any file has one: docker's, then podman's.
+pub fn find(domain: &str) -> Result<Option<Credential>, RegistryError> {
+    for look in [
+        docker_credential::get_credential,
+        docker_credential::get_podman_credential,
+    ] {
+        let reason = match look(key(domain)) {
+            Ok(DockerCredential::UsernamePassword(user, password)) => {
+                return Ok(Some(Credential::Password { user, password }));
+            }
+            Ok(DockerCredential::IdentityToken(token)) => {
+                return Ok(Some(Credential::IdentityToken(token)));
+            }
+            // A file that is missing, unreadable for this user, or has nothing for this registry.
+            Err(
+                CredentialRetrievalError::NoCredentialConfigured
+                | CredentialRetrievalError::ConfigNotFound
+                | CredentialRetrievalError::ConfigReadError,
+            ) => continue,
+            // This is how a helper says that it has none.
+            Err(CredentialRetrievalError::HelperFailure { stdout, .. })
+                if stdout.contains("credentials not found") =>
+            {
+                continue;
+            }
+            Err(CredentialRetrievalError::HelperFailure { .. }) => "it ended with an error",
+            Err(CredentialRetrievalError::HelperCommunicationError) => "it cannot be run",
+            Err(CredentialRetrievalError::MalformedHelperResponse) => "its answer makes no sense",
+            Err(CredentialRetrievalError::CredentialDecodingError) => {
+                "the stored credential cannot be decoded; log in again"
+            }
+            Err(CredentialRetrievalError::CredentialMismatchError) => {
+                "the stored credential contradicts itself; log in again"
+            }
+        };
+        return Err(RegistryError::Helper {
+            host: domain.to_owned(),
+            reason,
+        });
+    }
+    Ok(None)
+}
+
+/// docker's `config.json` of this user.
+pub fn config_path() -> Option<PathBuf> {
+    let dir = match std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()) {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            PathBuf::from(std::env::var_os("HOME").filter(|home| !home.is_empty())?).join(".docker")
+        }
+    };
+    Some(dir.join("config.json"))
+}
+
+/// Keeps a credential in docker's `config.json` or with the helper that it names. The answer is the file, if the secret
+/// itself is in it.
+pub fn keep(domain: &str, credential: &Credential) -> Result<Option<PathBuf>, RegistryError> {
+    let (path, mut config) = read_config()?;
+    let (user, secret) = match credential {
+        Credential::Password { user, password } => (user.as_str(), password.as_str()),
+        Credential::IdentityToken(token) => ("<token>", token.as_str()),
+    };
+    if let Some(helper) = helper(&config, domain) {
+        let request = json!({"ServerURL": key(domain), "Username": user, "Secret": secret});
+        run_helper(domain, &helper, "store", &request.to_string())?;
+        return Ok(None);
+    }
+    let entry = match credential {
+        Credential::Password { user, password } => {
+            json!({"auth": STANDARD.encode(format!("{user}:{password}"))})
+        }
+        Credential::IdentityToken(token) => json!({"auth": "", "identitytoken": token}),
+    };
+    let auths = config.entry("auths").or_insert_with(|| json!({}));
+    let auths = auths.as_object_mut().ok_or_else(|| RegistryError::File {
+        path: path.clone(),
+        reason: "\"auths\" is no object".to_owned(),
+    })?;
+    auths.insert(key(domain).to_owned(), entry);
+    write_config(&path, &config)?;
+    Ok(Some(path))
+}
+
+/// Forgets a registry's credential; whether there was one in the file or with its helper.
+pub fn forget(domain: &str) -> Result<bool, RegistryError> {
+    let (path, mut config) = read_config()?;
+    if let Some(helper) = helper(&config, domain) {
+        run_helper(domain, &helper, "erase", key(domain))?;
+        return Ok(true);
+    }
+    let auths = config.get_mut("auths").and_then(Value::as_object_mut);
+    let there = auths.is_some_and(|auths| auths.remove(key(domain)).is_some());
+    if there {
+        write_config(&path, &config)?;
+    }
+    Ok(there)
+}
+
+fn read_config() -> Result<(PathBuf, Map<String, Value>), RegistryError> {
+    let path = config_path().ok_or_else(|| RegistryError::File {
+        path: PathBuf::from("config.json"),
+        reason: "neither DOCKER_CONFIG nor HOME is set".to_owned(),
+    })?;
+    let fail = |reason: String| RegistryError::File {
+        path: path.clone(),
+        reason,
+    };
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok((path, Map::new()));
+        }
+        Err(error) => return Err(fail(error.to_string())),
+    };
+    // serde_json's errors tell a position, never the text.
+    let config = serde_json::from_slice(&bytes).map_err(|error| fail(error.to_string()))?;
+    Ok((path, config))
+}
+
+/// Replaces the file, readable by its owner only from the beginning. A symlink keeps leading to it.
+fn write_config(path: &Path, config: &Map<String, Value>) -> Result<(), RegistryError> {
+    let write = || {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let dir = path.parent().unwrap_or(Path::new("."));
+        if !dir.exists() {
+            std::fs::create_dir_all(dir)?;
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+        }
+        let mut temp = tempfile::Builder::new()
+            .prefix(".config.json-")
+            .tempfile_in(dir)?;
+        let mut text = serde_json::to_vec_pretty(config)?;
+        text.push(b'\n');
+        temp.write_all(&text)?;
+        temp.as_file().sync_all()?;
+        temp.persist(&path).map_err(|error| error.error)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|error: std::io::Error| RegistryError::File {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// The helper that docker's configuration names for this registry.
+fn helper(config: &Map<String, Value>, domain: &str) -> Option<String> {
+    let own = config
+        .get("credHelpers")
+        .and_then(|helpers| helpers.get(key(domain)));
+    let name = own.or_else(|| config.get("credsStore"))?.as_str()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn run_helper(domain: &str, helper: &str, verb: &str, input: &str) -> Result<(), RegistryError> {
+    let fail = |reason| RegistryError::Helper {
+        host: domain.to_owned(),
+        reason,
+    };
+    let mut child = Command::new(format!("docker-credential-{helper}"))
+        .arg(verb)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|_| fail("it cannot be run"))?;
+    let mut stdin = child.stdin.take();
+    // What it did not read shows in how it ends.
+    let _ = stdin.as_mut().map(|pipe| pipe.write_all(input.as_bytes()));
+    drop(stdin);
+    match child.wait() {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err(fail("it ended with an error")),
+    }
+}

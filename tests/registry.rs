@@ -1,0 +1,5 @@
+//! Registries: pull and push against Debian's `docker-registry`, skopeo and podman, and against one that lies.
+
+mod liar;
+mod lying;
+mod pulling;
