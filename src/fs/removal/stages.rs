@@ -8,6 +8,7 @@
 //! one request per entry.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,8 +52,15 @@ pub(super) enum Verdict {
 
 #[derive(Debug)]
 enum Stage {
-    Open { what: String, leaves: Vec<InodeNo> },
-    Refused { why: String, when: Instant },
+    Open {
+        what: String,
+        leaves: Vec<InodeNo>,
+        handle: Arc<proc::Process>,
+    },
+    Refused {
+        why: String,
+        when: Instant,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +99,15 @@ impl Stages {
 
     /// The process of a thread, if it has listed the root directory or has a stage there.
     pub fn lister(&self, root: InodeNo, tid: u32) -> Option<Process> {
+        // One of many unlinks: while the process lives its pid is nobody else's.
+        for ((of, process), stage) in &self.state.lock().stages {
+            if (*of, process.pid) == (root, tid)
+                && let Stage::Open { handle, .. } = stage
+                && handle.wait(Duration::ZERO).is_ok_and(|ended| !ended)
+            {
+                return Some(*process);
+            }
+        }
         let process = Process::of_thread(tid)?;
         let key = (root, process);
         let state = self.state.lock();
@@ -128,19 +145,27 @@ impl Stages {
         process: Process,
         what: String,
     ) -> Result<(), FsError> {
-        let leaves = Vec::new();
+        let io = |source| FsError::Io {
+            context: format!("watching process {}", process.pid),
+            source,
+        };
+        let handle = proc::Process::open(process.pid).map_err(io)?;
+        // Ended this moment, or the pid is another's by now: whoever asked gets no answer.
+        let is_it = proc::start_time(process.pid) == Some(process.start);
+        let Some(handle) = handle.filter(|_| is_it).map(Arc::new) else {
+            return Err(FsError::ReadOnly);
+        };
         let mut state = self.state.lock();
-        state
-            .stages
-            .insert((root, process), Stage::Open { what, leaves });
-        if state.watched.insert(process) {
-            drop(state);
-            self.watch(process).inspect_err(|_| {
-                let mut state = self.state.lock();
-                state.watched.remove(&process);
-                state.stages.remove(&(root, process));
-            })?;
+        if !state.watched.contains(&process) {
+            self.watch(process, handle.clone()).map_err(io)?;
+            state.watched.insert(process);
         }
+        let stage = Stage::Open {
+            what,
+            leaves: Vec::new(),
+            handle,
+        };
+        state.stages.insert((root, process), stage);
         Ok(())
     }
 
@@ -169,36 +194,26 @@ impl Stages {
     }
 
     /// Waits in a thread for the end of a process.
-    fn watch(self: &Arc<Self>, process: Process) -> Result<(), FsError> {
-        let io = |source| FsError::Io {
-            context: format!("watching process {}", process.pid),
-            source,
-        };
-        let handle = proc::Process::open(process.pid).map_err(io)?;
+    fn watch(self: &Arc<Self>, process: Process, handle: Arc<proc::Process>) -> io::Result<()> {
         let stages = self.clone();
         let wait = move || {
-            // Without a handle it has ended already; so it has if the pid is another's by now.
-            if let Some(handle) = handle
-                && proc::start_time(process.pid) == Some(process.start)
-            {
-                loop {
-                    match handle.wait(NAP) {
-                        Ok(true) => break,
-                        Ok(false) => {}
-                        Err(error) => {
-                            log::error!("watching process {}: {error}", process.pid);
-                            break;
-                        }
+            loop {
+                match handle.wait(NAP) {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(error) => {
+                        log::error!("watching process {}: {error}", process.pid);
+                        break;
                     }
                 }
             }
+            // Waits for whoever began the stage: it is in the table by then.
             stages.process_ended(process);
         };
         let thread = thread::Builder::new()
             .name("mica-stage".to_owned())
             .stack_size(128 * 1024);
-        thread.spawn(wait).map_err(io)?;
-        Ok(())
+        thread.spawn(wait).map(drop)
     }
 
     fn process_ended(&self, process: Process) {
@@ -209,7 +224,7 @@ impl Stages {
             state.listers.retain(|(_, lister)| *lister != process);
             state.stages.retain(|(_, of), stage| {
                 let ends = *of == process;
-                if let (true, Stage::Open { what, leaves }) = (ends, stage) {
+                if let (true, Stage::Open { what, leaves, .. }) = (ends, stage) {
                     dropped.push((std::mem::take(what), std::mem::take(leaves)));
                 }
                 !ends
