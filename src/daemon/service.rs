@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::control::{Control, Handler};
 use super::readiness::Reporter;
@@ -36,6 +37,7 @@ const READ_AHEAD_KB: &str = "1024";
 /// Mounts and serves, until the mount ends.
 pub(super) fn run(plan: &MountPlan, reporter: Reporter) -> anyhow::Result<()> {
     fork::limit_allocator();
+    raise_descriptor_limit();
     match Service::start(plan, &reporter) {
         Ok(service) => {
             reporter.ready();
@@ -43,6 +45,15 @@ pub(super) fn run(plan: &MountPlan, reporter: Reporter) -> anyhow::Result<()> {
             service.serve()
         }
         Err(error) => reporter.failed(error),
+    }
+}
+
+/// Each layer in use is an open file, and the usual limit of 1024 is meant for programs that call select(2): as many as allowed.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("raising the limit of open files: {error}");
     }
 }
 
