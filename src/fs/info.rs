@@ -40,7 +40,10 @@ impl Superblock {
         if let InfoFile::Layer(layer, LayerFileName::Tar) = file {
             let size = self.slots.open(&self.slots.of(layer))?.index.tar_size();
             let mtime = self.view().layers.mtime;
-            return Ok(self.file_reply(ino, size, mtime, Ttl::Forever));
+            let mut reply = self.file_reply(ino, size, mtime, Ttl::Forever);
+            // It holds what the modes inside the image keep from others.
+            reply.attr.mode = 0o400;
+            return Ok(reply);
         }
         if !is_dynamic(file) {
             let size = length(&self.render(file)?);
