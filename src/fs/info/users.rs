@@ -88,7 +88,18 @@ impl Superblock {
         let Some(device) = self.device() else {
             return Ok(None);
         };
-        for user in look(device)? {
+        let users = look(device)?;
+        // A tag that was renamed elsewhere, or whose image had another tag then, leaves such mounts behind.
+        let lost = users
+            .iter()
+            .find(|user| matches!(&user.usage, Usage::Mount { root, .. } if is_lost(&view, root)));
+        if let Some(user) = lost {
+            let mut orphans = self.trees.orphans().into_iter();
+            if orphans.any(|dir| dir.tree.subject().image() == Some(id)) {
+                return Ok(Some(user.to_string()));
+            }
+        }
+        for user in users {
             let is_itself = user.pid == except && user.usage == Usage::WorkingDirectory;
             if !is_itself && self.image_used_by(&view, &user) == Some(id) {
                 return Ok(Some(user.to_string()));
@@ -107,10 +118,8 @@ impl Superblock {
         match (&user.usage, user.inode) {
             (Usage::Mount { root, .. }, _) => image_at(view, root),
             (Usage::WorkingDirectory | Usage::RootDirectory, Some(ino)) => {
-                let dir = self.trees.get(InodeNo(ino))?;
-                // A tag that was removed keeps nothing from being removed again.
-                let current = self.trees.is_current(&dir.tree);
-                dir.tree.subject().image().filter(|_| current)
+                // The name it came by may be gone while another keeps the image.
+                self.trees.get(InodeNo(ino))?.tree.subject().image()
             }
             _ => None,
         }
@@ -150,6 +159,20 @@ fn image_at(view: &View, path: &Path) -> Option<ImageId> {
             }
         }
     }
+}
+
+/// Whether the path is of a directory that no listed name leads to any more: which image it is in cannot be told.
+fn is_lost(view: &View, path: &Path) -> bool {
+    let Some(path) = path.to_str() else {
+        return true;
+    };
+    if path.ends_with("//deleted") {
+        return true;
+    }
+    let in_images = path.strip_prefix("/images/");
+    in_images.is_some_and(|dir| {
+        image_at(view, Path::new(path)).is_none() && !view.dirs.contains_key(dir)
+    })
 }
 
 fn line(text: &mut String, user: &User) {
