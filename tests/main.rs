@@ -6,8 +6,10 @@
 // Helpers of tests count as tests; clippy sees only the functions with the attribute.
 #![allow(clippy::unwrap_used)]
 
+mod chaos;
 mod cli;
 mod common;
+mod hostile;
 mod levels;
 mod load;
 mod mounting;
