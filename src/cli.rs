@@ -190,10 +190,11 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Log lines go to stderr: warnings and errors, or what `MICA_LOG` asks for (env_logger's syntax).
+/// Log lines go to stderr: warnings, errors and what is changed through a mount, or what `MICA_LOG` asks for (env_logger's
+/// syntax).
 fn init_logging() {
     let environment = env_logger::Env::new()
-        .filter_or("MICA_LOG", "warn,fuser=off")
+        .filter_or("MICA_LOG", "warn,mica::fs=info,fuser=off")
         .write_style("MICA_LOG_STYLE");
     // A second initialisation (tests) keeps the first.
     let mut builder = env_logger::Builder::from_env(environment);

@@ -257,6 +257,37 @@ fn fuse_another_tag_keeps_the_image() {
     wait_until("space returns", || held(&mount) == 0);
 }
 
+/// An image without a tag goes by `rm -r` of either of its directories; one with a tag is busy under its ID.
+#[test]
+fn fuse_rm_of_untagged_images() {
+    for place in [".dangling", "../by-id"] {
+        let sandbox = Sandbox::new();
+        sandbox.load(&image("app:1"));
+        sandbox.load(&ImageBuilder::new("").layer(|l| l.dir("d", 0o755).file("d/x", "x")));
+        let mount = sandbox.mount();
+        let app = fs::read_to_string(mount.path("info/images/app/1/id")).unwrap();
+        let app = app.trim_start_matches("sha256:").trim_end();
+        let run = sandbox
+            .sh(&format!("rm -r {}/{app}", mount.path("by-id").display()))
+            .code(1);
+        assert!(
+            run.stderr().contains("Device or resource busy"),
+            "{}",
+            run.describe()
+        );
+        let dir = mount.image(place);
+        let nameless = names(&dir)
+            .into_iter()
+            .find(|name| !app.starts_with(name.as_str()));
+        sandbox
+            .sh(&format!("rm -r {}/{}", dir.display(), nameless.unwrap()))
+            .ok();
+        assert_eq!(names(mount.path("images")), ["app"], "{place}");
+        assert_eq!(names(mount.path("by-id")), [app], "{place}");
+        assert_eq!(names(mount.path("layers")).len(), 2, "{place}");
+    }
+}
+
 /// A repository with more tags than one listing request carries goes with one `rm -rf`.
 #[test]
 fn fuse_a_repository_of_many_tags() {

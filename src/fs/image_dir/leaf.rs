@@ -1,0 +1,60 @@
+//! Leaves: everything in a tree but directories. A leaf is known by its layer and its node there, whatever image it is in.
+
+use std::sync::Arc;
+
+use crate::fs::attr;
+use crate::fs::face::{AttrReply, FsError, InodeNo, Ttl};
+use crate::fs::inode::SlotNo;
+use crate::fs::slots::Slot;
+use crate::fs::superblock::Superblock;
+use crate::layer::{LayerFile, NodeNo};
+
+impl Superblock {
+    /// A leaf of a layer and the slot it is in.
+    pub(in crate::fs) fn leaf(&self, slot: SlotNo) -> Result<(Arc<Slot>, Arc<LayerFile>), FsError> {
+        let found = self
+            .slots
+            .get(slot)
+            .ok_or(FsError::Stale(u64::from(slot.0)))?;
+        let file = self.slots.open(&found)?;
+        Ok((found, file))
+    }
+
+    pub(in crate::fs) fn leaf_attr(
+        &self,
+        ino: InodeNo,
+        slot: SlotNo,
+        node: NodeNo,
+    ) -> Result<AttrReply, FsError> {
+        let (_, file) = self.leaf(slot)?;
+        Ok(AttrReply {
+            attr: attr::of_leaf(ino, &file.index.attributes(node)?),
+            ttl: Ttl::Forever,
+        })
+    }
+
+    /// Verified content. A blob found damaged may have been loaded again: then the new one is read.
+    pub(in crate::fs) fn leaf_read(
+        &self,
+        slot: SlotNo,
+        node: NodeNo,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<usize, FsError> {
+        let (slot, file) = self.leaf(slot)?;
+        match file.read_at(node, offset, into) {
+            Ok(length) => Ok(length),
+            Err(error) => match self.slots.reopen(&slot, &file) {
+                Some(file) => Ok(file.read_at(node, offset, into)?),
+                None => {
+                    let mut error = FsError::from(error);
+                    if let FsError::Corrupt { what, .. } = &mut error {
+                        let path = self.store.blob_path(&slot.diff_id.0);
+                        *what = format!("{what}; file {} of blob {}", node.0, path.display());
+                    }
+                    Err(error)
+                }
+            },
+        }
+    }
+}
