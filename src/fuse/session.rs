@@ -40,7 +40,7 @@ impl Default for Settings {
         Settings {
             strict: false,
             threads: processors.clamp(2, 4),
-            readdirplus_auto: true,
+            readdirplus_auto: false,
         }
     }
 }
