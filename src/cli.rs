@@ -4,7 +4,7 @@
 //! arm in [`run`]. Names, flags and texts are docker's.
 //!
 //! Exit codes: 0 success (a reader that closed our output early included), 1 the verb failed wholly or in part, 2 the
-//! command line is wrong. Errors go to stderr; what docker's daemon would say carries docker's prefix
+//! command line is wrong, 64 a template does not parse. Errors go to stderr; what docker's daemon would say carries docker's prefix
 //! `Error response from daemon: `, everything else starts with `mica: `.
 
 use std::io;
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::ops::template::TemplateError;
 use crate::store::{OpenMode, Store, StoreError};
 
 mod check;
@@ -44,7 +45,8 @@ use output::print_error;
     name = "mica",
     version,
     max_term_width = 100,
-    after_help = "Exit status: 0 success, 1 the command failed wholly or in part, 2 wrong usage.\n\
+    after_help = "Exit status: 0 success, 1 the command failed wholly or in part, 2 wrong usage,\n\
+                  64 a template does not parse.\n\
                   MICA_LOG=debug prints more to stderr (error, warn, info, debug, trace)."
 )]
 struct Cli {
@@ -165,7 +167,11 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             print_error(&error);
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                // docker's status for it.
+                Some(TemplateError::Parse { .. }) => ExitCode::from(64),
+                Some(TemplateError::Exec { .. }) | None => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -7,9 +7,11 @@ use serde_json::Value;
 use crate::common::image::{ImageBuilder, digest};
 use crate::common::sandbox::Sandbox;
 
+mod formatting;
 mod listing;
 mod pruning;
 mod removing;
+mod tutorial;
 mod usage;
 
 /// An image of a year for which `CREATED` is stable for a while, with a shared and an own layer.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::ops::images::Options;
+use crate::ops::rows::Format;
 use crate::ops::{OpsError, df, images, users};
 
 use super::{Context, output};
@@ -15,25 +16,38 @@ pub struct Args {
     /// Show each image: what it shares with others, and what removing it alone would free
     #[arg(short, long)]
     verbose: bool,
+    /// Print each row by a Go template, "table TEMPLATE" with a header, or "json"; fields: Type TotalCount Active Size
+    /// Reclaimable
+    #[arg(long, value_name = "FORMAT", conflicts_with = "verbose")]
+    format: Option<String>,
 }
 
 /// Shows disk use.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let format = args.format.as_deref().map(Format::parse).transpose()?;
     let store = context.store()?;
-    let text = store.read(|names| {
+    let (names, users, df) = store.read(|names| {
         let leases = store.live_leases()?;
         let users = users::counts(&leases, names)?;
         let df = df::of(&store, names, &leases, &users)?;
-        if !args.verbose {
-            return Ok::<_, OpsError>(df::table(&df));
-        }
-        let options = Options {
-            all: true,
-            ..Options::default()
-        };
-        let rows = images::list(names, &options, &|_| Ok(Default::default()))?;
-        Ok(df::verbose(&df, &rows, &users, jiff::Timestamp::now()))
+        Ok::<_, OpsError>((names.clone(), users, df))
     })?;
+    let formatted = match format {
+        Some(format) => format.render(df::COLUMNS, &df::values(&df))?,
+        None => None,
+    };
+    let text = match formatted {
+        Some(text) => text,
+        None if !args.verbose => df::table(&df),
+        None => {
+            let options = Options {
+                all: true,
+                ..Options::default()
+            };
+            let rows = images::list(&names, &options, &|_| Ok(Default::default()))?;
+            df::verbose(&df, &rows, &users, jiff::Timestamp::now())
+        }
+    };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::ArgAction;
 
 use crate::ops::history::{self, Style};
+use crate::ops::rows::Format;
 
 use super::Context;
 use super::output::{self, Printable};
@@ -22,6 +23,10 @@ pub struct Args {
     /// Do not truncate IDs and commands
     #[arg(long)]
     no_trunc: bool,
+    /// Print each step by a Go template, "table TEMPLATE" with a header, or "json"; fields: ID CreatedSince CreatedAt
+    /// CreatedBy Size Comment
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
     /// Show image IDs only
     #[arg(short, long)]
     quiet: bool,
@@ -29,19 +34,26 @@ pub struct Args {
 
 /// Prints a history.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let format = args.format.as_deref().map(Format::parse).transpose()?;
     let steps = history::of(&context.store()?, &args.image)?;
     let style = Style {
         no_trunc: args.no_trunc,
         human: args.human,
     };
+    let now = jiff::Timestamp::now();
+    if let Some(format) = format {
+        let values = history::values(&steps, style, now);
+        if let Some(text) = format.render(history::COLUMNS, &values)? {
+            output::print_foreign(&text)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
     let text = match args.quiet {
         true => history::ids(&steps, args.no_trunc)
             .iter()
             .map(|id| format!("{id}\n"))
             .collect(),
-        false => history::table(&steps, style, jiff::Timestamp::now(), |text| {
-            Printable(text).to_string()
-        }),
+        false => history::table(&steps, style, now, |text| Printable(text).to_string()),
     };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)

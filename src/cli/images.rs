@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use crate::ops::filter;
 use crate::ops::format::human_size;
 use crate::ops::images::{self, Options, Row, Sort, Style, Users};
+use crate::ops::rows::Format;
 use crate::ops::{OpsError, users};
 use crate::store::{Names, Store};
 
@@ -38,6 +39,10 @@ pub struct Args {
     all_rows: bool,
     #[command(flatten)]
     filters: FilterArgs,
+    /// Print each image by a Go template, "table TEMPLATE" with a header, or "json"; fields: ID Repository Tag Digest
+    /// CreatedSince CreatedAt Size
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
     /// Order of the rows
     #[arg(long, value_name = "KEY", value_enum)]
     sort: Option<SortKey>,
@@ -79,17 +84,19 @@ const VERBS: &[&str] = &[
 
 /// Lists images.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let format = args.format.as_deref().map(Format::parse).transpose()?;
+    let format = format.unwrap_or(Format::Table);
     let options = Options {
         pattern: args.pattern.clone(),
         filters: args.filters.parse()?,
         all: args.all,
-        digests: args.digests,
+        digests: args.digests || !matches!(format, Format::Table),
         sort: args.sort.map(Sort::from),
     };
     let Some(store) = context.existing_store()? else {
         let none = |_: &_| Ok(Default::default());
         let rows = images::list(&Names::default(), &options, &none)?;
-        return print(&args, &rows, &Users::new());
+        return print(&args, &format, &rows, &Users::new());
     };
     let (names, rows) = store.read(|names| {
         let labels = |id: &_| filter::labels_of(&store, id);
@@ -99,24 +106,31 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         true => users::counts(&store.live_leases()?, &names)?,
         false => Users::new(),
     };
-    let code = print(&args, &rows, &users)?;
-    if !args.quiet && io::stdout().is_terminal() {
+    let code = print(&args, &format, &rows, &users)?;
+    if !args.quiet && matches!(format, Format::Table) && io::stdout().is_terminal() {
         footer(&store, &names, &rows)?;
     }
     Ok(code)
 }
 
-fn print(args: &Args, rows: &[Row], users: &Users) -> anyhow::Result<ExitCode> {
+fn print(args: &Args, format: &Format, rows: &[Row], users: &Users) -> anyhow::Result<ExitCode> {
+    let now = jiff::Timestamp::now();
     let style = Style {
         no_trunc: args.no_trunc,
         digests: args.digests,
     };
-    if args.quiet {
+    let values = match format {
+        Format::Table => Vec::new(),
+        _ => images::values(rows, style, now),
+    };
+    if let Some(text) = format.render(images::COLUMNS, &values)? {
+        output::print_foreign(&text)?;
+    } else if args.quiet {
         let ids = images::ids(rows, style, args.all_rows);
         output::print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>())?;
     } else {
         let users = args.long.then_some(users);
-        output::print(&images::table(rows, style, users, jiff::Timestamp::now()))?;
+        output::print(&images::table(rows, style, users, now))?;
     }
     if let Some(word) = args
         .pattern

@@ -1,7 +1,7 @@
 //! What verbs print: lines on stdout, error lines in docker's words, text made safe for terminals.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::ops::OpsError;
 
@@ -32,6 +32,24 @@ pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Prints text that a template has made of an image's own: as it is, but safe on a terminal.
+pub fn print_foreign(text: &str) -> io::Result<()> {
+    if !io::stdout().is_terminal() {
+        return print(text);
+    }
+    let safe =
+        text.split_inclusive(['\n', '\t'])
+            .map(|part| match part.strip_suffix(['\n', '\t']) {
+                Some(line) => format!(
+                    "{}{}",
+                    Printable(line),
+                    part.get(line.len()..).unwrap_or_default()
+                ),
+                None => Printable(part).to_string(),
+            });
+    print(&safe.collect::<String>())
 }
 
 /// Prints an error on stderr: docker's daemon's with its prefix, every other with ours, causes joined by colons.

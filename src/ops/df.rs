@@ -11,6 +11,7 @@ use crate::store::{ImageRecord, LiveLease, Names, Store};
 use super::error::OpsError;
 use super::format;
 use super::images::{Row, Users};
+use super::template::Value;
 
 /// Disk use of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +182,29 @@ pub const HEADER: [&str; 5] = ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
 pub fn table(df: &Df) -> String {
     let rows: Vec<_> = df.rows().iter().map(Named::cells).collect();
     format::table(Some(&HEADER), &rows)
+}
+
+/// The columns a template knows, with the names a table gives them; docker's.
+pub const COLUMNS: &[(&str, &str)] = &[
+    ("Active", "ACTIVE"),
+    ("Reclaimable", "RECLAIMABLE"),
+    ("Size", "SIZE"),
+    ("TotalCount", "TOTAL"),
+    ("Type", "TYPE"),
+];
+
+/// The rows for a template.
+pub fn values(df: &Df) -> Vec<Value> {
+    let rows = df.rows().into_iter().map(|Named { name, line }| {
+        Value::record(&[
+            ("Active", line.active.to_string()),
+            ("Reclaimable", line.reclaimable()),
+            ("Size", format::human_size_4(line.size)),
+            ("TotalCount", line.count.to_string()),
+            ("Type", name.to_owned()),
+        ])
+    });
+    rows.collect()
 }
 
 /// docker's `-v`: a row for each name, as `images -a` has them. SIZE is the sum of the two that follow.

@@ -6,6 +6,7 @@ use crate::store::{Names, Store, StoreError};
 use super::error::OpsError;
 use super::format;
 use super::resolve;
+use super::template::Value;
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +115,46 @@ pub fn table(
     };
     let rows: Vec<_> = steps.iter().map(cells).collect();
     format::table(Some(&header), &rows)
+}
+
+/// The columns a template knows, with the names a table gives them; docker's.
+pub const COLUMNS: &[(&str, &str)] = &[
+    ("Comment", "COMMENT"),
+    ("CreatedAt", "CREATED AT"),
+    ("CreatedBy", "CREATED BY"),
+    ("CreatedSince", "CREATED"),
+    ("ID", "IMAGE"),
+    ("Size", "SIZE"),
+];
+
+/// The steps for a template.
+pub fn values(steps: &[Step], style: Style, now: jiff::Timestamp) -> Vec<Value> {
+    let value = |step: &Step| {
+        let by = step.created_by.replace('\t', " ");
+        Value::record(&[
+            ("Comment", step.comment.clone()),
+            ("CreatedAt", when(step.created, false, now)),
+            (
+                "CreatedBy",
+                if style.no_trunc {
+                    by
+                } else {
+                    format::ellipsis(&by, 45)
+                },
+            ),
+            ("CreatedSince", when(step.created, style.human, now)),
+            ("ID", id(step, style.no_trunc)),
+            (
+                "Size",
+                if style.human {
+                    format::human_size(step.size)
+                } else {
+                    step.size.to_string()
+                },
+            ),
+        ])
+    };
+    steps.iter().map(value).collect()
 }
 
 /// What `-q` prints, one per line: the image's ID, `<missing>` for the steps before.

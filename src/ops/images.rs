@@ -10,6 +10,7 @@ use super::error::OpsError;
 use super::filter::{Filters, Labels};
 use super::format;
 use super::glob::Glob;
+use super::template::Value;
 use super::version;
 
 /// Which rows.
@@ -215,6 +216,43 @@ pub fn table(rows: &[Row], style: Style, users: Option<&Users>, now: jiff::Times
     };
     let rows: Vec<_> = rows.iter().map(cells).collect();
     format::table(Some(&header), &rows)
+}
+
+/// The columns a template knows, with the names a table gives them; docker's.
+pub const COLUMNS: &[(&str, &str)] = &[
+    ("Containers", "CONTAINERS"),
+    ("CreatedAt", "CREATED AT"),
+    ("CreatedSince", "CREATED"),
+    ("Digest", "DIGEST"),
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("SharedSize", "SHARED SIZE"),
+    ("Size", "SIZE"),
+    ("Tag", "TAG"),
+    ("UniqueSize", "UNIQUE SIZE"),
+];
+
+/// The rows for a template. What costs more than the names is `N/A`, as docker has it.
+pub fn values(rows: &[Row], style: Style, now: jiff::Timestamp) -> Vec<Value> {
+    let zone = jiff::tz::TimeZone::system();
+    let not_known = || "N/A".to_owned();
+    let value = |row: &Row| {
+        let created = row.created.map(|time| time.to_zoned(zone.clone()));
+        let created = created.map(|time| time.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string());
+        Value::record(&[
+            ("Containers", not_known()),
+            ("CreatedAt", created.unwrap_or_else(not_known)),
+            ("CreatedSince", format::ago(row.created, now)),
+            ("Digest", row.digest_text()),
+            ("ID", id(&row.id, style.no_trunc)),
+            ("Repository", row.repository_text()),
+            ("SharedSize", not_known()),
+            ("Size", format::human_size(row.size)),
+            ("Tag", row.tag_text()),
+            ("UniqueSize", not_known()),
+        ])
+    };
+    rows.iter().map(value).collect()
 }
 
 /// The IDs, one per line: each image once, or with `all_rows` once per row as docker does.

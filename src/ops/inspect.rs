@@ -10,6 +10,7 @@ use crate::store::{ImageRecord, Names, Store};
 
 use super::error::OpsError;
 use super::resolve;
+use super::template::Value;
 
 /// One element of docker's array.
 #[derive(Debug, Clone, Serialize)]
@@ -84,6 +85,34 @@ pub fn of_image(store: &Store, names: &Names, id: &ImageId) -> Result<Inspection
         .ok_or_else(|| OpsError::NoSuchImage(id.to_string()))?;
     let config = store.config(id)?;
     Ok(inspection(names, record, &config))
+}
+
+impl Inspection {
+    /// For a template: what JSON leaves out because it is empty is there, and empty.
+    pub fn value(&self) -> Result<Value, serde_json::Error> {
+        let (text, list) = (|| Value::Text(String::new()), || Value::List(Vec::new()));
+        let map = || Value::Map(BTreeMap::new());
+        let value = Value::of(self, &["ExposedPorts", "Volumes", "Labels"])?;
+        let config = vec![
+            ("User", text()),
+            ("ExposedPorts", map()),
+            ("Env", list()),
+            ("Entrypoint", list()),
+            ("Cmd", list()),
+            ("Volumes", map()),
+            ("WorkingDir", text()),
+            ("Labels", map()),
+            ("StopSignal", text()),
+            ("ArgsEscaped", Value::Bool(false)),
+            ("Healthcheck", Value::Nil),
+            ("OnBuild", list()),
+            ("Shell", list()),
+        ];
+        Ok(value
+            .with_empty(&["Config"], config)
+            .with_empty(&["RootFS"], vec![("Layers", list())])
+            .with_empty(&[], vec![("Variant", text()), ("OsVersion", text())]))
+    }
 }
 
 fn inspection(names: &Names, record: &ImageRecord, config: &ImageConfig) -> Inspection {

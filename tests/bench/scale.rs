@@ -14,6 +14,7 @@ use crate::common::sandbox::Sandbox;
 pub fn run(quick: bool) {
     let mut table = Table::new(&["", "figure", "target", "reached"]);
     thousand_tags(&mut table, quick);
+    ten_thousand_names(&mut table, quick);
     million_entries(&mut table, quick);
     many_layers(&mut table, quick);
     table.print();
@@ -46,6 +47,50 @@ fn thousand_tags(table: &mut Table, quick: bool) {
         "< 50 ms".into(),
         verdict(time < Duration::from_millis(50)),
     ]);
+}
+
+/// Listing and counting what is there, by its names alone.
+fn ten_thousand_names(table: &mut Table, quick: bool) {
+    eprintln!("bench: 10,000 tags");
+    let sandbox = Sandbox::new();
+    sandbox.load(&ImageBuilder::new("bench/tags:0").layer(|l| l.file("file", "content")));
+    let names: Vec<_> = (1..10_000).map(|n| format!("bench/tags:{n}")).collect();
+    let mut arguments = vec!["tag", "bench/tags:0"];
+    arguments.extend(names.iter().map(String::as_str));
+    sandbox.mica(arguments).ok();
+    for (verb, limit) in [("images", 100), ("system df", 300)] {
+        let arguments: Vec<_> = verb.split(' ').collect();
+        let mut times = Vec::new();
+        for _ in 0..if quick { 3 } else { 9 } {
+            times.push(timed(sandbox.command().args(&arguments)));
+        }
+        let time = median(times);
+        table.row(vec![
+            format!("{verb}, 10,000 tags"),
+            format!("{} ms", ms(time)),
+            format!("< {limit} ms"),
+            verdict(time < Duration::from_millis(limit)),
+        ]);
+        let memory = peak(&sandbox, &arguments);
+        table.row(vec![
+            format!("memory of {verb}, 10,000 tags"),
+            format!("{} MiB", memory >> 20),
+            "< 64 MiB".into(),
+            verdict(memory < 64 << 20),
+        ]);
+    }
+}
+
+/// The most memory that a verb has had resident, in bytes.
+fn peak(sandbox: &Sandbox, arguments: &[&str]) -> u64 {
+    let script = "import resource, subprocess, sys\n\
+                  subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)\n\
+                  print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_mica")]);
+    command.args(arguments).env("MICA_STORE", sandbox.store());
+    let kib = sandbox.run(command).ok().stdout();
+    kib.trim().parse::<u64>().expect("a number") << 10
 }
 
 fn million_entries(table: &mut Table, quick: bool) {

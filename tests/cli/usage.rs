@@ -5,7 +5,7 @@ fn help_works_on_every_verb() {
     let sandbox = Sandbox::new();
     let verbs = [
         "images", "tag", "rmi", "inspect", "history", "gc", "check", "load", "mount", "umount",
-        "image",
+        "image", "system",
     ];
     let top = sandbox.mica(["-h"]).ok().stdout();
     for verb in verbs {
@@ -21,8 +21,13 @@ fn help_works_on_every_verb() {
         );
         assert_eq!(help.stderr(), "");
     }
-    for verb in ["ls", "tag", "rm", "inspect", "history"] {
+    for verb in [
+        "ls", "tag", "rm", "inspect", "history", "prune", "load", "save",
+    ] {
         sandbox.mica(["image", verb, "-h"]).ok();
+    }
+    for verb in ["df", "prune"] {
+        sandbox.mica(["system", verb, "-h"]).ok();
     }
     assert!(
         sandbox
