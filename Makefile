@@ -15,6 +15,11 @@ SHELL   := /bin/bash
 
 bin := $(DESTDIR)$(PREFIX)/bin
 doc := $(DESTDIR)$(PREFIX)/share/doc/mica
+man := $(DESTDIR)$(PREFIX)/share/man
+# Where each shell looks for completions.
+bash_dir := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+zsh_dir  := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+fish_dir := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 # What the tests run besides mica. The compiler builds the C parts of the compression libraries.
 test_packages  := fuse3 busybox-static mmdebstrap buildah podman skopeo attr libcap2-bin python3-minimal python3 \
@@ -65,9 +70,15 @@ install:
 	install -D -m 0755 target/release/mica $(bin)/mica
 	install -d $(doc)
 	install -m 0644 LICENSE CHANGELOG.md $(wildcard README.md doc/*.md) $(doc)
+	$(bin)/mica man $(man)
+	install -d $(bash_dir) $(zsh_dir) $(fish_dir)
+	$(bin)/mica completion bash >$(bash_dir)/mica
+	$(bin)/mica completion zsh >$(zsh_dir)/_mica
+	$(bin)/mica completion fish >$(fish_dir)/mica.fish
 
 uninstall:
-	rm -f $(bin)/mica
+	rm -f $(bin)/mica $(man)/man1/mica.1 $(man)/man1/mica-*.1 $(man)/man7/mica-fs.7
+	rm -f $(bash_dir)/mica $(zsh_dir)/_mica $(fish_dir)/mica.fish
 	rm -rf $(doc)
 
 # The demonstration's mount goes first; its store goes with it.

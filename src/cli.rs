@@ -17,6 +17,7 @@ use crate::ops::template::TemplateError;
 use crate::store::{OpenMode, Store, StoreError};
 
 mod check;
+mod completion;
 mod df;
 mod filters;
 mod gc;
@@ -24,6 +25,7 @@ mod history;
 mod images;
 mod inspect;
 mod load;
+mod man;
 mod mount;
 mod output;
 mod progress;
@@ -82,6 +84,9 @@ enum Verb {
     /// The store as a whole
     #[command(subcommand)]
     System(SystemVerb),
+    Completion(completion::Args),
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 /// The noun forms: `mica image ls`.
@@ -152,6 +157,7 @@ impl Context {
 
 /// The program: parses the process's arguments and runs the verb.
 pub fn main() -> ExitCode {
+    completion::answer();
     init_logging();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -193,6 +199,8 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Image(verb) => verb.run(context),
         Verb::System(SystemVerb::Df(args)) => df::run(args, context),
         Verb::System(SystemVerb::Prune(args)) => system_prune::run(args, context),
+        Verb::Completion(args) => completion::run(args),
+        Verb::Man(args) => man::run(args),
     }
 }
 

@@ -11,6 +11,7 @@ mod formatting;
 mod listing;
 mod pruning;
 mod removing;
+mod shells;
 mod tutorial;
 mod usage;
 

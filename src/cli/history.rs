@@ -14,7 +14,7 @@ use super::output::{self, Printable};
 #[derive(clap::Args)]
 pub struct Args {
     /// The image: a name, a digest reference, an ID or the beginning of one
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", add = super::completion::images())]
     image: String,
     /// Print sizes and dates in human readable form; -H=false for bytes and times
     #[arg(short = 'H', long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true,

@@ -20,7 +20,7 @@ use super::{Context, output};
 #[derive(clap::Args)]
 pub struct Args {
     /// Only these: a repository, with or without tag; `*`, `?` and `[]` match within one component
-    #[arg(value_name = "NAME[:TAG]")]
+    #[arg(value_name = "NAME[:TAG]", add = super::completion::images())]
     pattern: Option<String>,
     /// Show also images without a tag
     #[arg(short, long)]

@@ -12,7 +12,7 @@ use super::output::{self, print_error};
 #[derive(clap::Args)]
 pub struct Args {
     /// Names, digest references, IDs or beginnings of IDs
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required = true, add = super::completion::images())]
     images: Vec<String>,
     /// Print each image by a Go template, such as '{{.Architecture}}' or '{{json .Config.Env}}'; "json" for an array
     #[arg(short, long, value_name = "FORMAT")]

@@ -21,7 +21,7 @@ use super::output::{Lines, print_error};
 #[derive(clap::Args)]
 pub struct Args {
     /// Names, digest references, IDs, beginnings of IDs, or globs over names ('app:*')
-    #[arg(value_name = "IMAGE", required_unless_present = "filters")]
+    #[arg(value_name = "IMAGE", required_unless_present = "filters", add = super::completion::images())]
     images: Vec<String>,
     #[command(flatten)]
     filters: LongFilterArgs,

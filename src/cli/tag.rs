@@ -12,7 +12,7 @@ use super::Context;
 #[derive(clap::Args)]
 pub struct Args {
     /// The image: a name, a digest reference, an ID or the beginning of one
-    #[arg(value_name = "SOURCE_IMAGE[:TAG]")]
+    #[arg(value_name = "SOURCE_IMAGE[:TAG]", add = super::completion::images())]
     source: String,
     /// The new names
     #[arg(value_name = "TARGET_IMAGE[:TAG]", required = true)]

@@ -192,3 +192,89 @@ fn fuse_an_ordinary_user() {
     assert_eq!(sandbox.mica(["images", "-q"]).ok().stdout(), "");
     mount.unmount();
 }
+
+/// What `--dry-run` of `rmi`, `image prune`, `system prune` and `gc` lists is what the verb then removes, and the bytes it names are those that the store's blobs and indexes take less afterwards.
+#[test]
+fn dry_runs_are_exact() {
+    let data = |sandbox: &Sandbox| -> u64 {
+        let dirs = ["blobs", "layers"].map(|dir| sandbox.store().join(dir));
+        let files = sandbox.store_files();
+        let data = files
+            .iter()
+            .filter(|(path, _)| dirs.iter().any(|dir| path.starts_with(dir)));
+        data.map(|(path, _)| fs::metadata(path).expect("stat").blocks() * 512)
+            .sum()
+    };
+    let verbs: [&[&str]; 4] = [
+        &["rmi", "app:1"],
+        &["image", "prune", "-a"],
+        &["system", "prune"],
+        &["gc"],
+    ];
+    for verb in verbs {
+        let sandbox = Sandbox::new();
+        for name in ["app:1", "other:1", "old:1"] {
+            sandbox.load(&image(name));
+        }
+        sandbox.mica(["tag", "app:1", "old:1"]).ok();
+        // A name that is taken away, so that the image goes; and something that interrupted work has left.
+        sandbox.mica(["rmi", "old:1"]).ok();
+        let stray = sandbox.store().join("blobs/sha256").join("0".repeat(64));
+        if verb[0] != "rmi" && verb[0] != "image" {
+            fs::write(stray, vec![0; 300_000]).expect("write");
+        }
+        let before = data(&sandbox);
+        let dry = sandbox
+            .mica(verb.iter().chain(&["--dry-run"]))
+            .ok()
+            .stdout();
+        assert_eq!(data(&sandbox), before, "{verb:?}");
+        let force: &[&str] = if verb.contains(&"prune") {
+            &["-f"]
+        } else {
+            &[]
+        };
+        let real = sandbox.mica(verb.iter().chain(force)).ok().stdout();
+        let freed = before - data(&sandbox);
+        assert!(freed > 0, "{verb:?}");
+        let (list, total) = dry
+            .rsplit_once("Total reclaimable space: ")
+            .expect("a total");
+        assert!(real.starts_with(list), "{verb:?}: {dry}{real}");
+        // Four digits of kilobytes.
+        let kilobytes: f64 = total.trim().trim_end_matches("kB").parse().expect("kB");
+        let exact = freed as f64 / 1000.0;
+        assert!(
+            (kilobytes - exact).abs() <= exact / 2000.0,
+            "{verb:?}: {total} {freed}"
+        );
+    }
+}
+
+/// `image prune` and `system prune` leave every image alone that is somebody's bind mount, working directory or root.
+#[test]
+fn fuse_prune_leaves_what_is_used() {
+    let (sandbox, mount) = mounted(&["cwd:1", "bind:1", "idle:1"]);
+    let point = sandbox.mkdir("bound");
+    let mut user = Command::new("sleep")
+        .arg("1000")
+        .current_dir(mount.image("cwd/1/etc"))
+        .spawn()
+        .expect("sleep");
+    let script = format!(
+        "mount --bind {} {}",
+        mount.image("bind/1").display(),
+        point.display()
+    );
+    sandbox.sh(&script).ok();
+    let runs =
+        [["image", "prune", "-af"], ["system", "prune", "-af"]].map(|verb| sandbox.mica(verb));
+    user.kill().and_then(|()| user.wait()).expect("kill");
+    sandbox.sh(&format!("umount {}", point.display())).ok();
+    for run in runs {
+        run.ok();
+    }
+    assert_eq!(names(mount.path("images")), ["bind", "cwd"]);
+    sandbox.mica(["image", "prune", "-af"]).ok();
+    assert!(names(mount.path("images")).is_empty());
+}
