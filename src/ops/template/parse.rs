@@ -89,9 +89,9 @@ pub fn parse(pieces: Vec<Piece>) -> Result<Vec<Node>, Fault> {
         ranges: 0,
     };
     match parser.list(0)? {
-        (nodes, End::Eof) => Ok(nodes),
-        (_, End::End(left)) => Err(fault(left, "unexpected {{end}}")),
-        (_, End::Else(left, _)) => Err(fault(left, "unexpected {{else}}")),
+        (nodes, Stop::Eof) => Ok(nodes),
+        (_, Stop::End(left)) => Err(fault(left, "unexpected {{end}}")),
+        (_, Stop::Else(left, _)) => Err(fault(left, "unexpected {{else}}")),
     }
 }
 
@@ -101,7 +101,7 @@ fn fault(left: usize, reason: impl Into<String>) -> Fault {
 }
 
 /// What ended a list, and where.
-enum End {
+enum Stop {
     Eof,
     End(usize),
     /// With the tokens after `else`.
@@ -134,7 +134,7 @@ impl Kind {
 }
 
 impl Parser {
-    fn list(&mut self, depth: usize) -> Result<(Vec<Node>, End), Fault> {
+    fn list(&mut self, depth: usize) -> Result<(Vec<Node>, Stop), Fault> {
         let mut nodes = Vec::new();
         while let Some(piece) = self.pieces.next() {
             let mut tokens = match piece {
@@ -150,8 +150,8 @@ impl Parser {
                 _ => String::new(),
             };
             match word.as_str() {
-                "end" if tokens.len() == 1 => return Ok((nodes, End::End(left))),
-                "else" => return Ok((nodes, End::Else(left, tokens.split_off(1)))),
+                "end" if tokens.len() == 1 => return Ok((nodes, Stop::End(left))),
+                "else" => return Ok((nodes, Stop::Else(left, tokens.split_off(1)))),
                 "break" | "continue" if tokens.len() == 1 => {
                     if self.ranges == 0 {
                         return Err(fault(left, format!("{{{{{word}}}}} outside {{{{range}}}}")));
@@ -174,7 +174,7 @@ impl Parser {
                 }),
             }
         }
-        Ok((nodes, End::Eof))
+        Ok((nodes, Stop::Eof))
     }
 
     fn branch(
@@ -194,9 +194,9 @@ impl Parser {
         let (body, end) = self.list(depth + 1)?;
         self.ranges -= usize::from(kind == Kind::Range);
         let otherwise = match end {
-            End::End(_) => Vec::new(),
-            End::Eof => return Err(fault(0, "unexpected EOF")),
-            End::Else(left, mut rest) if !rest.is_empty() => {
+            Stop::End(_) => Vec::new(),
+            Stop::Eof => return Err(fault(0, "unexpected EOF")),
+            Stop::Else(left, mut rest) if !rest.is_empty() => {
                 // `else if`, `else with`: one `end` for both.
                 let again = match rest.first().map(|t| &t.token) {
                     Some(Token::Word(word)) => Kind::of(word),
@@ -207,10 +207,12 @@ impl Parser {
                     None => return Err(fault(left, "unexpected token in else")),
                 }
             }
-            End::Else(..) => match self.list(depth + 1)? {
-                (nodes, End::End(_)) => nodes,
-                (_, End::Eof) => return Err(fault(0, "unexpected EOF")),
-                (_, End::Else(left, _)) => return Err(fault(left, "expected end; found {{else}}")),
+            Stop::Else(..) => match self.list(depth + 1)? {
+                (nodes, Stop::End(_)) => nodes,
+                (_, Stop::Eof) => return Err(fault(0, "unexpected EOF")),
+                (_, Stop::Else(left, _)) => {
+                    return Err(fault(left, "expected end; found {{else}}"));
+                }
             },
         };
         self.variables.truncate(scope);
