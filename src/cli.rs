@@ -25,6 +25,7 @@ mod history;
 mod images;
 mod inspect;
 mod load;
+mod login;
 mod man;
 mod mount;
 mod output;
@@ -32,6 +33,7 @@ mod progress;
 mod prompt;
 mod prune;
 mod pull;
+mod push;
 mod rmi;
 mod save;
 mod system_prune;
@@ -67,6 +69,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Pull(pull::Args),
+    Push(push::Args),
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
     Load(load::Args),
     Save(save::Args),
     Images(images::Args),
@@ -95,6 +100,7 @@ enum ImageVerb {
     #[command(visible_alias = "list")]
     Ls(images::Args),
     Pull(pull::Args),
+    Push(push::Args),
     Load(load::Args),
     Save(save::Args),
     Tag(tag::Args),
@@ -117,6 +123,7 @@ impl ImageVerb {
         let verb = match self {
             ImageVerb::Ls(args) => Verb::Images(args),
             ImageVerb::Pull(args) => Verb::Pull(args),
+            ImageVerb::Push(args) => Verb::Push(args),
             ImageVerb::Load(args) => Verb::Load(args),
             ImageVerb::Save(args) => Verb::Save(args),
             ImageVerb::Tag(args) => Verb::Tag(args),
@@ -185,6 +192,9 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Pull(args) => pull::run(args, context),
+        Verb::Push(args) => push::run(args, context),
+        Verb::Login(args) => login::login(args, context),
+        Verb::Logout(args) => login::logout(args, context),
         Verb::Load(args) => load::run(args, context),
         Verb::Save(args) => save::run(args, context),
         Verb::Images(args) => images::run(args, context),

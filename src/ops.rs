@@ -19,6 +19,7 @@ mod intake;
 pub mod load;
 pub mod prune;
 pub mod pull;
+pub mod push;
 pub mod remove;
 pub mod resolve;
 pub mod rows;

@@ -17,7 +17,9 @@ mod client;
 pub mod credentials;
 mod endpoint;
 mod error;
+mod upload;
 
 pub use blob::BlobReader;
-pub use client::{Client, Fetched, Options};
+pub use client::{Client, Failure, Fetched, Options};
 pub use error::RegistryError;
+pub use upload::Send;

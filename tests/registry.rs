@@ -3,3 +3,4 @@
 mod liar;
 mod lying;
 mod pulling;
+mod pushing;

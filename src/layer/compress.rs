@@ -5,7 +5,11 @@
 //! error, and behind the last member only NUL bytes may follow (tape padding). Anything else there is an error: a
 //! reader that stops early would show half a layer.
 
+mod gzip;
+
 use std::io::{self, BufRead, BufReader, Read};
+
+pub use gzip::gzip;
 
 /// How a stream is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

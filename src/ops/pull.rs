@@ -79,9 +79,9 @@ pub enum PullError {
         /// What.
         reference: String,
         /// For which.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What its config says.
-        found: Platform,
+        found: Box<Platform>,
     },
     /// A document is not what it is used as.
     #[error("{what}: {source}")]
@@ -340,8 +340,8 @@ fn config(
     match &options.platform {
         Some(wanted) if !wanted.matches(&config.platform) => Err(PullError::Platform {
             reference: reference.to_string(),
-            wanted: wanted.clone(),
-            found: config.platform,
+            wanted: Box::new(wanted.clone()),
+            found: Box::new(config.platform),
         }),
         _ => Ok(config),
     }

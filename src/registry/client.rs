@@ -466,6 +466,40 @@ impl Client {
         }
     }
 
+    /// One request with a body that can be read once only. Redirects are not followed.
+    pub(super) fn stream(
+        &self,
+        call: &Call<'_>,
+        body: &mut dyn Read,
+    ) -> Result<Response<Body>, Failure> {
+        let url = self.absolute(&call.url);
+        let mut request = ureq::http::Request::builder()
+            .method(call.method.clone())
+            .uri(&url);
+        for (name, value) in &call.headers {
+            request = request.header(name, value);
+        }
+        if self.is_own(&url)
+            && let Some(value) = self.authorization(call)?
+        {
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let request = request.body(SendBody::from_reader(body)).map_err(|_| {
+            Failure::Final(RegistryError::Redirect {
+                what: call.what.clone(),
+                reason: "the URL makes no sense".to_owned(),
+            })
+        })?;
+        self.0.agent.run(request).map_err(|error| match error {
+            // An error of the source, which trying again does not make better.
+            ureq::Error::Io(error) => match RegistryError::from_io(error) {
+                Ok(error) => Failure::Final(error),
+                Err(error) => Failure::Lost(ureq::Error::Io(error)),
+            },
+            error => Failure::Lost(error),
+        })
+    }
+
     fn authorization(&self, call: &Call<'_>) -> Result<Option<String>, Failure> {
         let challenge = self.0.authority.challenge.lock().clone();
         match challenge {
@@ -515,8 +549,8 @@ impl Client {
             })
         };
         // What is told to the token server is as secret as what is told to the registry.
-        let secure = realm.starts_with("https://");
-        if !secure && !(realm.starts_with("http://") && self.0.base.starts_with("http://")) {
+        let both_plain = realm.starts_with("http://") && self.0.base.starts_with("http://");
+        if !realm.starts_with("https://") && !both_plain {
             return Err(fail("its server is not reached by https".to_owned()));
         }
         let mut parameters: Vec<(&str, String)> = Vec::new();
@@ -646,7 +680,8 @@ impl Inner {
 }
 
 /// Why one try gave no answer.
-pub(super) enum Failure {
+#[derive(Debug)]
+pub enum Failure {
     /// The connection: trying again may help.
     Lost(ureq::Error),
     /// Trying again does not help.

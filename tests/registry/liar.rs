@@ -184,10 +184,12 @@ fn serve(
     }
     let body = &answer.body[..answer.cut.unwrap_or(answer.body.len())];
     out.write_all(body)?;
-    while answer.endless {
+    if !answer.endless {
+        return Ok(());
+    }
+    loop {
         out.write_all(&[0; 65536])?;
     }
-    Ok(())
 }
 
 /// The digest of a layer of the image as it is served.

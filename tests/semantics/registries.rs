@@ -64,3 +64,24 @@ fn fuse_a_failed_pull_leaves_nothing() {
     assert_eq!(sandbox.store_files(), before);
     assert_eq!(super::names(mount.point.join("images")), ["other"]);
 }
+
+/// An image that was pushed and pulled back has the same ID, and pushed again it has the same digest.
+#[test]
+fn fuse_pushed_images_come_back() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox, Kind::Plain);
+    let image = image("app:1");
+    sandbox.load(&image);
+    let name = registry.name("app:1");
+    sandbox.mica(["tag", "app:1", &name]).ok();
+    let pushed = sandbox.mica(["push", &name]).ok().stdout();
+    let back = Sandbox::new();
+    back.mica(["pull", &name]).ok();
+    let id = back
+        .mica(["images", "-q", "--no-trunc", &name])
+        .ok()
+        .stdout();
+    assert_eq!(id.trim(), image.id());
+    let again = back.mica(["push", &name]).ok().stdout();
+    assert_eq!(again.lines().last(), pushed.lines().last());
+}
