@@ -141,12 +141,15 @@ struct Operation {
     kill: Option<u64>,
 }
 
+/// Contents of files by path.
+type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
 struct Chaos {
     sandbox: Sandbox,
     mounts: [Mount; 2],
     archives: Vec<PathBuf>,
     /// Of each image: the ID, the tree, the contents of its files.
-    images: Vec<(String, Tree, BTreeMap<Vec<u8>, Vec<u8>>)>,
+    images: Vec<(String, Tree, Contents)>,
     random: Random,
 }
 
