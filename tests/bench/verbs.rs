@@ -1,8 +1,9 @@
 //! Loading and removing a whole image, beside podman and beside a plain hash of the file.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::table::{Table, verdict};
 use super::timing::{median, ms, ratio, timed};
@@ -19,6 +20,7 @@ struct Times {
     mica_rmi: Vec<Duration>,
     podman_load: Vec<Duration>,
     podman_rmi: Vec<Duration>,
+    unlink: Vec<Duration>,
     sha256sum: Vec<Duration>,
 }
 
@@ -29,7 +31,7 @@ pub fn run(quick: bool) {
         eprintln!("bench: load and rmi, round {}", round + 1);
         once(&archive, &mut times);
     }
-    let size = std::fs::metadata(&archive).map_or(0, |metadata| metadata.len() / 1_000_000);
+    let size = fs::metadata(&archive).map_or(0, |metadata| metadata.len() / 1_000_000);
     let name = format!("ms, archive of {size} MB");
     let mut table = Table::new(&[&name, "mica", "beside", "", "factor", "target", "reached"]);
     let (load, podman_load) = (median(times.mica_load), median(times.podman_load));
@@ -64,6 +66,15 @@ pub fn run(quick: bool) {
         "< 50 ms".into(),
         verdict(rmi < Duration::from_millis(50)),
     ]);
+    // The floor: what this file system takes to free that many bytes.
+    let unlink = median(times.unlink);
+    table.row(vec![
+        "".into(),
+        "".into(),
+        "unlink of one such file".into(),
+        ms(unlink),
+        format!("{:.1}", ratio(rmi, unlink)),
+    ]);
     table.print();
 }
 
@@ -82,6 +93,12 @@ fn once(archive: &Path, times: &mut Times) {
     times.mica_load.push(mica(&["load", "-i", file]));
     times.mica_again.push(mica(&["load", "-i", file]));
     times.mica_rmi.push(mica(&["rmi", IMAGE]));
+    let copy = sandbox.path("copy");
+    fs::copy(archive, &copy).expect("a copy of the archive");
+    rustix::fs::sync();
+    let start = Instant::now();
+    fs::remove_file(&copy).expect("removing the copy");
+    times.unlink.push(start.elapsed());
     let podman = |arguments: &[&str]| {
         rustix::fs::sync();
         timed(&mut podman.command(arguments))
