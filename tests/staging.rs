@@ -337,61 +337,6 @@ fn fuse_listings_are_fresh() {
     }
 }
 
-/// Many processes look at everything while others load, rename and remove: nobody gets anything but what is or was there.
-#[test]
-fn fuse_readers_and_removers_together() {
-    let sandbox = Sandbox::new();
-    sandbox.load(&image("stays:1"));
-    let mount = sandbox.mount();
-    let expected = walk::walk(&mount.image("stays/1")).unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    thread::scope(|scope| {
-        let readers: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut rounds = 0;
-                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        let tree = walk::walk(&mount.image("stays/1")).unwrap();
-                        assert_eq!(walk::compare(&expected, &tree), [""; 0]);
-                        // What comes and goes may be gone; it may not hang or be damaged.
-                        let errors = Command::new("find")
-                            .arg(mount.path(""))
-                            .args(["-type", "f", "-size", "-2", "-exec", "cat", "{}", "+"])
-                            .stdout(Stdio::null())
-                            .output()
-                            .expect("find");
-                        let errors = String::from_utf8_lossy(&errors.stderr).into_owned();
-                        assert!(!errors.contains("Input/output error"), "{errors}");
-                        rounds += 1;
-                    }
-                    rounds
-                })
-            })
-            .collect();
-        for round in 0..10 {
-            let name = format!("goes:{round}");
-            sandbox.load(&image(&name));
-            let tag = mount.image(format!("goes/{round}"));
-            let moved = mount.image(format!("goes/moved-{round}"));
-            fs::rename(&tag, &moved).unwrap();
-            match round % 2 {
-                0 => drop(sandbox.sh(&format!("rm -r {}", moved.display())).ok()),
-                _ => drop(sandbox.mica(["rmi", &format!("goes:moved-{round}")]).ok()),
-            }
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        for reader in readers {
-            assert!(reader.join().unwrap() > 0);
-        }
-    });
-    sandbox.mica(["check"]).ok();
-    // A name looked up while it was being removed stays in the kernel's cache until the kernel forgets it.
-    wait_until("space returns", || {
-        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
-        held(&mount) == 0
-    });
-}
-
 /// An ordinary user removes an image with directories that its bits would close to him, and a sticky one.
 #[test]
 fn fuse_a_user_removes_what_is_not_his() {
