@@ -226,6 +226,7 @@ fn init_logging() {
     for module in ["ureq", "ureq_proto", "rustls"] {
         builder.filter_module(module, log::LevelFilter::Off);
     }
+    // A second initialisation (tests) keeps the first.
     let _ = builder.try_init();
 }
 

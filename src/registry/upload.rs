@@ -66,6 +66,7 @@ impl Client {
         {
             drop(response);
             let what = format!("upload of {digest}");
+            // The registry drops an upload nobody ends; this only spares it the wait.
             let _ = self.call(&Call::new(Method::DELETE, url, what, &scope));
         }
         Ok(false)
