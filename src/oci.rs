@@ -1,5 +1,6 @@
 //! Pure OCI and docker vocabulary: names, digests and documents. No I/O.
 
+pub mod change;
 pub mod config;
 pub mod digest;
 pub mod document;
@@ -7,7 +8,8 @@ pub mod manifest;
 pub mod platform;
 pub mod reference;
 
-pub use config::{Healthcheck, HistoryEntry, ImageConfig, RunConfig};
+pub use change::{Change, ChangeError};
+pub use config::{Healthcheck, HistoryEntry, ImageConfig, RunConfig, Step};
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use document::DocumentError;
 pub use manifest::{Descriptor, LayerEncoding, Manifest, ManifestOrIndex, MediaType};

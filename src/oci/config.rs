@@ -4,6 +4,8 @@
 //! what Go's decoder accepts of docker's documents (`null` anywhere, a text for `Cmd`); a known field given twice is
 //! refused. Whether history and layers agree is not checked: docker shows what is there.
 
+mod child;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
@@ -11,6 +13,8 @@ use serde::{Deserialize, Deserializer};
 use super::digest::{DiffId, Digest, ImageId};
 use super::document::{self, DocumentError, MAX_CONFIG_BYTES, MAX_LAYERS, nullable, nullable_list};
 use super::platform::Platform;
+
+pub use child::Step;
 
 /// One line of an image's history.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

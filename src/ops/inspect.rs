@@ -136,7 +136,11 @@ fn inspection(names: &Names, record: &ImageRecord, config: &ImageConfig) -> Insp
         id: record.id,
         repo_tags: record.tags.iter().map(|tag| tag.familiar()).collect(),
         repo_digests,
-        comment: config.comment.clone(),
+        // docker: an image that was committed has it in its last step only.
+        comment: match (config.comment.as_str(), config.history.last()) {
+            ("", Some(last)) => last.comment.clone(),
+            (comment, _) => comment.to_owned(),
+        },
         created: config.created.as_deref().map(nano).unwrap_or_default(),
         author: config.author.clone(),
         config: Config(config.run.clone()),
