@@ -12,6 +12,7 @@
 //! Changing needs a [`StoreLock`]; the bytes of an image come in through an [`Import`].
 
 pub mod check;
+pub mod containers;
 pub mod error;
 pub mod gc;
 pub mod import;
@@ -293,9 +294,11 @@ impl Store {
         Lease::take(self.layout(), kind)
     }
 
-    /// Who uses the store now.
+    /// Who uses the store now; containers that do not run are users too.
     pub fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError> {
-        lease::live(self.layout())
+        let mut leases = lease::live(self.layout())?;
+        leases.extend(containers::as_leases(self.layout())?);
+        Ok(leases)
     }
 
     /// Makes every live mount show the names as they are now; waits at most 5 s for all together. The answer

@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::oci::ImageId;
+use crate::store::containers::ContainerId;
 use crate::store::{ImageRecord, LeaseKind, LiveLease, Names};
 use crate::sys::mountinfo::{self, DeviceId};
 use crate::sys::proc::{self, Depth, Usage};
@@ -28,6 +29,13 @@ pub enum User {
     },
     /// A part of the image is mounted elsewhere.
     Mount(PathBuf),
+    /// A container was made from it.
+    Container {
+        /// Which.
+        id: ContainerId,
+        /// Whether its process lives.
+        running: bool,
+    },
 }
 
 impl fmt::Display for User {
@@ -35,6 +43,7 @@ impl fmt::Display for User {
         match self {
             User::Process { pid, name } => write!(f, "process {pid} ({name})"),
             User::Mount(path) => write!(f, "mount {}", path.display()),
+            User::Container { id, .. } => write!(f, "container {}", id.short()),
         }
     }
 }
@@ -43,7 +52,7 @@ impl fmt::Display for User {
 pub fn of_image(leases: &[LiveLease], image: &ImageRecord) -> Result<Option<User>, OpsError> {
     for lease in leases {
         let found = match &lease.record.kind {
-            LeaseKind::Run { image: id } if *id == image.id => Some(runner(lease)),
+            LeaseKind::Run { image: id, .. } if *id == image.id => Some(runner(lease)),
             LeaseKind::Daemon { mountpoint } => {
                 let users = of_mount(mountpoint).map_err(OpsError::Users)?;
                 let mut inside = users.into_iter().filter(|(path, _)| belongs(path, image));
@@ -67,7 +76,7 @@ pub fn by_image(
     let mut inside = Vec::new();
     for lease in leases {
         match &lease.record.kind {
-            LeaseKind::Run { image } => found.entry(*image).or_default().push(runner(lease)),
+            LeaseKind::Run { image, .. } => found.entry(*image).or_default().push(runner(lease)),
             LeaseKind::Daemon { mountpoint } => {
                 inside.extend(of_mount(mountpoint).map_err(OpsError::Users)?);
             }
@@ -98,6 +107,17 @@ pub fn counts(leases: &[LiveLease], names: &Names) -> Result<BTreeMap<ImageId, u
 
 /// Who holds a lease on an image.
 fn runner(lease: &LiveLease) -> User {
+    if let LeaseKind::Run {
+        container: Some(id),
+        running,
+        ..
+    } = &lease.record.kind
+    {
+        return User::Container {
+            id: id.clone(),
+            running: *running,
+        };
+    }
     let pid = lease.record.pid;
     let name = proc::name(pid).unwrap_or_default();
     User::Process { pid, name }

@@ -118,6 +118,11 @@ impl Layout {
         self.root.join("tmp")
     }
 
+    /// One directory per container; not there before the first one.
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
     fn directories(&self) -> [PathBuf; 4] {
         [self.blobs(), self.layers(), self.leases(), self.tmp()]
     }

@@ -17,6 +17,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::containers::ContainerId;
 use super::error::StoreError;
 use super::layout::Layout;
 use super::lock::{SharedLock, StoreLock};
@@ -37,6 +38,11 @@ impl LeaseId {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         LeaseId(format!("{kind}-{}-{nanos:x}-{next}", std::process::id()))
     }
+
+    pub(super) fn of_container(id: &ContainerId) -> LeaseId {
+        LeaseId(format!("run-{id}"))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -57,10 +63,14 @@ pub enum LeaseKind {
     Import,
     /// A check in progress.
     Check,
-    /// A program run from an image.
+    /// A container: see [`super::containers`]. Its lease is no file of its own.
     Run {
-        /// What it runs in.
+        /// What it was made from.
         image: crate::oci::ImageId,
+        /// Which one.
+        container: Option<ContainerId>,
+        /// Whether its process lives.
+        running: bool,
     },
 }
 
@@ -337,7 +347,7 @@ pub(super) fn file_names(dir: &Path) -> Result<Vec<String>, StoreError> {
 }
 
 /// Paths as JSON: a string, or the bytes where they are not UTF-8.
-mod path_text {
+pub(super) mod path_text {
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     use std::path::{Path, PathBuf};

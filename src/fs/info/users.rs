@@ -51,7 +51,7 @@ impl Superblock {
             }
         }
         for lease in self.store.live_leases()? {
-            if matches!(lease.record.kind, LeaseKind::Run { image } if image == id) {
+            if matches!(lease.record.kind, LeaseKind::Run { image, .. } if image == id) {
                 let pid = lease.record.pid;
                 let name = proc::name(pid).unwrap_or_default();
                 // Writing to a String cannot fail.

@@ -1,0 +1,328 @@
+//! Containers: what `run` has made of an image and some volumes, as files.
+//!
+//! ```text
+//! containers/<64 hex>/          0700
+//!   config.json                 the record; written once, replaced by a rename
+//!   state.json                  what became of the process so far
+//!   lock                        held with flock while the container runs
+//!   upper/  work/               what the container has changed: upper and work directory of an overlayfs
+//!   root/                       empty: what its processes see is mounted here, in their own namespace only
+//!   log                         what a detached container has printed
+//! ```
+//!
+//! A container runs as long as `lock` is locked; the kernel unlocks it when the supervisor ends, in whatever way, and the
+//! container ends with its supervisor. A record that says "running" without the lock is one whose supervisor was killed.
+//! A container keeps the layers of its image from garbage collection, running or not ([`as_leases`]).
+
+mod record;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use record::{
+    ContainerConfig, ContainerId, ContainerRecord, ContainerState, MountSource, MountUse, Status,
+};
+
+use super::error::StoreError;
+use super::layout::{Layout, open_if_there};
+use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease, file_names};
+use super::lock::StoreLock;
+use super::{Store, read_limited};
+use crate::oci::Digest;
+use crate::sys::atomic;
+use crate::sys::lock::{self, LockMode};
+
+/// A record or state larger than this is none.
+const MAX_RECORD_BYTES: u64 = 16 << 20;
+
+const CONFIG: &str = "config.json";
+const STATE: &str = "state.json";
+
+/// A container as found.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// What it is.
+    pub record: ContainerRecord,
+    /// How it stands.
+    pub state: ContainerState,
+    directory: PathBuf,
+}
+
+/// Proof that nobody else runs or removes a container. Released on drop, and by the kernel when the holder dies.
+#[derive(Debug)]
+pub struct ContainerLock {
+    _file: File,
+}
+
+impl Container {
+    /// Its directory in the store.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What its processes have changed: the upper directory of an overlayfs. Whiteouts are character devices 0:0, opaque
+    /// directories carry `trusted.overlay.opaque` or, made by an ordinary user, `user.overlay.opaque`. Owners are those of
+    /// the host: see [`ContainerRecord::ids`].
+    pub fn upper(&self) -> PathBuf {
+        self.directory.join("upper")
+    }
+
+    /// The overlayfs' work directory.
+    pub fn work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+
+    /// Where its tree is mounted for its own processes.
+    pub fn root(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    /// What it has printed, if it runs detached.
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// Whether its process lives.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state.status, Status::Running { .. })
+    }
+
+    /// The right to run or remove it; `None` while it runs.
+    pub fn try_lock(&self) -> Result<Option<ContainerLock>, StoreError> {
+        let path = self.directory.join("lock");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(StoreError::io("open", &path))?;
+        let got =
+            lock::try_lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))?;
+        Ok(got.then_some(ContainerLock { _file: file }))
+    }
+
+    /// Waits until it does not run.
+    pub fn wait(&self) -> Result<(), StoreError> {
+        let path = self.directory.join("lock");
+        match open_if_there(&path)? {
+            Some(file) => {
+                lock::lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Writes down how it stands. Not made durable: after a power cut it does not run.
+    pub fn write_state(
+        &mut self,
+        state: ContainerState,
+        _lock: &ContainerLock,
+    ) -> Result<(), StoreError> {
+        put(&self.directory, STATE, &state, false)?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Replaces its record.
+    pub fn write_record(
+        &mut self,
+        record: ContainerRecord,
+        _lock: &StoreLock,
+    ) -> Result<(), StoreError> {
+        put(&self.directory, CONFIG, &record, true)?;
+        self.record = record;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// All containers, the newest first. One that is being made or removed at this moment may be missing.
+    pub fn containers(&self) -> Result<Vec<Container>, StoreError> {
+        let mut found = Vec::new();
+        for id in ids(self.layout())? {
+            found.extend(read(self.layout(), &id)?);
+        }
+        found.sort_by(|a: &Container, b| {
+            (b.record.created, &b.record.id).cmp(&(a.record.created, &a.record.id))
+        });
+        Ok(found)
+    }
+
+    /// One container.
+    pub fn container(&self, id: &ContainerId) -> Result<Option<Container>, StoreError> {
+        read(self.layout(), id)
+    }
+
+    /// Makes a container's directory. It is there as a whole or not at all; it is not running. The caller has looked, under
+    /// this lock, that its name is free and its image is in the store.
+    pub fn create_container(
+        &self,
+        record: ContainerRecord,
+        _lock: &StoreLock,
+    ) -> Result<(Container, ContainerLock), StoreError> {
+        self.writable()?;
+        let parent = self.layout().containers();
+        make_private(&parent)?;
+        let directory = parent.join(record.id.as_str());
+        let made = (|| {
+            make_private(&directory)?;
+            for name in ["upper", "work", "root"] {
+                let path = directory.join(name);
+                fs::create_dir(&path).map_err(StoreError::io("create", &path))?;
+            }
+            let path = directory.join("lock");
+            let file = File::create_new(&path).map_err(StoreError::io("create", &path))?;
+            lock::lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))?;
+            let state = ContainerState::default();
+            put(&directory, STATE, &state, false)?;
+            // The record comes last: without it there is no container. One that goes with its process need not survive
+            // a power cut.
+            put(&directory, CONFIG, &record, !record.auto_remove)?;
+            Ok((state, ContainerLock { _file: file }))
+        })();
+        match made {
+            Ok((state, lock)) => Ok((
+                Container {
+                    record,
+                    state,
+                    directory,
+                },
+                lock,
+            )),
+            Err(error) => {
+                if let Err(error) = fs::remove_dir_all(&directory) {
+                    log::warn!("cannot remove {}: {error}", directory.display());
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Containers as what they are for images: somebody who needs them. A stopped one does as much as one that runs.
+pub(super) fn as_leases(layout: &Layout) -> Result<Vec<LiveLease>, StoreError> {
+    let mut found = Vec::new();
+    for id in ids(layout)? {
+        let Some(container) = read(layout, &id)? else {
+            continue;
+        };
+        let running = container.is_running();
+        let record = container.record;
+        let mut held: BTreeSet<Digest> = record.layers.iter().map(|layer| layer.0).collect();
+        held.insert(record.image.0);
+        found.push(LiveLease {
+            id: LeaseId::of_container(&record.id),
+            record: LeaseRecord {
+                kind: LeaseKind::Run {
+                    image: record.image,
+                    container: Some(record.id),
+                    running,
+                },
+                pid: container.state.status.pid().unwrap_or(0),
+                since: record.created,
+            },
+            held,
+        });
+    }
+    Ok(found)
+}
+
+/// The identifiers of all containers' directories.
+fn ids(layout: &Layout) -> Result<Vec<ContainerId>, StoreError> {
+    match file_names(&layout.containers()) {
+        Ok(names) => Ok(names.iter().filter_map(|name| name.parse().ok()).collect()),
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads one container; `None` if it is not there, or not yet, or not any more.
+fn read(layout: &Layout, id: &ContainerId) -> Result<Option<Container>, StoreError> {
+    let directory = layout.containers().join(id.as_str());
+    let Some(record) = get::<ContainerRecord>(&directory.join(CONFIG))? else {
+        return Ok(None);
+    };
+    if record.version != record::VERSION || record.id != *id {
+        return Err(StoreError::MetaDamaged {
+            path: directory.join(CONFIG),
+            reason: "it is another container's, or of another version".to_owned(),
+        });
+    }
+    // Looked at before the state is read: a container that ends between the two has then written how.
+    let lock_path = directory.join("lock");
+    let runs = match open_if_there(&lock_path)? {
+        Some(file) => {
+            !lock::try_lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &lock_path))?
+        }
+        None => false,
+    };
+    let mut state: ContainerState = get(&directory.join(STATE))?.unwrap_or_default();
+    if let Status::Running { started, .. } = state.status
+        && !runs
+    {
+        // Its supervisor was killed, and its processes with it.
+        state.status = Status::Exited {
+            code: 137,
+            started,
+            finished: started,
+        };
+    }
+    Ok(Some(Container {
+        record,
+        state,
+        directory,
+    }))
+}
+
+fn get<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let Some(file) = open_if_there(path)? else {
+        return Ok(None);
+    };
+    let stat = file.metadata().map_err(StoreError::io("stat", path))?;
+    let bytes = read_limited(&file, &stat, MAX_RECORD_BYTES, path)?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| StoreError::MetaDamaged {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+/// Replaces `directory/name`: readers see the old one or the new one.
+fn put(
+    directory: &Path,
+    name: &str,
+    value: &impl serde::Serialize,
+    durable: bool,
+) -> Result<(), StoreError> {
+    let path = directory.join(name);
+    let mut bytes = serde_json::to_vec(value)
+        .map_err(io::Error::from)
+        .map_err(StoreError::io("write", &path))?;
+    bytes.push(b'\n');
+    let temp = format!("{name}.new");
+    let written = match durable {
+        true => atomic::replace(directory, &temp, name, &bytes).map(drop),
+        false => {
+            let temp = directory.join(&temp);
+            fs::write(&temp, &bytes).and_then(|()| fs::rename(&temp, &path))
+        }
+    };
+    written.map_err(StoreError::io("write", &path))
+}
+
+fn make_private(directory: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(StoreError::io("create", directory)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! What is written down of a container.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::oci::{DiffId, Digest, ImageId};
+use crate::store::lease::path_text;
+use crate::sys::idmap::IdMap;
+
+/// The version of the record that this program writes.
+pub const VERSION: u32 = 1;
+
+/// 64 lower-case hex digits, random.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    /// A new one.
+    pub fn random() -> std::io::Result<ContainerId> {
+        use std::io::Read as _;
+        let mut bytes = [0u8; 32];
+        std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(ContainerId(Digest::from_bytes(bytes).hex()))
+    }
+
+    /// All digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first 12, as docker's tables show.
+    pub fn short(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
+impl FromStr for ContainerId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Digest::from_hex(text) {
+            Ok(_) => Ok(ContainerId(text.to_owned())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl TryFrom<String> for ContainerId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<ContainerId> for String {
+    fn from(id: ContainerId) -> String {
+        id.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `config.json`: what a container is. Unknown keys of newer programs are an older one's loss when it rewrites the file,
+/// which only a rename of the container does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its identity.
+    pub id: ContainerId,
+    /// Its name, unique in the store.
+    pub name: String,
+    /// The image it was made from.
+    pub image: ImageId,
+    /// How the image was called on the command line.
+    pub image_name: String,
+    /// The image's layers, bottom first: what `upper` lies on.
+    pub layers: Vec<DiffId>,
+    /// When it was made.
+    pub created: jiff::Timestamp,
+    /// What its process runs with: the image's configuration with the options of `run` applied.
+    pub config: ContainerConfig,
+    /// Volumes, host directories and the like it sees, in the order of mounting.
+    #[serde(default)]
+    pub mounts: Vec<MountUse>,
+    /// Goes when its process ends.
+    #[serde(default)]
+    pub auto_remove: bool,
+    /// Runs without a terminal or reader; prints into `log`.
+    #[serde(default)]
+    pub detached: bool,
+    /// The root file system cannot be written to.
+    #[serde(default)]
+    pub read_only: bool,
+    /// A small init is process 1.
+    #[serde(default)]
+    pub init: bool,
+    /// Host name.
+    #[serde(default)]
+    pub hostname: String,
+    /// Lines for `/etc/hosts`.
+    #[serde(default)]
+    pub extra_hosts: Vec<String>,
+    /// Capabilities its process has, by kernel number.
+    #[serde(default)]
+    pub capabilities: Vec<u32>,
+    /// The ids of its user namespace; `None` if it has none (root made it): then owners in `upper` are those inside.
+    #[serde(default)]
+    pub ids: Option<IdMap>,
+}
+
+/// The process to run, in the terms of an image's configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    /// User, or user:group; names are the image's.
+    #[serde(default)]
+    pub user: String,
+    /// `NAME=value`.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Entry point; `None` is another thing than an empty one.
+    #[serde(default)]
+    pub entrypoint: Option<Vec<String>>,
+    /// Command.
+    #[serde(default)]
+    pub cmd: Option<Vec<String>>,
+    /// Working directory; empty is `/`.
+    #[serde(default)]
+    pub working_dir: String,
+    /// Labels, the image's included.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What `stop` sends; empty is `SIGTERM`.
+    #[serde(default)]
+    pub stop_signal: String,
+    /// Has a terminal.
+    #[serde(default)]
+    pub tty: bool,
+    /// Reads its caller's standard input.
+    #[serde(default)]
+    pub open_stdin: bool,
+}
+
+/// Something mounted into a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountUse {
+    /// Where, absolute, as the container sees it.
+    #[serde(with = "path_text")]
+    pub destination: PathBuf,
+    /// What.
+    #[serde(flatten)]
+    pub source: MountSource,
+    /// Cannot be written to.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum MountSource {
+    /// A volume of the store.
+    Volume {
+        /// Its name.
+        name: String,
+        /// Made for this container, without a name of its own.
+        #[serde(default)]
+        anonymous: bool,
+        /// A directory or file below it, or empty.
+        #[serde(default)]
+        subpath: String,
+    },
+    /// A directory or file of the host.
+    Bind {
+        /// Which, absolute.
+        #[serde(with = "path_text")]
+        source: PathBuf,
+    },
+    /// A file system in memory that nobody else sees.
+    Tmpfs {
+        /// Size limit in bytes.
+        #[serde(default)]
+        size: Option<u64>,
+        /// Mode of its root.
+        #[serde(default)]
+        mode: Option<u32>,
+    },
+    /// The tree of another image.
+    Image {
+        /// Which.
+        image: ImageId,
+        /// A directory below its root, or empty.
+        #[serde(default)]
+        subpath: String,
+    },
+}
+
+/// `state.json`: what became of the process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Whether it runs.
+    #[serde(flatten)]
+    pub status: Status,
+    /// Why it could not be started, if so.
+    #[serde(default)]
+    pub error: String,
+    /// Paths, absolute as the container sees them, that were made in `upper` as something to mount on; parents come first.
+    /// They are no change of the container's as long as they are empty.
+    #[serde(default)]
+    pub made: Vec<String>,
+}
+
+/// How a container stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum Status {
+    /// Never started.
+    #[default]
+    Created,
+    /// Its process lives. In the file: lived when it was written, see the module's header.
+    Running {
+        /// The process in the container, as the host sees it.
+        pid: u32,
+        /// Since when.
+        started: jiff::Timestamp,
+    },
+    /// Its process has ended.
+    Exited {
+        /// Exit code; 128 and the number of the signal that ended it.
+        code: u8,
+        /// Since when it ran.
+        started: jiff::Timestamp,
+        /// Until when.
+        finished: jiff::Timestamp,
+    },
+}
+
+impl Status {
+    /// The process, while it lives.
+    pub fn pid(&self) -> Option<u32> {
+        match self {
+            Status::Running { pid, .. } => Some(*pid),
+            Status::Created | Status::Exited { .. } => None,
+        }
+    }
+}

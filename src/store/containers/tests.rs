@@ -1,0 +1,113 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::oci::ImageId;
+use crate::store::OpenMode;
+
+fn record(name: &str) -> ContainerRecord {
+    ContainerRecord {
+        version: record::VERSION,
+        id: ContainerId::random().unwrap(),
+        name: name.to_owned(),
+        image: ImageId(Digest::of(b"image")),
+        image_name: "image:latest".to_owned(),
+        layers: vec![crate::oci::DiffId(Digest::of(b"layer"))],
+        created: jiff::Timestamp::now(),
+        config: ContainerConfig {
+            labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            ..ContainerConfig::default()
+        },
+        mounts: vec![MountUse {
+            destination: "/data".into(),
+            source: MountSource::Volume {
+                name: "data".to_owned(),
+                anonymous: false,
+                subpath: String::new(),
+            },
+            read_only: true,
+        }],
+        auto_remove: false,
+        detached: false,
+        read_only: false,
+        init: false,
+        hostname: "h".to_owned(),
+        extra_hosts: Vec::new(),
+        capabilities: vec![0, 1],
+        ids: None,
+    }
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("s"), OpenMode::Create).unwrap();
+    (dir, store)
+}
+
+#[test]
+fn a_container_is_read_back_as_it_was_written() {
+    let (_dir, store) = store();
+    assert_eq!(store.containers().unwrap().len(), 0);
+    let record = record("one");
+    let lock = store.lock().unwrap();
+    let (made, _held) = store.create_container(record.clone(), &lock).unwrap();
+    assert!(made.upper().is_dir());
+    let found = store.container(&record.id).unwrap().unwrap();
+    assert_eq!(found.record, record);
+    assert_eq!(found.state, ContainerState::default());
+}
+
+#[test]
+fn it_runs_as_long_as_it_is_locked() {
+    let (_dir, store) = store();
+    let record = record("one");
+    let lock = store.lock().unwrap();
+    let (mut made, held) = store.create_container(record.clone(), &lock).unwrap();
+    let started = jiff::Timestamp::now();
+    let state = ContainerState {
+        status: Status::Running { pid: 1, started },
+        ..ContainerState::default()
+    };
+    made.write_state(state.clone(), &held).unwrap();
+    let look = || store.container(&record.id).unwrap().unwrap();
+    assert_eq!(look().state, state);
+    assert!(look().try_lock().unwrap().is_none());
+    drop(held);
+    assert!(matches!(
+        look().state.status,
+        Status::Exited { code: 137, .. }
+    ));
+    assert!(look().try_lock().unwrap().is_some());
+}
+
+#[test]
+fn it_keeps_its_image_running_or_not() {
+    let (_dir, store) = store();
+    let record = record("one");
+    let lock = store.lock().unwrap();
+    let (_, held) = store.create_container(record.clone(), &lock).unwrap();
+    drop(held);
+    let leases = store.live_leases().unwrap();
+    let [lease] = leases.as_slice() else {
+        panic!("{leases:?}")
+    };
+    assert!(lease.held.contains(&record.layers[0].0));
+    assert!(lease.held.contains(&record.image.0));
+}
+
+#[test]
+fn what_is_not_a_container_is_none() {
+    let (_dir, store) = store();
+    let id = ContainerId::random().unwrap();
+    fs::create_dir_all(store.layout().containers().join(id.as_str())).unwrap();
+    fs::create_dir_all(store.layout().containers().join("other")).unwrap();
+    assert_eq!(store.containers().unwrap().len(), 0);
+    fs::write(
+        store.layout().containers().join(id.as_str()).join(CONFIG),
+        "{",
+    )
+    .unwrap();
+    assert!(matches!(
+        store.containers(),
+        Err(StoreError::MetaDamaged { .. })
+    ));
+}
