@@ -29,5 +29,6 @@ pub mod template;
 pub mod time;
 pub mod users;
 pub mod version;
+pub mod volumes;
 
 pub use error::OpsError;

@@ -24,6 +24,7 @@ pub mod names;
 mod notify;
 mod reserve;
 mod usage;
+pub mod volumes;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -42,6 +43,9 @@ pub use lease::{Lease, LeaseId, LeaseKind, LeaseRecord, LiveLease};
 pub use lock::StoreLock;
 pub use names::{ImageRecord, Names, Origin, TagRecord, Untagged};
 pub use usage::DiskUsage;
+pub use volumes::{
+    NewVolume, Ownership, Volume, VolumeId, VolumeKind, VolumeName, VolumeNameError, Volumes,
+};
 
 use crate::layer::{IndexError, LayerFile, LayerIndex};
 use crate::oci::{DiffId, Digest, ImageConfig, ImageId};
@@ -60,6 +64,7 @@ struct Inner {
     /// Why this store must not be changed, if so.
     read_only: Option<String>,
     names: Mutex<Option<Snapshot>>,
+    volumes: Mutex<Option<volumes::VolumesSnapshot>>,
     layers: Mutex<HashMap<DiffId, OpenLayer>>,
     configs: Mutex<HashMap<ImageId, Weak<ImageConfig>>>,
 }
@@ -108,6 +113,7 @@ impl Store {
             layout,
             read_only,
             names: Mutex::default(),
+            volumes: Mutex::default(),
             layers: Mutex::default(),
             configs: Mutex::default(),
         })))
@@ -242,15 +248,27 @@ impl Store {
     }
 
     fn commit_names(&self, names: Names) -> Result<(), StoreError> {
-        let path = self.layout().index_json();
         let bytes =
             index_json::write(&names).map_err(|reason| damaged_names(self.layout(), reason))?;
-        let write = || {
-            let (temp, name) = (layout::INDEX_JSON_NEW, layout::INDEX_JSON);
-            crate::sys::atomic::replace(self.path(), temp, name, &bytes)
+        let file = self.replace_document(layout::INDEX_JSON_NEW, layout::INDEX_JSON, &bytes)?;
+        reserve::keep(self.layout(), bytes.len() as u64);
+        // The change is durable. Without a stamp the next reader parses the file.
+        *self.0.names.lock() = file.metadata().ok().map(|stat| Snapshot {
+            stamp: stamp(&stat),
+            _file: file,
+            names: Arc::new(names),
+        });
+        Ok(())
+    }
+
+    /// Replaces a file at the top of the store, durably. On a full disk one that gets no longer takes the reserve.
+    fn replace_document(&self, temp: &str, name: &str, bytes: &[u8]) -> Result<File, StoreError> {
+        let path = self.path().join(name);
+        let write = || crate::sys::atomic::replace(self.path(), temp, name, bytes);
+        let shrinks = || {
+            path.metadata()
+                .is_ok_and(|stat| bytes.len() as u64 <= stat.len())
         };
-        let length = bytes.len() as u64;
-        let shrinks = || path.metadata().is_ok_and(|stat| length <= stat.len());
         let file = match write() {
             // Not a second try at the same file: that one is gone.
             Err(error)
@@ -260,15 +278,7 @@ impl Store {
             }
             done => done,
         };
-        let file = file.map_err(StoreError::io("write", &path))?;
-        reserve::keep(self.layout(), length);
-        // The change is durable. Without a stamp the next reader parses the file.
-        *self.0.names.lock() = file.metadata().ok().map(|stat| Snapshot {
-            stamp: stamp(&stat),
-            _file: file,
-            names: Arc::new(names),
-        });
-        Ok(())
+        file.map_err(StoreError::io("write", &path))
     }
 
     /// Removes everything that nothing reaches; the plan that was carried out.

@@ -1,4 +1,4 @@
-//! Noticing that the store's index was replaced.
+//! Noticing that one of the store's indexes was replaced.
 //!
 //! The directory is watched, not the file: every change is a rename over it.
 
@@ -8,7 +8,8 @@ use std::path::Path;
 
 use rustix::fs::inotify;
 
-const INDEX: &[u8] = b"index.json";
+/// The tags and images, and the volumes.
+const INDEXES: &[&[u8]] = &[b"index.json", b"volumes.json"];
 
 /// A watch on one store.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl Watch {
         Ok(Watch(fd))
     }
 
-    /// Takes all events that have come; true if the index is among them.
+    /// Takes all events that have come; true if an index is among them.
     pub(super) fn index_changed(&self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.0, &mut buffer);
@@ -34,7 +35,7 @@ impl Watch {
             changed |= event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW)
                 || event
                     .file_name()
-                    .is_some_and(|name| name.to_bytes() == INDEX);
+                    .is_some_and(|name| INDEXES.contains(&name.to_bytes()));
         }
         changed
     }
@@ -61,5 +62,7 @@ mod tests {
         fs::rename(dir.path().join("other"), dir.path().join("index.json")).unwrap();
         assert!(watch.index_changed());
         assert!(!watch.index_changed());
+        fs::write(dir.path().join("volumes.json"), "x").unwrap();
+        assert!(watch.index_changed());
     }
 }

@@ -70,8 +70,9 @@ impl From<StoreError> for FsError {
             | StoreError::Document { digest, .. } => FsError::Corrupt { digest, what },
             StoreError::NoSuchImage(_)
             | StoreError::NoSuchTag(_)
-            | StoreError::NoSuchRepository(_) => FsError::NotFound,
-            StoreError::TagExists(_) => FsError::Exists,
+            | StoreError::NoSuchRepository(_)
+            | StoreError::NoSuchVolume(_) => FsError::NotFound,
+            StoreError::TagExists(_) | StoreError::VolumeExists(_) => FsError::Exists,
             StoreError::ImageTagged { .. } => FsError::Busy(what),
             StoreError::ReadOnly { .. } => FsError::ReadOnly,
             StoreError::Io { .. }
@@ -81,6 +82,7 @@ impl From<StoreError> for FsError {
             | StoreError::TooNew { .. }
             | StoreError::NoLocks { .. }
             | StoreError::NamesDamaged { .. }
+            | StoreError::VolumesDamaged { .. }
             | StoreError::LayersDisagree { .. } => FsError::Store(what),
         }
     }

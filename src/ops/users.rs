@@ -58,7 +58,10 @@ pub fn of_image(leases: &[LiveLease], image: &ImageRecord) -> Result<Option<User
                 let mut inside = users.into_iter().filter(|(path, _)| belongs(path, image));
                 inside.next().map(|(_, user)| user)
             }
-            LeaseKind::Run { .. } | LeaseKind::Import | LeaseKind::Check => None,
+            LeaseKind::Run { .. }
+            | LeaseKind::Import
+            | LeaseKind::Check
+            | LeaseKind::Volume { .. } => None,
         };
         if found.is_some() {
             return Ok(found);
@@ -80,7 +83,7 @@ pub fn by_image(
             LeaseKind::Daemon { mountpoint } => {
                 inside.extend(of_mount(mountpoint).map_err(OpsError::Users)?);
             }
-            LeaseKind::Import | LeaseKind::Check => {}
+            LeaseKind::Import | LeaseKind::Check | LeaseKind::Volume { .. } => {}
         }
     }
     if inside.is_empty() {

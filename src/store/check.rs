@@ -26,6 +26,7 @@ use super::gc::{self, allocated};
 use super::lease::{Lease, LeaseKind, file_names};
 use super::lock::StoreLock;
 use super::names::Names;
+use super::volumes::VolumeKind;
 use super::{Layout, Store};
 use crate::oci::{DiffId, Digest, ImageId};
 use crate::sys::atomic;
@@ -104,6 +105,7 @@ impl<'a> Check<'a> {
             Some(_) => Some(StoreLock::exclusive(store.layout(), false)?),
             None => None,
         };
+        check.volumes()?;
         match store.names() {
             Ok(names) => check.names = names,
             Err(StoreError::NamesDamaged { reason, .. }) => {
@@ -147,6 +149,31 @@ impl<'a> Check<'a> {
         for path in blobs.chain(indexes).filter(|path| path.exists()) {
             let bytes = allocated(&path)?;
             self.find(Problem::Unreferenced { path, bytes });
+        }
+        Ok(())
+    }
+
+    /// Whether every volume has its directory, and every directory its volume. What is in them is nobody's business.
+    fn volumes(&mut self) -> Result<(), StoreError> {
+        let volumes = match self.store.volumes() {
+            Ok(volumes) => volumes,
+            Err(StoreError::VolumesDamaged { reason, .. }) => {
+                self.find(Problem::VolumesDamaged { reason });
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        for volume in volumes {
+            // The source of a bind may come and go.
+            let own = !matches!(volume.kind, VolumeKind::Bind { .. });
+            let path = self.store.volume_root(&volume);
+            if own && !super::layout::is_there(&path)? {
+                let name = volume.name;
+                self.find(Problem::VolumeMissing { name, path });
+            }
+        }
+        for path in self.store.stray_volumes()? {
+            self.find(Problem::VolumeStray { path });
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::volumes::VolumeName;
 use crate::layer::{IndexError, ReadError};
 use crate::oci::{DiffId, Digest, ImageId, Repository, TagRef};
 
@@ -71,6 +72,20 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// `volumes.json` cannot be understood; no volume may be changed until it can.
+    #[error("{} is damaged: {reason}; no volume was changed, run `mica check`", path.display())]
+    VolumesDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No such volume.
+    #[error("get {0}: no such volume")]
+    NoSuchVolume(VolumeName),
+    /// The name of a volume is taken.
+    #[error("volume {0} exists already")]
+    VolumeExists(VolumeName),
     /// No layer of that diff ID.
     #[error("layer {0} is not in the store; run `mica check`")]
     LayerMissing(DiffId),
@@ -174,7 +189,8 @@ impl StoreError {
             | StoreError::BlobMissing(_)
             | StoreError::NoSuchImage(_)
             | StoreError::NoSuchTag(_)
-            | StoreError::NoSuchRepository(_) => true,
+            | StoreError::NoSuchRepository(_)
+            | StoreError::NoSuchVolume(_) => true,
             StoreError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
             _ => false,
         }

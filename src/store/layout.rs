@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::lock::StoreLock;
+use super::volumes::VolumeId;
 use crate::oci::{DiffId, Digest};
 use crate::sys::atomic;
 
@@ -72,6 +73,22 @@ impl Layout {
     /// Names: the tags and images.
     pub fn index_json(&self) -> PathBuf {
         self.root.join(INDEX_JSON)
+    }
+    /// The volumes.
+    pub fn volumes_json(&self) -> PathBuf {
+        self.root.join(super::volumes::VOLUMES_JSON)
+    }
+    /// Directory of the volumes' data; made with the first volume.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+    /// One volume's directory.
+    pub fn volume(&self, id: &VolumeId) -> PathBuf {
+        self.volumes().join(id.as_str())
+    }
+    /// The root directory of a volume.
+    pub fn volume_data(&self, id: &VolumeId) -> PathBuf {
+        self.volume(id).join("_data")
     }
     /// Format and features.
     pub fn meta_json(&self) -> PathBuf {

@@ -21,6 +21,7 @@ use super::containers::ContainerId;
 use super::error::StoreError;
 use super::layout::Layout;
 use super::lock::{SharedLock, StoreLock};
+use super::volumes::VolumeName;
 use crate::oci::Digest;
 use crate::sys::atomic;
 use crate::sys::lock::{self, LockMode};
@@ -72,6 +73,11 @@ pub enum LeaseKind {
         /// Whether its process lives.
         running: bool,
     },
+    /// A program that needs volumes.
+    Volume {
+        /// Which.
+        volumes: Vec<VolumeName>,
+    },
 }
 
 impl LeaseKind {
@@ -81,6 +87,7 @@ impl LeaseKind {
             LeaseKind::Import => "import",
             LeaseKind::Check => "check",
             LeaseKind::Run { .. } => "run",
+            LeaseKind::Volume { .. } => "volume",
         }
     }
 }
@@ -171,6 +178,16 @@ impl Lease {
     /// a socket address allows: bind and connect through a descriptor of the directory.
     pub fn socket_path(&self) -> PathBuf {
         socket_path(&self.layout, &self.id)
+    }
+
+    /// Leaves the lease to the program that this process becomes with `exec`, and to its children: it ends with the last of
+    /// them. The next change of the store removes its file.
+    pub fn keep_over_exec(self) -> io::Result<()> {
+        let held = self.file.lock();
+        rustix::io::fcntl_setfd(&held.file, rustix::io::FdFlags::empty())?;
+        drop(held);
+        std::mem::forget(self);
+        Ok(())
     }
 
     /// Keeps blobs from garbage collection, whether they exist yet or not, until the lease ends. After this
@@ -306,7 +323,10 @@ pub(super) fn leavings(layout: &Layout, _lock: &StoreLock) -> Result<Leavings, S
     for name in file_names(layout.root())? {
         if matches!(
             name.as_str(),
-            super::layout::INDEX_JSON_NEW | "meta.json.new" | "oci-layout.new"
+            super::layout::INDEX_JSON_NEW
+                | super::volumes::VOLUMES_JSON_NEW
+                | "meta.json.new"
+                | "oci-layout.new"
         ) {
             leavings.tmp.push(layout.root().join(name));
         }

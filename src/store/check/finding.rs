@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::oci::{DiffId, Digest, ImageId};
+use crate::store::volumes::VolumeName;
 
 /// One thing that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,7 @@ impl Finding {
                 | Problem::DeadLease { .. }
                 | Problem::Leftover { .. }
                 | Problem::Foreign { .. }
+                | Problem::VolumeStray { .. }
         )
     }
 }
@@ -47,6 +49,24 @@ pub enum Problem {
     NamesDamaged {
         /// Why.
         reason: String,
+    },
+    /// `volumes.json` cannot be understood.
+    VolumesDamaged {
+        /// Why.
+        reason: String,
+    },
+    /// A volume's directory is not there.
+    VolumeMissing {
+        /// Which.
+        name: VolumeName,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A directory that no volume names: a creation cut short, or a volume that an older copy of `volumes.json` does not know.
+    /// Never removed.
+    VolumeStray {
+        /// Which.
+        path: PathBuf,
     },
     /// A blob that images need is not there.
     BlobMissing {
@@ -140,6 +160,20 @@ impl fmt::Display for Problem {
             Problem::NamesDamaged { reason } => write!(
                 f,
                 "index.json is damaged: {reason}; put a good copy in its place"
+            ),
+            Problem::VolumesDamaged { reason } => write!(
+                f,
+                "volumes.json is damaged: {reason}; put a good copy in its place (the data under volumes/ is untouched)"
+            ),
+            Problem::VolumeMissing { name, path } => write!(
+                f,
+                "volume {name} has lost its data: {} is missing; put it back or remove the volume",
+                path.display()
+            ),
+            Problem::VolumeStray { path } => write!(
+                f,
+                "{} belongs to no volume that volumes.json names; remove it if nothing in it is needed",
+                path.display()
             ),
             Problem::BlobMissing {
                 digest,

@@ -1,0 +1,3 @@
+//! Volumes: the one implementation behind `mica volume` and what a mount offers under `volumes/`.
+
+pub mod activity;

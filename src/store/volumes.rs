@@ -1,0 +1,437 @@
+//! Volumes: which there are, what they are, and where their data lies.
+//!
+//! `volumes.json` names them; it is replaced whole, as `index.json` is, and a store without it has no volumes. The data of a
+//! volume is the directory `volumes/<id>/_data`, so that a rename moves no data; a bind has none of its own.
+//!
+//! Invariants:
+//! - A volume that is named has its directory, durably.
+//! - Data is deleted only after `volumes.json` says so (`removed`): a directory that nothing names may be that of a volume
+//!   which an older copy of the file does not know, and is reported, never deleted.
+//! - While `volumes.json` is damaged nothing of it or of any data changes.
+//!
+//! Who deletes data holds `flock` on the volume's directory, not the store's lock: that can take long.
+
+mod data;
+mod json;
+mod name;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+pub use data::Ownership;
+pub use name::{VolumeId, VolumeName, VolumeNameError};
+
+use super::lock::{SharedLock, StoreLock};
+use super::{Lease, LeaseKind, Stamp, Store, StoreError, read_limited, stamp};
+
+/// Name of the file that holds the volumes.
+pub(super) const VOLUMES_JSON: &str = "volumes.json";
+/// Where its replacement is written.
+pub(super) const VOLUMES_JSON_NEW: &str = "volumes.json.new";
+/// The largest `volumes.json` that is read: a hundred thousand volumes with labels.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// What a volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeKind {
+    /// Stays until it is removed.
+    Persistent,
+    /// Lives as long as somebody uses it.
+    Ephemeral {
+        /// Since when it is ephemeral: from then on it waits for its first user.
+        since: Timestamp,
+        /// Whether it has had a user.
+        used: bool,
+        /// Since when it is known to have none; only kept while no daemon watches.
+        idle: Option<Timestamp>,
+    },
+    /// A directory or a file of the host.
+    Bind {
+        /// Which, absolute. Followed by path: what is there now counts.
+        source: PathBuf,
+        /// Not to be written through this volume.
+        read_only: bool,
+        /// It was a file, not a directory, when the volume was made.
+        file: bool,
+    },
+}
+
+impl VolumeKind {
+    /// An ephemeral volume as of now.
+    pub fn ephemeral() -> VolumeKind {
+        VolumeKind::Ephemeral {
+            since: Timestamp::now(),
+            used: false,
+            idle: None,
+        }
+    }
+
+    /// `persistent`, `ephemeral` or `bind`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            VolumeKind::Persistent => "persistent",
+            VolumeKind::Ephemeral { .. } => "ephemeral",
+            VolumeKind::Bind { .. } => "bind",
+        }
+    }
+
+    /// Whether it lives only as long as it is used.
+    pub fn is_ephemeral(&self) -> bool {
+        matches!(self, VolumeKind::Ephemeral { .. })
+    }
+}
+
+/// One volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// What it is called now.
+    pub name: VolumeName,
+    /// What it is, for ever.
+    pub id: VolumeId,
+    /// Its kind.
+    pub kind: VolumeKind,
+    /// When it was made.
+    pub created: Timestamp,
+    /// docker's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Nobody has chosen its name.
+    pub anonymous: bool,
+    /// Keys of a later version.
+    other: Map<String, Value>,
+}
+
+/// A volume to be made.
+#[derive(Debug, Clone)]
+pub struct NewVolume {
+    /// Its name, which must be free.
+    pub name: VolumeName,
+    /// Its kind.
+    pub kind: VolumeKind,
+    /// docker's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Nobody has chosen its name.
+    pub anonymous: bool,
+    /// Whose the data directory is to be, and its mode; `None`: ours, 0755.
+    pub ownership: Option<Ownership>,
+}
+
+/// All volumes of a store, as of one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Volumes {
+    by_name: BTreeMap<VolumeName, Volume>,
+    /// Whose data is being deleted.
+    removed: BTreeSet<VolumeId>,
+    /// Keys of a later version.
+    other: Map<String, Value>,
+}
+
+impl Volumes {
+    /// The volume of that name.
+    pub fn get(&self, name: &VolumeName) -> Option<&Volume> {
+        self.by_name.get(name)
+    }
+
+    /// The volume of that id.
+    pub fn by_id(&self, id: &VolumeId) -> Option<&Volume> {
+        self.by_name.values().find(|volume| volume.id == *id)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Volume> {
+        self.by_name.values()
+    }
+
+    /// Whether any is ephemeral.
+    pub fn has_ephemeral(&self) -> bool {
+        self.iter().any(|volume| volume.kind.is_ephemeral())
+    }
+
+    fn get_mut(&mut self, name: &VolumeName) -> Result<&mut Volume, StoreError> {
+        let found = self.by_name.get_mut(name);
+        found.ok_or_else(|| StoreError::NoSuchVolume(name.clone()))
+    }
+}
+
+/// The last `volumes.json` read; see [`super::Snapshot`].
+pub(super) struct VolumesSnapshot {
+    file: Option<(File, Stamp)>,
+    volumes: Arc<Volumes>,
+}
+
+impl Store {
+    /// All volumes, by name.
+    pub fn volumes(&self) -> Result<Vec<Volume>, StoreError> {
+        Ok(self.volume_set()?.iter().cloned().collect())
+    }
+
+    /// One volume.
+    pub fn volume(&self, name: &VolumeName) -> Result<Option<Volume>, StoreError> {
+        Ok(self.volume_set()?.get(name).cloned())
+    }
+
+    /// The volumes as of now. Costs one `stat` while they do not change.
+    pub fn volume_set(&self) -> Result<Arc<Volumes>, StoreError> {
+        let path = self.layout().volumes_json();
+        let mut cached = self.0.volumes.lock();
+        let stat = match fs::metadata(&path) {
+            Ok(stat) => Some(stamp(&stat)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(StoreError::io("stat", &path)(error)),
+        };
+        if let Some(snapshot) = &*cached
+            && snapshot.file.as_ref().map(|(_, stamp)| *stamp) == stat
+        {
+            return Ok(Arc::clone(&snapshot.volumes));
+        }
+        let (file, volumes) = match super::layout::open_if_there(&path)? {
+            None => (None, Volumes::default()),
+            Some(file) => {
+                let stat = file.metadata().map_err(StoreError::io("stat", &path))?;
+                let bytes = read_limited(&file, &stat, MAX_BYTES, &path)?;
+                let volumes = json::parse(&bytes).map_err(|reason| self.damaged(reason))?;
+                (Some((file, stamp(&stat))), volumes)
+            }
+        };
+        let volumes = Arc::new(volumes);
+        *cached = Some(VolumesSnapshot {
+            file,
+            volumes: Arc::clone(&volumes),
+        });
+        Ok(volumes)
+    }
+
+    fn damaged(&self, reason: String) -> StoreError {
+        StoreError::VolumesDamaged {
+            path: self.layout().volumes_json(),
+            reason,
+        }
+    }
+
+    /// Where the data of a volume is on the host: its directory, or the source of a bind.
+    pub fn volume_root(&self, volume: &Volume) -> PathBuf {
+        match &volume.kind {
+            VolumeKind::Bind { source, .. } => source.clone(),
+            VolumeKind::Persistent | VolumeKind::Ephemeral { .. } => {
+                self.layout().volume_data(&volume.id)
+            }
+        }
+    }
+
+    /// Makes a volume, durably. Mounts are for the caller to notify, without the lock.
+    pub fn create_volume(&self, lock: &StoreLock, new: NewVolume) -> Result<Volume, StoreError> {
+        self.writable()?;
+        if self.volume_set()?.get(&new.name).is_some() {
+            return Err(StoreError::VolumeExists(new.name));
+        }
+        let id = VolumeId::new().map_err(StoreError::io("read", "/dev/urandom".as_ref()))?;
+        let volume = Volume {
+            name: new.name,
+            id,
+            kind: new.kind,
+            created: Timestamp::now(),
+            labels: new.labels,
+            anonymous: new.anonymous,
+            other: Map::new(),
+        };
+        let own = !matches!(volume.kind, VolumeKind::Bind { .. });
+        if own {
+            data::create(self.layout(), &volume.id, new.ownership)?;
+        }
+        let added = self.change_volumes(lock, |volumes| {
+            volumes.by_name.insert(volume.name.clone(), volume.clone());
+            Ok(())
+        });
+        if let Err(error) = added {
+            if own {
+                data::discard_empty(self.layout(), &volume.id);
+            }
+            return Err(error);
+        }
+        Ok(volume)
+    }
+
+    /// Takes a volume out of the list, durably. Its data is still there: delete it with
+    /// [`Store::delete_volume_data`] without the lock, or put the volume back with [`Store::restore_volume`].
+    pub fn remove_volume(&self, lock: &StoreLock, name: &VolumeName) -> Result<Volume, StoreError> {
+        self.change_volumes(lock, |volumes| {
+            let removed = volumes.by_name.remove(name);
+            let removed = removed.ok_or_else(|| StoreError::NoSuchVolume(name.clone()))?;
+            if !matches!(removed.kind, VolumeKind::Bind { .. }) {
+                volumes.removed.insert(removed.id.clone());
+            }
+            Ok(removed)
+        })
+    }
+
+    /// Puts a volume back that [`Store::remove_volume`] gave, before its data was deleted.
+    pub fn restore_volume(&self, lock: &StoreLock, volume: Volume) -> Result<(), StoreError> {
+        self.change_volumes(lock, |volumes| {
+            if volumes.by_name.contains_key(&volume.name) {
+                return Err(StoreError::VolumeExists(volume.name));
+            }
+            volumes.removed.remove(&volume.id);
+            volumes.by_name.insert(volume.name.clone(), volume);
+            Ok(())
+        })
+    }
+
+    /// Deletes the data of a removed volume; does nothing to one that is still there. What cannot be deleted is tried again
+    /// by [`Store::delete_removed_volumes`].
+    pub fn delete_volume_data(&self, removed: &Volume) -> Result<(), StoreError> {
+        self.writable()?;
+        data::delete(self.layout(), &removed.id, || {
+            Ok(self.volume_set()?.removed.contains(&removed.id))
+        })
+    }
+
+    /// Deletes the data of every volume that was removed and whose remover did not get to it. Call it without the lock.
+    pub fn delete_removed_volumes(&self) -> Result<(), StoreError> {
+        self.writable()?;
+        for id in &self.volume_set()?.removed {
+            data::delete(self.layout(), id, || {
+                Ok(self.volume_set()?.removed.contains(id))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Renames a volume; never onto one that is there.
+    pub fn rename_volume(
+        &self,
+        lock: &StoreLock,
+        from: &VolumeName,
+        to: &VolumeName,
+    ) -> Result<(), StoreError> {
+        self.change_volumes(lock, |volumes| {
+            if volumes.by_name.contains_key(to) {
+                return Err(StoreError::VolumeExists(to.clone()));
+            }
+            let volume = volumes.by_name.remove(from);
+            let mut volume = volume.ok_or_else(|| StoreError::NoSuchVolume(from.clone()))?;
+            volume.name = to.clone();
+            // Somebody has chosen this name.
+            volume.anonymous = false;
+            volumes.by_name.insert(to.clone(), volume);
+            Ok(())
+        })
+    }
+
+    /// Changes what a volume is.
+    pub fn set_volume_kind(
+        &self,
+        lock: &StoreLock,
+        name: &VolumeName,
+        kind: VolumeKind,
+    ) -> Result<(), StoreError> {
+        self.change_volumes(lock, |volumes| {
+            volumes.get_mut(name)?.kind = kind;
+            Ok(())
+        })
+    }
+
+    fn change_volumes<T>(
+        &self,
+        _lock: &StoreLock,
+        edit: impl FnOnce(&mut Volumes) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.writable()?;
+        let before = self.volume_set()?;
+        let mut volumes = Volumes::clone(&before);
+        let value = edit(&mut volumes)?;
+        if volumes == *before {
+            return Ok(value);
+        }
+        // Those whose data is gone need not be remembered any longer. Not worth a change of its own.
+        let layout = self.layout();
+        volumes
+            .removed
+            .retain(|id| !before.removed.contains(id) || layout.volume(id).exists());
+        let bytes = json::write(&volumes).map_err(|reason| self.damaged(reason))?;
+        let file = self.replace_document(VOLUMES_JSON_NEW, VOLUMES_JSON, &bytes)?;
+        *self.0.volumes.lock() = file.metadata().ok().map(|stat| VolumesSnapshot {
+            file: Some((file, stamp(&stat))),
+            volumes: Arc::new(volumes),
+        });
+        Ok(value)
+    }
+
+    /// Takes a lease on volumes: none of them is removed, renamed or evaporates until it ends. They must be there.
+    /// Must not be called with a [`StoreLock`] held.
+    pub fn lease_volumes(&self, names: &[VolumeName]) -> Result<Lease, StoreError> {
+        self.writable()?;
+        let lease = Lease::take(
+            self.layout(),
+            LeaseKind::Volume {
+                volumes: names.to_vec(),
+            },
+        )?;
+        // A removal under way sees the lease, or we see the removal.
+        let volumes = {
+            let _shared = SharedLock::take(self.layout())?;
+            self.volume_set()?
+        };
+        let mut fresh = false;
+        for name in names {
+            let volume = volumes
+                .get(name)
+                .ok_or_else(|| StoreError::NoSuchVolume(name.clone()))?;
+            let settled = matches!(
+                volume.kind,
+                VolumeKind::Ephemeral {
+                    used: true,
+                    idle: None,
+                    ..
+                }
+            );
+            fresh |= volume.kind.is_ephemeral() && !settled;
+        }
+        if fresh {
+            let lock = self.lock()?;
+            self.mark_volumes_used(&lock, names)?;
+        }
+        Ok(lease)
+    }
+
+    /// Remembers that ephemeral volumes have had a user.
+    pub fn mark_volumes_used(
+        &self,
+        lock: &StoreLock,
+        names: &[VolumeName],
+    ) -> Result<(), StoreError> {
+        self.change_volumes(lock, |volumes| {
+            for name in names {
+                if let Some(volume) = volumes.by_name.get_mut(name)
+                    && let VolumeKind::Ephemeral { used, idle, .. } = &mut volume.kind
+                {
+                    (*used, *idle) = (true, None);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Directories under `volumes/` that nothing names.
+    pub(super) fn stray_volumes(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let volumes = self.volume_set()?;
+        let dir = self.layout().volumes();
+        if !super::layout::is_there(&dir)? {
+            return Ok(Vec::new());
+        }
+        let known = |name: &str| {
+            VolumeId::parse(name)
+                .is_some_and(|id| volumes.by_id(&id).is_some() || volumes.removed.contains(&id))
+        };
+        let names = super::lease::file_names(&dir)?;
+        let strays = names.iter().filter(|name| !known(name));
+        Ok(strays.map(|name| dir.join(name)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! The directories that hold the data of volumes.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::path::Path;
+
+use super::{StoreError, VolumeId};
+use crate::store::layout::Layout;
+use crate::sys::atomic;
+use crate::sys::lock::{self, LockMode};
+
+/// Whose the root directory of a volume is, and its mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// Makes the directory of a volume, durably. Nothing is left on failure.
+pub(super) fn create(
+    layout: &Layout,
+    id: &VolumeId,
+    ownership: Option<Ownership>,
+) -> Result<(), StoreError> {
+    let volumes = layout.volumes();
+    match fs::DirBuilder::new().mode(0o711).create(&volumes) {
+        Ok(()) => atomic::sync_dir(layout.root()).map_err(StoreError::io("sync", layout.root()))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(StoreError::io("create", &volumes)(error)),
+    }
+    let (dir, data) = (layout.volume(id), layout.volume_data(id));
+    let make = || {
+        fs::DirBuilder::new().mode(0o711).create(&dir)?;
+        fs::create_dir(&data)?;
+        if let Some(Ownership { uid, gid, .. }) = ownership {
+            let me = (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            );
+            // An ordinary user cannot give a directory away, nor need he take his own.
+            if (uid, gid) != me {
+                chown(&data, Some(uid), Some(gid))?;
+            }
+        }
+        // Not subject to the umask.
+        let mode = ownership.map_or(0o755, |ownership| ownership.mode & 0o7777);
+        fs::set_permissions(&data, Permissions::from_mode(mode))?;
+        atomic::sync_dir(&data)?;
+        atomic::sync_dir(&dir)?;
+        atomic::sync_dir(&volumes)
+    };
+    make().map_err(|error| {
+        discard_empty(layout, id);
+        StoreError::io("create", &data)(error)
+    })
+}
+
+/// Removes a directory that was made and not named. Never anything in it.
+pub(super) fn discard_empty(layout: &Layout, id: &VolumeId) {
+    for dir in [layout.volume_data(id), layout.volume(id)] {
+        match fs::remove_dir(&dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => log::warn!("cannot remove {}: {error}", dir.display()),
+        }
+    }
+}
+
+/// Deletes a volume's directory with all that is in it, unless somebody else is doing so, or `is_meant` denies.
+pub(super) fn delete(
+    layout: &Layout,
+    id: &VolumeId,
+    is_meant: impl FnOnce() -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    let dir = layout.volume(id);
+    let Some(handle) = crate::store::layout::open_if_there(&dir)? else {
+        return Ok(());
+    };
+    let mine = lock::try_lock(&handle, LockMode::Exclusive);
+    if !mine.map_err(StoreError::io("lock", &dir))? || !is_meant()? {
+        return Ok(());
+    }
+    remove_tree(&dir).map_err(StoreError::io("remove", &dir))
+}
+
+/// Removes a directory tree, also where its owner has taken away his own permission to.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(dir)?;
+            fs::remove_dir_all(dir)
+        }
+        done => done,
+    }
+}
+
+/// Gives the owner access to every directory of a tree that nobody uses any more. Symbolic links are not followed.
+fn open_up(dir: &Path) -> io::Result<()> {
+    fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            // No descriptor is kept open over the recursion: only its own.
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
+}

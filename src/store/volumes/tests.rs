@@ -1,0 +1,193 @@
+use super::*;
+use crate::store::OpenMode;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("store"), OpenMode::Create).unwrap();
+    (dir, store)
+}
+
+fn name(text: &str) -> VolumeName {
+    VolumeName::parse(text).unwrap()
+}
+
+fn new(text: &str, kind: VolumeKind) -> NewVolume {
+    NewVolume {
+        name: name(text),
+        kind,
+        labels: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+        anonymous: false,
+        ownership: None,
+    }
+}
+
+#[test]
+fn a_volume_lives_through_reopening_renaming_and_removal() {
+    let (_dir, store) = store();
+    assert_eq!(store.volumes().unwrap(), []);
+    let lock = store.lock().unwrap();
+    let made = store
+        .create_volume(&lock, new("data", VolumeKind::Persistent))
+        .unwrap();
+    fs::write(store.volume_root(&made).join("f"), "x").unwrap();
+    let taken = store.create_volume(&lock, new("data", VolumeKind::ephemeral()));
+    assert!(matches!(taken, Err(StoreError::VolumeExists(_))));
+    drop(lock);
+
+    let other = Store::open(store.path(), OpenMode::Existing).unwrap();
+    assert_eq!(other.volume(&name("data")).unwrap(), Some(made.clone()));
+    let lock = other.lock().unwrap();
+    other
+        .rename_volume(&lock, &name("data"), &name("files"))
+        .unwrap();
+    let renamed = store.volume(&name("files")).unwrap().unwrap();
+    assert_eq!(store.volume_root(&renamed), store.volume_root(&made));
+    assert_eq!(store.volume(&name("data")).unwrap(), None);
+
+    let removed = store.remove_volume(&lock, &name("files")).unwrap();
+    assert!(store.volume_root(&removed).join("f").exists());
+    drop(lock);
+    store.delete_volume_data(&removed).unwrap();
+    assert_eq!(fs::read_dir(store.layout().volumes()).unwrap().count(), 0);
+}
+
+#[test]
+fn data_is_deleted_only_of_a_removed_volume() {
+    let (_dir, store) = store();
+    let lock = store.lock().unwrap();
+    let volume = store
+        .create_volume(&lock, new("data", VolumeKind::ephemeral()))
+        .unwrap();
+    store.delete_volume_data(&volume).unwrap();
+    assert!(store.volume_root(&volume).is_dir());
+    let removed = store.remove_volume(&lock, &volume.name).unwrap();
+    store.restore_volume(&lock, removed.clone()).unwrap();
+    store.delete_volume_data(&removed).unwrap();
+    assert!(store.volume_root(&volume).is_dir());
+    assert_eq!(store.volumes().unwrap(), std::slice::from_ref(&volume));
+
+    // A remover that died: the next one finds what to delete in the file, not by guessing.
+    store.remove_volume(&lock, &volume.name).unwrap();
+    fs::create_dir(store.layout().volumes().join("0".repeat(32))).unwrap();
+    store.delete_removed_volumes().unwrap();
+    assert!(!store.volume_root(&volume).exists());
+    assert_eq!(store.stray_volumes().unwrap().len(), 1);
+}
+
+#[test]
+fn data_that_its_owner_locked_away_is_deleted() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_dir, store) = store();
+    let lock = store.lock().unwrap();
+    let volume = store
+        .create_volume(&lock, new("data", VolumeKind::Persistent))
+        .unwrap();
+    let inner = store.volume_root(&volume).join("a/b");
+    fs::create_dir_all(&inner).unwrap();
+    for dir in [inner.as_path(), inner.parent().unwrap()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o0)).unwrap();
+    }
+    let removed = store.remove_volume(&lock, &volume.name).unwrap();
+    store.delete_volume_data(&removed).unwrap();
+    assert!(!store.layout().volume(&volume.id).exists());
+}
+
+#[test]
+fn unknown_keys_are_kept_and_damage_is_refused() {
+    let (_dir, store) = store();
+    let lock = store.lock().unwrap();
+    let source = PathBuf::from("/etc/hosts");
+    let bind = VolumeKind::Bind {
+        source,
+        read_only: true,
+        file: true,
+    };
+    store.create_volume(&lock, new("hosts", bind)).unwrap();
+    let path = store.layout().volumes_json();
+    let text = fs::read_to_string(&path).unwrap();
+    let later = text
+        .replacen("\"name\"", "\"colour\": \"red\", \"name\"", 1)
+        .replacen("\"format\"", "\"later\": [1], \"format\"", 1);
+    fs::write(&path, &later).unwrap();
+    store
+        .rename_volume(&lock, &name("hosts"), &name("other"))
+        .unwrap();
+    let kept = fs::read_to_string(&path).unwrap();
+    assert!(kept.contains("colour") && kept.contains("later"), "{kept}");
+
+    let entry = kept.find("{\n      \"name\"").unwrap();
+    let end = kept.rfind("    }").unwrap() + 5;
+    let twice = format!("{},{}", &kept[..end], &kept[entry..]);
+    for damaged in [
+        "",
+        "{}",
+        &kept[..kept.len() / 2],
+        &twice,
+        &kept.replace("\"bind\"", "\"tape\""),
+        &kept.replace("\"other\"", "\"../x\""),
+        &kept.replace("/etc/hosts", "etc/hosts"),
+        &kept.replace("\"format\": 1", "\"format\": 2"),
+    ] {
+        fs::write(&path, damaged).unwrap();
+        let error = store.volumes().unwrap_err();
+        assert!(
+            matches!(error, StoreError::VolumesDamaged { .. }),
+            "{error}: {damaged}"
+        );
+        let refused = store.create_volume(&lock, new("more", VolumeKind::Persistent));
+        assert!(matches!(refused, Err(StoreError::VolumesDamaged { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), damaged);
+    }
+}
+
+#[test]
+fn a_lease_needs_its_volumes_and_marks_them_used() {
+    let (_dir, store) = store();
+    let lock = store.lock().unwrap();
+    store
+        .create_volume(&lock, new("data", VolumeKind::ephemeral()))
+        .unwrap();
+    drop(lock);
+    let missing = store.lease_volumes(&[name("data"), name("none")]);
+    assert!(matches!(missing, Err(StoreError::NoSuchVolume(_))));
+    assert_eq!(store.live_leases().unwrap().len(), 0);
+    let lease = store.lease_volumes(&[name("data")]).unwrap();
+    let live = store.live_leases().unwrap();
+    let volumes = vec![name("data")];
+    assert_eq!(live[0].record.kind, LeaseKind::Volume { volumes });
+    let kind = store.volume(&name("data")).unwrap().unwrap().kind;
+    assert!(matches!(kind, VolumeKind::Ephemeral { used: true, .. }));
+    drop(lease);
+    assert_eq!(store.live_leases().unwrap().len(), 0);
+}
+
+#[test]
+fn check_finds_what_volumes_have_lost() {
+    use crate::store::check::{self, Problem};
+    let (_dir, store) = store();
+    let lock = store.lock().unwrap();
+    let volume = store
+        .create_volume(&lock, new("data", VolumeKind::Persistent))
+        .unwrap();
+    drop(lock);
+    let problems = || -> Vec<Problem> {
+        let found = check::run(&store, true).unwrap();
+        found.into_iter().map(|finding| finding.problem).collect()
+    };
+    assert_eq!(problems(), []);
+    let path = store.volume_root(&volume);
+    fs::remove_dir(&path).unwrap();
+    let stray = store.layout().volumes().join("0".repeat(32));
+    fs::create_dir(&stray).unwrap();
+    let name = volume.name;
+    let expected = [
+        Problem::VolumeMissing { name, path },
+        Problem::VolumeStray {
+            path: stray.clone(),
+        },
+    ];
+    assert_eq!(problems(), expected);
+    assert!(stray.is_dir());
+    fs::write(store.layout().volumes_json(), "{").unwrap();
+    assert!(matches!(problems()[..], [Problem::VolumesDamaged { .. }]));
+}
