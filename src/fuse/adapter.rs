@@ -1,32 +1,31 @@
 //! `fuser::Filesystem` on top of [`FileSystem`]: count, call, convert, reply; no decisions.
 //!
 //! Each request runs under [`Adapter::serve`]: if the handler panics, the reply it held is dropped, which answers EIO, and the
-//! panic is logged and counted; the thread goes on.
+//! panic is logged and counted; the thread goes on. One `impl` of fuser's trait, so one file, whatever its length.
+
+mod serve;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
-    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+pub(super) use serve::Adapter;
+use serve::{attr, empty, entry, failed, found, full, inode, xattr};
+
 use super::convert;
-use super::errno::{errno, level};
-use super::session::Events;
-use super::stats::{Op, Stats};
-use crate::fs::{
-    Caller, EntryReply, FileSystem, FsError, Full, InodeNo, Lookup, RenameMode, SetAttr,
-};
+use super::stats::Op;
+use crate::fs::{FileSystem, Lookup, RenameMode, SetAttr};
 
 /// The largest read and write request: 256 pages, the kernel's own limit.
 const MAX_REQUEST: u32 = 1024 * 1024;
@@ -36,79 +35,6 @@ const MAX_BACKGROUND: u16 = 64;
 thread_local! {
     /// The buffer for file content, kept by each thread.
     static CONTENT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-pub(super) struct Adapter<T> {
-    pub(super) tree: Arc<T>,
-    pub(super) stats: Arc<Stats>,
-    pub(super) events: Arc<Events>,
-    pub(super) strict: bool,
-    pub(super) readdirplus_auto: bool,
-}
-
-impl<T: FileSystem> Adapter<T> {
-    fn serve(&self, op: Op, request: &Request, ino: INodeNo, handler: impl FnOnce(&T, &Caller)) {
-        self.events.watch_thread();
-        self.stats.count(op);
-        let caller = Caller {
-            uid: request.uid(),
-            gid: request.gid(),
-            pid: request.pid(),
-        };
-        log::trace!("{} {ino} {caller:?}", op.name());
-        if catch_unwind(AssertUnwindSafe(|| handler(&self.tree, &caller))).is_err() {
-            self.stats.count_panic();
-            log::error!(
-                "a bug: the handler of {} on inode {ino} panicked; the caller got EIO",
-                op.name()
-            );
-        }
-    }
-
-    /// A request that is not for us at all; the kernel then stops sending this kind.
-    fn decline(&self, op: Op) -> Errno {
-        self.events.watch_thread();
-        self.stats.count(op);
-        Errno::ENOSYS
-    }
-}
-
-/// The errno of a failure, after logging it as loudly as its kind asks.
-fn failed(op: Op, ino: INodeNo, error: &FsError) -> Errno {
-    log::log!(level(error), "{} on inode {ino}: {error}", op.name());
-    errno(error)
-}
-
-fn inode(ino: INodeNo) -> InodeNo {
-    InodeNo(ino.0)
-}
-
-fn entry(reply: ReplyEntry, entry: &EntryReply) {
-    reply.entry_with_ttls(
-        &convert::ttl(entry.attr_ttl),
-        &convert::ttl(entry.entry_ttl),
-        &convert::attr(&entry.attr),
-        Generation(0),
-    );
-}
-
-fn empty(reply: ReplyEmpty, op: Op, ino: INodeNo, result: Result<(), FsError>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(failed(op, ino, &error)),
-    }
-}
-
-/// getxattr(2) and listxattr(2): size 0 asks for the size.
-fn xattr(reply: ReplyXattr, op: Op, ino: INodeNo, size: u32, result: Result<Vec<u8>, FsError>) {
-    match result {
-        Ok(value) => match (u32::try_from(value.len()), size) {
-            (Ok(length), 0) => reply.size(length),
-            (Ok(length), size) if length <= size => reply.data(&value),
-            _ => reply.error(Errno::ERANGE),
-        },
-        Err(error) => reply.error(failed(op, ino, &error)),
-    }
 }
 
 impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
@@ -140,7 +66,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.serve(Op::Lookup, request, parent, |tree, caller| {
             match tree.lookup(caller, inode(parent), name.as_bytes()) {
-                Ok(Lookup::Found(found)) => entry(reply, &found),
+                Ok(Lookup::Found(entry)) => found(reply, &entry),
                 Ok(Lookup::Absent(ttl)) => reply.entry_with_ttls(
                     &Duration::ZERO,
                     &convert::ttl(ttl),
@@ -160,10 +86,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         self.serve(Op::GetAttr, request, ino, |tree, caller| {
-            match tree.getattr(caller, inode(ino)) {
-                Ok(found) => reply.attr(&convert::ttl(found.ttl), &convert::attr(&found.attr)),
-                Err(error) => reply.error(failed(Op::GetAttr, ino, &error)),
-            }
+            attr(reply, Op::GetAttr, ino, tree.getattr(caller, inode(ino)));
         });
     }
 
@@ -193,10 +116,12 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
             times: atime.is_some() || mtime.is_some() || ctime.is_some(),
         };
         self.serve(Op::SetAttr, request, ino, |tree, caller| {
-            match tree.setattr(caller, inode(ino), &set) {
-                Ok(found) => reply.attr(&convert::ttl(found.ttl), &convert::attr(&found.attr)),
-                Err(error) => reply.error(failed(Op::SetAttr, ino, &error)),
-            }
+            attr(
+                reply,
+                Op::SetAttr,
+                ino,
+                tree.setattr(caller, inode(ino), &set),
+            );
         });
     }
 
@@ -257,9 +182,8 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         reply: ReplyWrite,
     ) {
         let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        self.serve(Op::Write, request, ino, |tree, caller| {
-            let error = tree.write(caller, inode(ino), from_cache);
-            reply.error(failed(Op::Write, ino, &error));
+        self.refuse(Op::Write, request, ino, reply, |tree, caller| {
+            tree.write(caller, inode(ino), from_cache)
         });
     }
 
@@ -399,9 +323,8 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.serve(Op::SetXattr, request, ino, |tree, caller| {
-            let error = tree.change_xattr(caller, inode(ino), name.as_bytes());
-            reply.error(failed(Op::SetXattr, ino, &error));
+        self.refuse(Op::SetXattr, request, ino, reply, |tree, caller| {
+            tree.change_xattr(caller, inode(ino), name.as_bytes())
         });
     }
 
@@ -427,9 +350,8 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.serve(Op::RemoveXattr, request, ino, |tree, caller| {
-            let error = tree.change_xattr(caller, inode(ino), name.as_bytes());
-            reply.error(failed(Op::RemoveXattr, ino, &error));
+        self.refuse(Op::RemoveXattr, request, ino, reply, |tree, caller| {
+            tree.change_xattr(caller, inode(ino), name.as_bytes())
         });
     }
 
@@ -447,9 +369,8 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        self.serve(Op::Create, request, parent, |tree, caller| {
-            let error = tree.make_node(caller, inode(parent), name.as_bytes());
-            reply.error(failed(Op::Create, parent, &error));
+        self.refuse(Op::Create, request, parent, reply, |tree, caller| {
+            tree.make_node(caller, inode(parent), name.as_bytes())
         });
     }
 
@@ -463,9 +384,8 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.serve(Op::MkNod, request, parent, |tree, caller| {
-            let error = tree.make_node(caller, inode(parent), name.as_bytes());
-            reply.error(failed(Op::MkNod, parent, &error));
+        self.refuse(Op::MkNod, request, parent, reply, |tree, caller| {
+            tree.make_node(caller, inode(parent), name.as_bytes())
         });
     }
 
@@ -477,9 +397,8 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.serve(Op::Link, request, parent, |tree, caller| {
-            let error = tree.make_node(caller, inode(parent), name.as_bytes());
-            reply.error(failed(Op::Link, parent, &error));
+        self.refuse(Op::Link, request, parent, reply, |tree, caller| {
+            tree.make_node(caller, inode(parent), name.as_bytes())
         });
     }
 
@@ -493,10 +412,8 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         reply: ReplyEntry,
     ) {
         self.serve(Op::MkDir, request, parent, |tree, caller| {
-            match tree.mkdir(caller, inode(parent), name.as_bytes()) {
-                Ok(made) => entry(reply, &made),
-                Err(error) => reply.error(failed(Op::MkDir, parent, &error)),
-            }
+            let made = tree.mkdir(caller, inode(parent), name.as_bytes());
+            entry(reply, Op::MkDir, parent, made);
         });
     }
 
@@ -510,10 +427,8 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
     ) {
         let target = target.as_os_str().as_bytes();
         self.serve(Op::SymLink, request, parent, |tree, caller| {
-            match tree.symlink(caller, inode(parent), name.as_bytes(), target) {
-                Ok(made) => entry(reply, &made),
-                Err(error) => reply.error(failed(Op::SymLink, parent, &error)),
-            }
+            let made = tree.symlink(caller, inode(parent), name.as_bytes(), target);
+            entry(reply, Op::SymLink, parent, made);
         });
     }
 
@@ -638,8 +553,4 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
     ) {
         reply.error(self.decline(Op::Lock));
     }
-}
-
-fn full(full: bool) -> Full {
-    if full { Full::Yes } else { Full::No }
 }
