@@ -1,8 +1,8 @@
-//! Reads that leave little behind in the page cache.
+//! Reads of much data that leave little behind in the page cache.
 //!
-//! File content reaches users through the page cache of the FUSE inode; keeping the blob's pages too would cost
-//! every byte twice. But the blob's read-ahead must live: it is what makes the next small file free. So reads are
-//! ordinary ones, and the kernel is told to drop a region of the blob when the reader has gone on to others.
+//! Content reaches users through the page cache of the FUSE inode; keeping the blob's pages of a large file too would cost
+//! every byte twice. But the blob's read-ahead must live. So reads are ordinary ones, and the kernel is told to drop a
+//! region of the blob when the reader has gone on to others.
 //!
 //! Measured on 7,189 files of a 453 MB layer, cold, read one after the other in 128 KiB pieces: ordinary reads
 //! 0.3 to 0.7 s (432 MB stay cached), this module 0.2 to 0.4 s (28 MB stay), `RWF_DONTCACHE` 1.7 to 2.3 s, because it
@@ -30,21 +30,9 @@ pub struct DropBehind {
 }
 
 impl DropBehind {
-    /// Fills `buf` from `offset` as far as the file reaches, and returns how far that was. Interrupted reads resume.
+    /// As [`read_at`], with the regions behind dropped.
     pub fn read_at(&self, file: &File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let at = u64::try_from(done)
-                .ok()
-                .and_then(|done| offset.checked_add(done))
-                .ok_or(io::ErrorKind::InvalidInput)?;
-            match rustix::io::pread(file, rest, at) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
+        let done = read_at(file, offset, buf)?;
         if let Some(length) = u64::try_from(done).ok().filter(|length| *length > 0) {
             for region in offset / REGION..=(offset + (length - 1)) / REGION {
                 self.visit(file, region);
@@ -76,6 +64,24 @@ impl DropBehind {
             );
         }
     }
+}
+
+/// Fills `buf` from `offset` as far as the file reaches, and returns how far that was. Interrupted reads resume.
+pub fn read_at(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let at = u64::try_from(done)
+            .ok()
+            .and_then(|done| offset.checked_add(done))
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        match rustix::io::pread(file, rest, at) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(done)
 }
 
 #[cfg(test)]
