@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -335,6 +336,91 @@ fn fuse_listings_are_fresh() {
         }
         assert_eq!(seen(), [1, 1, 1, 2], "removed in round {round}");
     }
+}
+
+/// A listing that the kernel answers from its cache, filled by somebody else, is not seen by the daemon: an open directory is
+/// as good a sign of a removal of everything.
+#[test]
+fn fuse_whoever_has_a_directory_open_may_begin_a_removal() {
+    const SCRIPT: &str = r#"
+import os, sys
+top = os.open(sys.argv[1], os.O_RDONLY)
+for name in "d/sub/large", "own":
+    os.unlink(name, dir_fd=top)
+"#;
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("r:1"));
+    let mount = sandbox.mount();
+    let tag = mount.image("r/1");
+    let mut command = Command::new("python3");
+    command.args(["-c", SCRIPT]).arg(&tag);
+    sandbox.run(command).ok();
+    // Not carried through: nothing has changed.
+    wait_until("the files are back", || tag.join("d/sub/large").exists());
+    assert_eq!(fs::read(tag.join("own")).unwrap(), b"r:1");
+    let refused = fs::remove_file(tag.join("own")).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+}
+
+/// Many processes look at everything while others load, rename and remove: nobody gets anything but what is or was there.
+#[test]
+fn fuse_readers_and_removers_together() {
+    /// Ends the readers whatever becomes of the test.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("stays:1"));
+    let mount = sandbox.mount();
+    let expected = walk::walk(&mount.image("stays/1")).unwrap();
+    let stop = AtomicBool::new(false);
+    let read = || {
+        let _stop = Stop(&stop);
+        let mut rounds = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let tree = walk::walk(&mount.image("stays/1")).unwrap();
+            assert_eq!(walk::compare(&expected, &tree), [""; 0]);
+            // What comes and goes may be gone; it may not hang or be damaged.
+            let errors = Command::new("find")
+                .arg(mount.path(""))
+                .args(["-type", "f", "-size", "-2", "-exec", "cat", "{}", "+"])
+                .stdout(Stdio::null())
+                .output()
+                .expect("find");
+            let errors = String::from_utf8_lossy(&errors.stderr).into_owned();
+            assert!(!errors.contains("Input/output error"), "{errors}");
+            rounds += 1;
+        }
+        rounds
+    };
+    thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        let readers: Vec<_> = (0..3).map(|_| scope.spawn(read)).collect();
+        for round in 0..10 {
+            let name = format!("goes:{round}");
+            sandbox.load(&image(&name));
+            let tag = mount.image(format!("goes/{round}"));
+            let moved = mount.image(format!("goes/moved-{round}"));
+            fs::rename(&tag, &moved).unwrap();
+            match round % 2 {
+                0 => drop(sandbox.sh(&format!("rm -r {}", moved.display())).ok()),
+                _ => drop(sandbox.mica(["rmi", &format!("goes:moved-{round}")]).ok()),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+    sandbox.mica(["check"]).ok();
+    // A name looked up while it was being removed stays in the kernel's cache until the kernel forgets it.
+    wait_until("space returns", || {
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        held(&mount) == 0
+    });
 }
 
 /// An ordinary user removes an image with directories that its bits would close to him, and a sticky one.

@@ -272,7 +272,7 @@ impl Superblock {
 
     pub(super) fn tree_attr(&self, dir: &DirNode) -> Result<AttrReply, FsError> {
         let attr = match dir.is_root() {
-            true => self.root_attr(&dir.tree)?,
+            true => self.root_attr_if_there(&dir.tree)?,
             false => {
                 let (content, at) = self.opened(dir)?;
                 attr::of_directory(dir.ino, &self.attributes_of_dir(&content, &at)?)
@@ -287,12 +287,17 @@ impl Superblock {
     /// The reply for the root directory of a subject, with a reference.
     pub(super) fn enter_root(&self, subject: &Subject) -> Result<EntryReply, FsError> {
         let tree = self.trees.tree(subject)?;
-        let attr = match self.root_attr(&tree) {
-            Err(FsError::Corrupt { .. }) if self.is_gone(subject) => Err(FsError::NotFound),
-            found => found,
-        }?;
+        let attr = self.root_attr_if_there(&tree)?;
         self.trees.refer_root(&tree);
         Ok(forever(attr))
+    }
+
+    /// As [`Superblock::root_attr`]; a removal that has overtaken the request is no damage.
+    fn root_attr_if_there(&self, tree: &Tree) -> Result<FileAttr, FsError> {
+        match self.root_attr(tree) {
+            Err(FsError::Corrupt { .. }) if self.is_gone(&tree.subject()) => Err(FsError::NotFound),
+            found => found,
+        }
     }
 
     /// Attributes of a root directory: mode and owner are the image's; times and size are facts about it.

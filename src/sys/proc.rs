@@ -46,6 +46,21 @@ pub fn name(pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
+/// Inode numbers of what process `pid` has open (proc_pid_fdinfo(5)); none where it may not be looked at. Asks no file system.
+pub fn open_inodes(pid: u32) -> Vec<u64> {
+    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+        return Vec::new();
+    };
+    files
+        .flatten()
+        .filter_map(|file| fs::read_to_string(file.path()).ok())
+        .filter_map(|info| {
+            let ino = info.lines().find_map(|line| line.strip_prefix("ino:"))?;
+            ino.trim().parse().ok()
+        })
+        .collect()
+}
+
 /// A hold on one process that is not confused by its pid being used again.
 #[derive(Debug)]
 pub struct Process(OwnedFd);

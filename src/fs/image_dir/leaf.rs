@@ -7,6 +7,7 @@ use crate::fs::face::{AttrReply, FsError, InodeNo, Ttl};
 use crate::fs::inode::SlotNo;
 use crate::fs::slots::Slot;
 use crate::fs::superblock::Superblock;
+use crate::fs::trees::Subject;
 use crate::layer::{LayerFile, NodeNo};
 
 impl Superblock {
@@ -16,8 +17,13 @@ impl Superblock {
             .slots
             .get(slot)
             .ok_or(FsError::Stale(u64::from(slot.0)))?;
-        let file = self.slots.open(&found)?;
-        Ok((found, file))
+        match self.slots.open(&found) {
+            Ok(file) => Ok((found, file)),
+            Err(error) => match (error.into(), Subject::Layer(found.diff_id)) {
+                (FsError::Corrupt { .. }, layer) if self.is_gone(&layer) => Err(FsError::NotFound),
+                (error, _) => Err(error),
+            },
+        }
     }
 
     pub(in crate::fs) fn leaf_attr(
