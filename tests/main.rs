@@ -15,6 +15,7 @@ mod load;
 mod mounting;
 mod oracle;
 mod registry;
+mod requests;
 mod sample;
 mod save;
 mod semantics;
