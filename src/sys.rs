@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod fork;
 pub mod fusermount;
+pub mod holders;
 pub mod idmap;
 pub mod inotify;
 pub mod io;

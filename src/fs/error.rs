@@ -5,6 +5,7 @@
 use super::face::FsError;
 use crate::layer::{IndexError, ReadError};
 use crate::ops::OpsError;
+use crate::ops::volumes::BindError;
 use crate::store::StoreError;
 
 impl From<IndexError> for FsError {
@@ -96,7 +97,16 @@ impl From<OpsError> for FsError {
             OpsError::NoSuchImage(_) | OpsError::TagMoved(_) => FsError::NotFound,
             OpsError::ManyReferences(_)
             | OpsError::ReferenceInUse { .. }
-            | OpsError::ImageInUse { .. } => FsError::Busy(error.to_string()),
+            | OpsError::ImageInUse { .. }
+            | OpsError::VolumeInUse { .. } => FsError::Busy(error.to_string()),
+            OpsError::VolumeConflict { .. } => FsError::Exists,
+            OpsError::VolumeNotEmpty(_) => FsError::NotEmpty,
+            OpsError::BindHasNoLife(_) => FsError::NotPermitted,
+            OpsError::Bind(BindError::Missing(_)) => FsError::NotFound,
+            OpsError::Bind(BindError::Unreadable { path, source }) => FsError::Io {
+                context: path.display().to_string(),
+                source,
+            },
             OpsError::Ambiguous(_)
             | OpsError::Reference(_)
             | OpsError::Target { .. }
@@ -104,6 +114,13 @@ impl From<OpsError> for FsError {
             | OpsError::UnknownFilter(_)
             | OpsError::FilterValue { .. }
             | OpsError::ManyUntil
+            | OpsError::VolumeName { .. }
+            | OpsError::Bind(
+                BindError::Relative(_)
+                | BindError::Kind(_)
+                | BindError::InStore(_)
+                | BindError::InMount(_),
+            )
             | OpsError::Pattern(_) => FsError::Invalid(error.to_string()),
             OpsError::Users(source) => FsError::Io {
                 context: "looking for users".to_owned(),

@@ -1,9 +1,11 @@
 //! Why a use case failed, in docker's words where docker has them.
 
 use crate::oci::{ImageId, ReferenceError, TagRef};
-use crate::store::{MaybeMissing, StoreError};
+use crate::store::{MaybeMissing, StoreError, VolumeName, VolumeNameError};
 
 use super::users::User;
+use super::volumes::BindError;
+use super::volumes::users::{Usage, VolumeUser};
 
 /// A use case that failed. Nothing visible has changed.
 #[derive(Debug, thiserror::Error)]
@@ -75,18 +77,60 @@ pub enum OpsError {
     /// The tag names another image than the caller has seen.
     #[error("{0} names another image now")]
     TagMoved(TagRef),
+    /// A text is no volume name.
+    #[error("{verb} {name}: {error}")]
+    VolumeName {
+        /// What was to be done.
+        verb: &'static str,
+        /// As given.
+        name: String,
+        /// Why.
+        error: VolumeNameError,
+    },
+    /// A volume of that name and another kind is there.
+    #[error(
+        "create {name}: volume name must be unique (it is there, {kind}, or with other options)"
+    )]
+    VolumeConflict {
+        /// The name.
+        name: VolumeName,
+        /// What is there.
+        kind: &'static str,
+    },
+    /// A volume has users.
+    #[error("{verb} {name}: volume is in use - [{}]", pids(users))]
+    VolumeInUse {
+        /// What was to be done.
+        verb: &'static str,
+        /// Which.
+        name: VolumeName,
+        /// Who.
+        users: Vec<VolumeUser>,
+    },
+    /// A volume was to be removed only if it is empty.
+    #[error("remove {0}: volume is not empty")]
+    VolumeNotEmpty(VolumeName),
+    /// The source of a bind cannot be one.
+    #[error("invalid mount config for type \"bind\": {0}")]
+    Bind(#[from] BindError),
+    /// A bind was to be made ephemeral or persistent.
+    #[error("volume {0} is a bind: its data is the host's, and stays in any case")]
+    BindHasNoLife(VolumeName),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Who uses an image cannot be found out.
-    #[error("cannot find out who uses the image: {0}")]
+    #[error("cannot find out who uses it: {0}")]
     Users(std::io::Error),
 }
 
 impl OpsError {
     /// Whether the thing asked for does not exist, as opposed to something having failed.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, OpsError::NoSuchImage(_))
+        matches!(
+            self,
+            OpsError::NoSuchImage(_) | OpsError::Store(StoreError::NoSuchVolume(_))
+        )
     }
 
     /// Whether docker's daemon says this; its command line then prints its prefix before it.
@@ -101,14 +145,36 @@ impl OpsError {
             | OpsError::ManyUntil
             | OpsError::ManyReferences(_)
             | OpsError::ReferenceInUse { .. }
-            | OpsError::ImageInUse { .. } => true,
+            | OpsError::ImageInUse { .. }
+            | OpsError::VolumeName { .. }
+            | OpsError::VolumeConflict { .. }
+            | OpsError::VolumeInUse { .. }
+            | OpsError::Bind(_)
+            | OpsError::Store(StoreError::NoSuchVolume(_)) => true,
             OpsError::Target { .. }
             | OpsError::TagWithDigest
             | OpsError::TagMoved(_)
+            | OpsError::VolumeNotEmpty(_)
+            | OpsError::BindHasNoLife(_)
             | OpsError::Store(_)
             | OpsError::Users(_) => false,
         }
     }
+}
+
+/// docker lists containers; here it is processes, and containers that are stopped.
+fn pids(users: &[VolumeUser]) -> String {
+    let mut who: Vec<String> = Vec::new();
+    for user in users {
+        let name = match user.usage {
+            Usage::Container => user.path.display().to_string(),
+            _ => user.pid.to_string(),
+        };
+        if !who.contains(&name) {
+            who.push(name);
+        }
+    }
+    who.join(", ")
 }
 
 impl MaybeMissing for OpsError {

@@ -21,7 +21,7 @@ use super::{resolve, time};
 
 /// `KEY` or `KEY=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Label {
+pub(super) struct Label {
     key: String,
     value: Option<String>,
 }
@@ -160,7 +160,7 @@ impl Bound<'_> {
 }
 
 impl Label {
-    fn parse(text: &str) -> Label {
+    pub(super) fn parse(text: &str) -> Label {
         let (key, value) = match text.split_once('=') {
             Some((key, value)) => (key, Some(value.to_owned())),
             None => (text, None),
@@ -171,7 +171,7 @@ impl Label {
         }
     }
 
-    fn is_in(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub(super) fn is_in(&self, labels: &BTreeMap<String, String>) -> bool {
         let found = labels.get(&self.key);
         found.is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
     }

@@ -142,6 +142,16 @@ impl Volumes {
         self.by_name.values().find(|volume| volume.id == *id)
     }
 
+    /// These and some that have been removed.
+    pub fn with(&self, removed: &[Volume]) -> Volumes {
+        let mut all = self.clone();
+        for volume in removed {
+            let name = volume.name.clone();
+            all.by_name.entry(name).or_insert_with(|| volume.clone());
+        }
+        all
+    }
+
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Volume> {
         self.by_name.values()
@@ -259,13 +269,27 @@ impl Store {
     /// Takes a volume out of the list, durably. Its data is still there: delete it with
     /// [`Store::delete_volume_data`] without the lock, or put the volume back with [`Store::restore_volume`].
     pub fn remove_volume(&self, lock: &StoreLock, name: &VolumeName) -> Result<Volume, StoreError> {
+        let removed = self.remove_volumes(lock, std::slice::from_ref(name))?;
+        let removed = removed.into_iter().next();
+        removed.ok_or_else(|| StoreError::NoSuchVolume(name.clone()))
+    }
+
+    /// As [`Store::remove_volume`] for several, in one step.
+    pub fn remove_volumes(
+        &self,
+        lock: &StoreLock,
+        names: &[VolumeName],
+    ) -> Result<Vec<Volume>, StoreError> {
         self.change_volumes(lock, |volumes| {
-            let removed = volumes.by_name.remove(name);
-            let removed = removed.ok_or_else(|| StoreError::NoSuchVolume(name.clone()))?;
-            if !matches!(removed.kind, VolumeKind::Bind { .. }) {
-                volumes.removed.insert(removed.id.clone());
-            }
-            Ok(removed)
+            let remove = |name: &VolumeName| {
+                let removed = volumes.by_name.remove(name);
+                let removed = removed.ok_or_else(|| StoreError::NoSuchVolume(name.clone()))?;
+                if !matches!(removed.kind, VolumeKind::Bind { .. }) {
+                    volumes.removed.insert(removed.id.clone());
+                }
+                Ok(removed)
+            };
+            names.iter().map(remove).collect()
         })
     }
 

@@ -61,6 +61,41 @@ pub fn open_inodes(pid: u32) -> Vec<u64> {
         .collect()
 }
 
+/// When process `pid` started, by the clock. Accurate to a second or so, and too early rather than too late.
+pub fn started(pid: u32) -> Option<jiff::Timestamp> {
+    let ticks = start_time(pid)?;
+    // `btime` is the clock at boot as of now, in whole seconds.
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    let boot: i64 = boot.trim().parse().ok()?;
+    let ticks_per_second = rustix::param::clock_ticks_per_second().max(1);
+    let since = i64::try_from(ticks / ticks_per_second).ok()?;
+    jiff::Timestamp::from_second(boot.checked_add(since)?).ok()
+}
+
+/// What everybody may know of a process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Status {
+    /// Its parent.
+    pub parent: u32,
+    /// Real, effective, saved and file system user id.
+    pub uids: [u32; 4],
+}
+
+/// The status of process `pid`; `None` if there is none.
+pub fn status(pid: u32) -> Option<Status> {
+    let text = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    let mut numbers = field("Uid:")?.split_ascii_whitespace();
+    let mut uids = [0; 4];
+    for uid in &mut uids {
+        *uid = numbers.next()?.parse().ok()?;
+    }
+    let parent = field("PPid:")?.trim().parse().ok()?;
+    Some(Status { parent, uids })
+}
+
 /// A hold on one process that is not confused by its pid being used again.
 #[derive(Debug)]
 pub struct Process(OwnedFd);
@@ -339,6 +374,16 @@ mod tests {
         let me = start_time(std::process::id()).unwrap();
         assert!(start_time(1).unwrap() <= me);
         assert_eq!(start_time(0), None);
+    }
+
+    #[test]
+    fn this_process_has_a_status_and_a_start() {
+        let status = status(std::process::id()).unwrap();
+        assert_eq!(status.parent, std::os::unix::process::parent_id());
+        assert_eq!(status.uids[1], rustix::process::geteuid().as_raw());
+        let age =
+            jiff::Timestamp::now().as_second() - started(std::process::id()).unwrap().as_second();
+        assert!((0..3600).contains(&age), "{age}");
     }
 
     #[test]

@@ -1,0 +1,346 @@
+//! Who uses volumes.
+//!
+//! A user is a process that has a file of the volume open or mapped, or its working or root directory inside; a mount of the
+//! volume or of a part of it in any mount namespace, through a mica mount or of the data on the host; or a lease. An open directory
+//! is none: `ls` opens one.
+//!
+//! What cannot be told is taken for a use of every volume: a place on a volumes' mount that has no name, and a process that we
+//! may not look into, if it may be one of ours (see [`may_be_ours`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::DirEntryExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::ops::error::OpsError;
+use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeId, VolumeName, Volumes};
+use crate::sys::holders::{self, Below, Held, How, Place, Question};
+use crate::sys::mountinfo::{self, DeviceId};
+use crate::sys::proc;
+
+/// A volume of more files than this is not searched for a file that some process has open at an unknown place.
+const MAX_SEARCHED: usize = 50_000;
+
+/// How a volume is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Usage {
+    /// An open file.
+    Open,
+    /// A mapped file.
+    Mapped,
+    /// A working directory.
+    Cwd,
+    /// A root directory.
+    Root,
+    /// A mount.
+    Mount,
+    /// A lease.
+    Lease,
+    /// A stopped container that would use it again.
+    Container,
+    /// A process that may use it, and that we may not look into.
+    Hidden,
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Usage::Open => "open",
+            Usage::Mapped => "mapped",
+            Usage::Cwd => "cwd",
+            Usage::Root => "root",
+            Usage::Mount => "mount",
+            Usage::Lease => "lease",
+            Usage::Container => "container",
+            Usage::Hidden => "hidden",
+        })
+    }
+}
+
+/// One user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeUser {
+    /// Process id; of a mount, of one process that sees it. 0: a daemon's own knowledge, no process.
+    pub pid: u32,
+    /// What the process is called.
+    pub command: String,
+    /// How.
+    pub usage: Usage,
+    /// What: a path as the process sees it; of a container its id.
+    pub path: PathBuf,
+}
+
+/// The users of a store's volumes at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct VolumeUsers {
+    by_volume: BTreeMap<VolumeId, Vec<VolumeUser>>,
+    /// May be users of any volume that is older than the time.
+    of_any: Vec<(VolumeUser, Option<Timestamp>)>,
+}
+
+/// How to look.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Look {
+    /// At mappings too; not from a thread that serves requests, see [`Question::maps`].
+    pub maps: bool,
+    /// A process that is no user: who asks.
+    pub except: Option<u32>,
+}
+
+impl VolumeUsers {
+    /// The users of one volume, each process and way once.
+    pub fn of(&self, volume: &Volume) -> Vec<VolumeUser> {
+        let mut users = self.by_volume.get(&volume.id).cloned().unwrap_or_default();
+        // Start times are a little early.
+        let since = volume.created - jiff::SignedDuration::from_secs(2);
+        let any = self.of_any.iter().filter(|(_, started)| {
+            // What began before the volume was there cannot have it from its parents.
+            started.is_none_or(|started| started >= since)
+        });
+        users.extend(any.map(|(user, _)| user.clone()));
+        users
+    }
+
+    /// Whether it has any user.
+    pub fn any(&self, volume: &Volume) -> bool {
+        !self.of(volume).is_empty()
+    }
+}
+
+/// Finds the users of all volumes. Call it with the leases read first: a lease that begins later is seen by nobody yet.
+pub fn find(store: &Store, leases: &[LiveLease], look: Look) -> Result<VolumeUsers, OpsError> {
+    find_among(store, &*store.volume_set()?, leases, look)
+}
+
+/// As [`find`], of volumes that may have been removed.
+pub fn find_among(
+    store: &Store,
+    volumes: &Volumes,
+    leases: &[LiveLease],
+    look: Look,
+) -> Result<VolumeUsers, OpsError> {
+    let mut users = VolumeUsers::default();
+    of_leases(volumes, leases, &mut users);
+
+    let devices = devices(leases);
+    let data = store.layout().volumes().canonicalize();
+    let data = data.ok().filter(|_| volumes.iter().next().is_some());
+    let located = match &data {
+        Some(data) => Some(holders::locate(data).map_err(OpsError::Users)?),
+        None => None,
+    };
+    let below = match (&data, &located) {
+        (Some(shown), Some((device, inside))) => Some(Below {
+            device: *device,
+            inside,
+            shown,
+        }),
+        _ => None,
+    };
+    if devices.is_empty() && below.is_none() {
+        return Ok(users);
+    }
+    let question = Question {
+        whole: &devices,
+        below,
+        maps: look.maps,
+    };
+    let found = holders::holders(&question).map_err(OpsError::Users)?;
+    let daemons: BTreeSet<u32> = leases
+        .iter()
+        .filter(|lease| matches!(lease.record.kind, LeaseKind::Daemon { .. }))
+        .map(|lease| lease.record.pid)
+        .chain(look.except)
+        .collect();
+    let mut finder = Finder {
+        store,
+        volumes,
+        below,
+        commands: BTreeMap::new(),
+        users,
+    };
+    for held in &found.held {
+        // A daemon holds its volumes' data for others; a mount in its namespace is no less a mount.
+        if held.how == How::Mount || !daemons.contains(&held.pid) {
+            finder.held(held);
+        }
+    }
+    for pid in found
+        .hidden
+        .into_iter()
+        .filter(|pid| !daemons.contains(pid))
+    {
+        if may_be_ours(pid) {
+            let started = proc::started(pid);
+            let user = finder.user(pid, Usage::Hidden, Path::new(""));
+            finder.users.of_any.push((user, started));
+        }
+    }
+    for of_volume in finder.users.by_volume.values_mut() {
+        of_volume.sort_by(|a, b| (a.pid, a.usage, &a.path).cmp(&(b.pid, b.usage, &b.path)));
+        of_volume.dedup();
+    }
+    Ok(finder.users)
+}
+
+fn of_leases(volumes: &Volumes, leases: &[LiveLease], users: &mut VolumeUsers) {
+    for lease in leases {
+        let LeaseKind::Volume { volumes: names } = &lease.record.kind else {
+            continue;
+        };
+        for volume in names.iter().filter_map(|name| volumes.get(name)) {
+            let of_volume = users.by_volume.entry(volume.id.clone()).or_default();
+            of_volume.push(VolumeUser {
+                pid: lease.record.pid,
+                // Its children hold the lease when it has ended itself.
+                command: proc::name(lease.record.pid).unwrap_or_else(|| "(ended)".to_owned()),
+                usage: Usage::Lease,
+                path: PathBuf::new(),
+            });
+        }
+    }
+}
+
+/// Where the volumes are mounted: the connection below each daemon's mount.
+pub fn devices(leases: &[LiveLease]) -> Vec<DeviceId> {
+    let mut devices = Vec::new();
+    for lease in leases {
+        let LeaseKind::Daemon { mountpoint } = &lease.record.kind else {
+            continue;
+        };
+        let point = mountpoint.join("volumes");
+        // The daemon's view: ours may lack the mount.
+        let mounts = mountinfo::of_process(lease.record.pid).or_else(|_| mountinfo::of_self());
+        let mounts = mounts.unwrap_or_default();
+        let here = mounts.iter().rev().find(|mount| mount.mount_point == point);
+        let is_fuse = |kind: &OsStr| kind.as_encoded_bytes().starts_with(b"fuse");
+        devices.extend(here.filter(|m| is_fuse(&m.fs_type)).map(|m| m.device));
+    }
+    devices
+}
+
+struct Finder<'a> {
+    store: &'a Store,
+    volumes: &'a Volumes,
+    below: Option<Below<'a>>,
+    commands: BTreeMap<u32, String>,
+    users: VolumeUsers,
+}
+
+impl Finder<'_> {
+    fn user(&mut self, pid: u32, usage: Usage, path: &Path) -> VolumeUser {
+        let command = self.commands.entry(pid);
+        let command = command.or_insert_with(|| proc::name(pid).unwrap_or_default());
+        VolumeUser {
+            pid,
+            command: command.clone(),
+            usage,
+            path: path.to_owned(),
+        }
+    }
+
+    fn held(&mut self, held: &Held) {
+        let usage = match held.how {
+            How::Cwd => Usage::Cwd,
+            How::Root => Usage::Root,
+            How::Open => Usage::Open,
+            How::Mapped => Usage::Mapped,
+            How::Mount => Usage::Mount,
+            How::OpenDirectory => return,
+        };
+        let user = self.user(held.pid, usage, &held.shown);
+        let below = self.below.filter(|below| below.device == held.device);
+        let on_host = match (&held.place, self.below) {
+            (Place::At(path), Some(below)) => path.strip_prefix(below.inside).ok(),
+            _ => None,
+        };
+        let id = match (&held.place, on_host, below) {
+            (_, Some(rest), _) => first(rest).and_then(VolumeId::parse),
+            (Place::At(path), None, _) => {
+                let inside = path.strip_prefix("/").unwrap_or(path);
+                let name =
+                    first(inside).map(|name| name.strip_suffix(" (deleted)").unwrap_or(name));
+                let name = name.and_then(|name| VolumeName::parse(name).ok());
+                let volume = name.and_then(|name| self.volumes.get(&name));
+                volume.map(|volume| volume.id.clone())
+            }
+            // On the store's own file system, at a place without a name: searched for where it matters.
+            (Place::Unknown, None, Some(_)) => return self.searched(held, user),
+            (Place::Unknown, None, None) => return self.users.of_any.push((user, None)),
+        };
+        if let Some(id) = id {
+            self.users.by_volume.entry(id).or_default().push(user);
+        }
+    }
+
+    /// A file or directory of the host that cannot be told by name, by its inode number.
+    fn searched(&mut self, held: &Held, user: VolumeUser) {
+        let Some(inode) = held.inode else {
+            return self.users.of_any.push((user, None));
+        };
+        for volume in self
+            .volumes
+            .iter()
+            .filter(|volume| volume.kind.is_ephemeral())
+        {
+            let mut left = MAX_SEARCHED;
+            if has_inode(&self.store.volume_root(volume), inode, &mut left) {
+                let of_volume = self.users.by_volume.entry(volume.id.clone()).or_default();
+                of_volume.push(user.clone());
+            }
+        }
+    }
+}
+
+/// The first component of a relative path.
+fn first(path: &Path) -> Option<&str> {
+    match path.components().next()? {
+        Component::Normal(name) => name.to_str(),
+        _ => None,
+    }
+}
+
+/// Whether a tree has that inode; a tree too large or unreadable may have it.
+fn has_inode(dir: &Path, inode: u64, left: &mut usize) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return dir.exists();
+    };
+    for entry in entries {
+        let Ok(entry) = entry else { return true };
+        *left = left.saturating_sub(1);
+        if *left == 0 || entry.ino() == inode {
+            return true;
+        }
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_dir && has_inode(&entry.path(), inode, left) {
+            return true;
+        }
+    }
+    std::os::unix::fs::MetadataExt::ino(&match dir.symlink_metadata() {
+        Ok(stat) => stat,
+        Err(_) => return true,
+    }) == inode
+}
+
+/// Whether a process that we may not look into can have come by a volume: it has one of our user ids, or descends from a process
+/// that has. Root looks into every process, and a mount of an ordinary user lets nobody else in; so this is about his own programs
+/// that changed their identity (sudo, a mail transfer agent), which keep what they had open before.
+fn may_be_ours(pid: u32) -> bool {
+    let uid = rustix::process::getuid().as_raw();
+    let mut next = Some(pid);
+    // A chain of parents is short; the limit is for one that changes while it is read.
+    for _ in 0..64 {
+        let Some(status) = next.and_then(proc::status) else {
+            return false;
+        };
+        if status.uids.contains(&uid) {
+            return true;
+        }
+        next = Some(status.parent).filter(|parent| *parent > 1);
+    }
+    true
+}
