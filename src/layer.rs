@@ -9,6 +9,7 @@
 //! | [`IndexBuilder`] | writes the index; the same tar gives the same bytes, whenever and however it is cut in chunks |
 //! | [`LayerIndex`] | the index, memory-mapped; every block verified at its first touch |
 //! | [`LayerFile`] | index + tar: verified reads of file content |
+//! | [`diff`] | what changed from one image to another, without looking at what they share |
 //! | [`merged`] | layers stacked to an image, directory by directory, lazily |
 //!
 //! The index holds the *folded* layer: duplicates are resolved, whiteouts are attached to the name they hide, and
@@ -16,6 +17,7 @@
 //! a model in `layer/tests.rs`.
 
 pub mod compress;
+pub mod diff;
 mod error;
 mod file;
 mod fold;
