@@ -10,6 +10,7 @@
 //! | [`LayerIndex`] | the index, memory-mapped; every block verified at its first touch |
 //! | [`LayerFile`] | index + tar: verified reads of file content |
 //! | [`diff`] | what changed from one image to another, without looking at what they share |
+//! | [`from_dir`] | the layer that an upper directory of an overlayfs is |
 //! | [`merged`] | layers stacked to an image, directory by directory, lazily |
 //!
 //! The index holds the *folded* layer: duplicates are resolved, whiteouts are attached to the name they hide, and
@@ -22,6 +23,7 @@ mod error;
 mod file;
 mod fold;
 mod format;
+pub mod from_dir;
 mod index;
 mod limits;
 pub mod merged;

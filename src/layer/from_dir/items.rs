@@ -1,0 +1,504 @@
+//! What has changed in an upper directory, one thing after the other.
+//!
+//! The walk goes down with one open descriptor for each directory on the way, names sorted. A directory that is perhaps no
+//! change is held back until something below it is one.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+
+use super::attributes::{self, Notes, OverlayAttributes, Owners, Pairs, Place};
+use super::error::FromDirError;
+use crate::layer::diff::ChangeKind;
+use crate::layer::error::IndexError;
+use crate::layer::merged::{Image, MergedDir, MergedEntry};
+use crate::layer::tar::EntryKind;
+use crate::tree::whiteout;
+
+/// A directory to be read as a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// The upper directory.
+    pub directory: &'a Path,
+    /// What it lies on; `None`: nothing, everything in it counts.
+    pub base: Option<&'a Image>,
+    /// Whose notes count.
+    pub overlay: OverlayAttributes,
+    /// Whose files they are.
+    pub owners: Owners<'a>,
+    /// Mount points that were made for the container, absolute: no change while they are empty.
+    pub made: &'a [String],
+}
+
+/// One thing that has changed.
+#[derive(Debug)]
+pub struct Item {
+    /// Without leading `/`; empty for the root.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: ItemKind,
+    /// What that is to the image below.
+    pub change: ChangeKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner, as the layer names it.
+    pub uid: u32,
+    /// Group, as the layer names it.
+    pub gid: u32,
+    /// Modification time: seconds, and nanoseconds to add.
+    pub mtime: (i64, u32),
+    /// Bytes, of a regular file.
+    pub size: u64,
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
+    /// Target of a symbolic link.
+    pub target: Vec<u8>,
+    /// Sorted by name, without those of overlayfs.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// How many names its inode has.
+    pub nlink: u64,
+    /// Device and inode.
+    pub inode: (u64, u64),
+    /// The open file, if it is regular.
+    pub(super) file: Option<File>,
+    stamp: Stamp,
+}
+
+/// What an [`Item`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemKind {
+    /// Something of the tree.
+    Node(EntryKind),
+    /// The image's name is gone.
+    Whiteout,
+    /// Everything the image has in this directory is gone. Comes behind the directory itself.
+    Opaque,
+    /// A socket, which no layer can hold.
+    Socket,
+}
+
+/// What changes when a file does.
+type Stamp = (i64, i64, u64, i64, u64);
+
+fn stamp(stat: &Stat) -> Stamp {
+    (
+        stat.st_size,
+        stat.st_mtime,
+        stat.st_mtime_nsec,
+        stat.st_ctime,
+        stat.st_ctime_nsec,
+    )
+}
+
+impl Item {
+    /// Whether `file`, of which this item was made, is as it was then.
+    pub(super) fn is_unchanged(&self, file: &File) -> Result<bool, FromDirError> {
+        let stat = rustix::fs::fstat(file).map_err(|error| self.io("stat", error.into()))?;
+        Ok(stamp(&stat) == self.stamp)
+    }
+
+    pub(super) fn changed(&self) -> FromDirError {
+        FromDirError::Changed(self.path.clone())
+    }
+
+    pub(super) fn io(&self, action: &'static str, source: io::Error) -> FromDirError {
+        at(action, &self.path)(source)
+    }
+}
+
+fn at(action: &'static str, path: &[u8]) -> impl Fn(io::Error) -> FromDirError {
+    let path = path.to_vec();
+    move |source| FromDirError::Io {
+        action,
+        path: path.clone(),
+        source,
+    }
+}
+
+/// A directory on the way.
+struct Frame {
+    directory: OwnedFd,
+    /// The image's directory of this path.
+    base: Option<MergedDir>,
+    /// Names still to be looked at, the next one last.
+    names: Vec<Box<[u8]>>,
+    /// Length of its path.
+    length: usize,
+    /// The directory itself, while nothing shows that it is a change.
+    held: Option<Box<Item>>,
+}
+
+/// Goes through the changes in order: a directory before what it holds, names of one directory sorted.
+pub struct Walker<'a> {
+    source: Source<'a>,
+    made: BTreeSet<&'a [u8]>,
+    stack: Vec<Frame>,
+    path: Vec<u8>,
+    /// Found, and not yet handed out; the next one last.
+    ready: Vec<Item>,
+}
+
+impl<'a> Walker<'a> {
+    /// Opens the directory.
+    pub fn new(source: &Source<'a>) -> Result<Walker<'a>, FromDirError> {
+        let root = |error: rustix::io::Errno| FromDirError::Root {
+            path: source.directory.to_owned(),
+            source: error.into(),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory =
+            rustix::fs::openat(CWD, source.directory, flags, Mode::empty()).map_err(root)?;
+        let stat = rustix::fs::fstat(&directory).map_err(root)?;
+        let base = source.base.map(Image::root).transpose()?;
+        let mut walker = Walker {
+            source: *source,
+            made: source
+                .made
+                .iter()
+                .map(|path| path.trim_matches('/').as_bytes())
+                .collect(),
+            stack: Vec::new(),
+            path: Vec::new(),
+            ready: Vec::new(),
+        };
+        let place = Place::open(&directory);
+        let (xattrs, notes) = walker.attributes(&place)?;
+        let item = walker.item(&stat, EntryKind::Directory, xattrs, ChangeKind::Changed)?;
+        let below = base.clone().map(MergedEntry::Dir);
+        // The root's own time is nobody's work: every change in it changes it. docker leaves the root out altogether.
+        let same = source.base.is_some_and(|_| below.is_some());
+        let same = same && walker.same_directory(&item, below.as_ref())?;
+        if !same {
+            walker.ready.push(item);
+        }
+        walker.enter(directory, base, notes.opaque, None)?;
+        Ok(walker)
+    }
+
+    /// The next change.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<Item>, FromDirError> {
+        loop {
+            if let Some(item) = self.ready.pop() {
+                return Ok(Some(item));
+            }
+            let Some(frame) = self.stack.last_mut() else {
+                return Ok(None);
+            };
+            self.path.truncate(frame.length);
+            match frame.names.pop() {
+                Some(name) => self.visit(&name)?,
+                None => _ = self.stack.pop(),
+            }
+        }
+    }
+
+    fn visit(&mut self, name: &[u8]) -> Result<(), FromDirError> {
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+        let Some(frame) = self.stack.last() else {
+            return Ok(());
+        };
+        let here = OsStr::from_bytes(name);
+        let stat = match rustix::fs::statat(&frame.directory, here, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(rustix::io::Errno::NOENT) => return Err(self.changed()),
+            Err(error) => return Err(at("stat", &self.path)(error.into())),
+        };
+        let below = match (self.source.base, &frame.base) {
+            (Some(image), Some(dir)) => image.lookup(dir, name)?,
+            _ => None,
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
+            return self.whiteout(&stat, below.as_ref());
+        }
+        if whiteout::classify(name).is_some() {
+            return Err(FromDirError::Name(self.path.clone()));
+        }
+        let change = match &below {
+            Some(_) => ChangeKind::Changed,
+            None => ChangeKind::Added,
+        };
+        match kind {
+            FileType::Directory => self.directory(name, &stat, below, change),
+            FileType::RegularFile => self.regular(name, &stat, below.as_ref(), change),
+            FileType::Socket => {
+                let mut item = self.item(&stat, EntryKind::Fifo, Vec::new(), change)?;
+                item.kind = ItemKind::Socket;
+                self.found(item);
+                Ok(())
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&frame.directory, here, Vec::new())
+                    .map_err(|error| at("read", &self.path)(error.into()))?;
+                let mut item = self.special(name, &stat, EntryKind::Symlink, change)?;
+                item.target = target.into_bytes();
+                self.found(item);
+                Ok(())
+            }
+            FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo => {
+                let kind = match kind {
+                    FileType::CharacterDevice => EntryKind::CharDevice,
+                    FileType::BlockDevice => EntryKind::BlockDevice,
+                    _ => EntryKind::Fifo,
+                };
+                let item = self.special(name, &stat, kind, change)?;
+                self.found(item);
+                Ok(())
+            }
+            FileType::Unknown => Err(at("read", &self.path)(io::ErrorKind::InvalidData.into())),
+        }
+    }
+
+    fn whiteout(&mut self, stat: &Stat, below: Option<&MergedEntry>) -> Result<(), FromDirError> {
+        // Nothing is there to hide.
+        if self.source.base.is_some() && below.is_none() {
+            return Ok(());
+        }
+        let mut item = self.item(stat, EntryKind::Regular, Vec::new(), ChangeKind::Deleted)?;
+        item.kind = ItemKind::Whiteout;
+        self.found(item);
+        Ok(())
+    }
+
+    fn directory(
+        &mut self,
+        name: &[u8],
+        stat: &Stat,
+        below: Option<MergedEntry>,
+        change: ChangeKind,
+    ) -> Result<(), FromDirError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = self.open(name, flags, stat)?;
+        let (xattrs, notes) = self.attributes(&Place::open(&directory))?;
+        let item = self.item(stat, EntryKind::Directory, xattrs, change)?;
+        let same = self.same_directory(&item, below.as_ref())?;
+        let made = below.is_none() && self.made.contains(self.path.as_slice());
+        let base = match below {
+            Some(MergedEntry::Dir(dir)) => Some(dir),
+            _ => None,
+        };
+        let held = if (same && !notes.opaque) || made {
+            Some(Box::new(item))
+        } else {
+            self.found(item);
+            None
+        };
+        self.enter(directory, base, notes.opaque, held)
+    }
+
+    /// Lists a directory that the path leads to, and goes on in it.
+    fn enter(
+        &mut self,
+        directory: OwnedFd,
+        base: Option<MergedDir>,
+        opaque: bool,
+        held: Option<Box<Item>>,
+    ) -> Result<(), FromDirError> {
+        let failed = at("list", &self.path);
+        let mut names: Vec<Box<[u8]>> = Vec::new();
+        let listing =
+            rustix::fs::Dir::read_from(&directory).map_err(|error| failed(error.into()))?;
+        for entry in listing {
+            let entry = entry.map_err(|error| failed(error.into()))?;
+            match entry.file_name().to_bytes() {
+                b"." | b".." => {}
+                name => names.push(name.into()),
+            }
+        }
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        if opaque && (self.source.base.is_none() || base.is_some()) {
+            let stat = rustix::fs::fstat(&directory).map_err(|error| failed(error.into()))?;
+            let mut item = self.item(&stat, EntryKind::Regular, Vec::new(), ChangeKind::Changed)?;
+            item.kind = ItemKind::Opaque;
+            // Behind the directory, which is to be handed out next.
+            self.ready.insert(0, item);
+        }
+        self.stack.push(Frame {
+            directory,
+            // Nothing of the image shows through; what was there counts as changed all the same.
+            base,
+            names,
+            length: self.path.len(),
+            held,
+        });
+        Ok(())
+    }
+
+    fn regular(
+        &mut self,
+        name: &[u8],
+        stat: &Stat,
+        below: Option<&MergedEntry>,
+        change: ChangeKind,
+    ) -> Result<(), FromDirError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(self.open(name, flags, stat)?);
+        let (xattrs, notes) = self.attributes(&Place::open(&file))?;
+        if notes.whiteout && stat.st_size == 0 {
+            return self.whiteout(stat, below);
+        }
+        if stat.st_size == 0 && below.is_none() && self.made.contains(self.path.as_slice()) {
+            return Ok(());
+        }
+        let mut item = self.item(stat, EntryKind::Regular, xattrs, change)?;
+        item.file = Some(file);
+        self.found(item);
+        Ok(())
+    }
+
+    /// A node that cannot be opened.
+    fn special(
+        &self,
+        name: &[u8],
+        stat: &Stat,
+        kind: EntryKind,
+        change: ChangeKind,
+    ) -> Result<Item, FromDirError> {
+        let xattrs = match self.stack.last() {
+            Some(frame) => self.attributes(&Place::name(&frame.directory, name))?.0,
+            None => Vec::new(),
+        };
+        self.item(stat, kind, xattrs, change)
+    }
+
+    /// Opens what `stat` was asked of.
+    fn open(&self, name: &[u8], flags: OFlags, stat: &Stat) -> Result<OwnedFd, FromDirError> {
+        use rustix::io::Errno;
+        let Some(frame) = self.stack.last() else {
+            return Err(self.changed());
+        };
+        let here = OsStr::from_bytes(name);
+        let file = match rustix::fs::openat(&frame.directory, here, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::LOOP | Errno::NOTDIR | Errno::NOENT | Errno::NXIO) => {
+                return Err(self.changed());
+            }
+            Err(error) => return Err(at("open", &self.path)(error.into())),
+        };
+        let opened =
+            rustix::fs::fstat(&file).map_err(|error| at("stat", &self.path)(error.into()))?;
+        let identity = |stat: &Stat| (stat.st_dev, stat.st_ino, stat.st_mode);
+        if identity(&opened) != identity(stat) || stamp(&opened) != stamp(stat) {
+            return Err(self.changed());
+        }
+        Ok(file)
+    }
+
+    fn attributes(&self, place: &Place<'_>) -> Result<(Pairs, Notes), FromDirError> {
+        let failed = at("read the attributes of", &self.path);
+        let names = place.list().map_err(&failed)?;
+        let (overlay, owners) = (self.source.overlay, self.source.owners);
+        let (pairs, notes) =
+            attributes::sort(&names, overlay, owners, |name| place.get(name)).map_err(&failed)?;
+        match notes.refers {
+            Some(attribute) => Err(FromDirError::Overlay {
+                path: self.path.clone(),
+                attribute,
+            }),
+            None => Ok((pairs, notes)),
+        }
+    }
+
+    fn item(
+        &self,
+        stat: &Stat,
+        kind: EntryKind,
+        xattrs: Pairs,
+        change: ChangeKind,
+    ) -> Result<Item, FromDirError> {
+        let owners = self.source.owners.inside(stat.st_uid, stat.st_gid);
+        let (uid, gid) = owners.map_err(|(what, id)| FromDirError::Owner {
+            path: self.path.clone(),
+            what,
+            id,
+        })?;
+        let device = match kind {
+            EntryKind::CharDevice | EntryKind::BlockDevice => (
+                rustix::fs::major(stat.st_rdev),
+                rustix::fs::minor(stat.st_rdev),
+            ),
+            _ => (0, 0),
+        };
+        let size = match kind {
+            EntryKind::Regular => u64::try_from(stat.st_size).unwrap_or(0),
+            _ => 0,
+        };
+        Ok(Item {
+            path: self.path.clone(),
+            kind: ItemKind::Node(kind),
+            change,
+            mode: match kind {
+                EntryKind::Symlink => 0o777,
+                _ => stat.st_mode & 0o7777,
+            },
+            uid,
+            gid,
+            mtime: (
+                stat.st_mtime,
+                u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            ),
+            size,
+            device,
+            target: Vec::new(),
+            xattrs,
+            nlink: stat.st_nlink,
+            inode: (stat.st_dev, stat.st_ino),
+            file: None,
+            stamp: stamp(stat),
+        })
+    }
+
+    /// Whether a directory is the image's but for its time.
+    fn same_directory(&self, item: &Item, below: Option<&MergedEntry>) -> Result<bool, IndexError> {
+        let (Some(image), Some(MergedEntry::Dir(dir))) = (self.source.base, below) else {
+            return Ok(false);
+        };
+        let has = image.attributes_of_dir(dir)?;
+        if (has.mode, has.uid, has.gid) != (item.mode, item.uid, item.gid) {
+            return Ok(false);
+        }
+        let xattrs = match image.described_part(dir)? {
+            Some(part) => image.xattrs(part)?.collect::<Result<Vec<_>, _>>()?,
+            None => Vec::new(),
+        };
+        let own = item
+            .xattrs
+            .iter()
+            .map(|(k, v)| (k.as_slice(), v.as_slice()));
+        // Attributes that a layer may hold and this walk does not read say nothing.
+        let known = |(name, _): &(&[u8], &[u8])| attributes::belongs(name);
+        Ok(own.eq(xattrs.into_iter().filter(known)))
+    }
+
+    /// A change: first the directories on the way that were held back, then `item`.
+    fn found(&mut self, item: Item) {
+        self.ready.push(item);
+        for frame in self.stack.iter_mut().rev() {
+            if let Some(held) = frame.held.take() {
+                self.ready.push(*held);
+            }
+        }
+    }
+
+    fn changed(&self) -> FromDirError {
+        FromDirError::Changed(self.path.clone())
+    }
+}
+
+impl std::fmt::Debug for Walker<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Walker")
+            .field("directory", &self.source.directory)
+            .finish_non_exhaustive()
+    }
+}
