@@ -17,8 +17,10 @@ use crate::ops::template::TemplateError;
 use crate::store::{OpenMode, Store, StoreError};
 
 mod check;
+mod commit;
 mod completion;
 mod df;
+mod diff;
 mod filters;
 mod gc;
 mod history;
@@ -79,6 +81,8 @@ enum Verb {
     Rmi(rmi::Args),
     Inspect(inspect::Args),
     History(history::Args),
+    Diff(diff::Args),
+    Commit(commit::Args),
     Gc(gc::Args),
     Check(check::Args),
     Mount(mount::Args),
@@ -202,6 +206,8 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Rmi(args) => rmi::run(args, context),
         Verb::Inspect(args) => inspect::run(args, context),
         Verb::History(args) => history::run(args, context),
+        Verb::Diff(args) => diff::run(args, context),
+        Verb::Commit(args) => commit::run(args, context),
         Verb::Gc(args) => gc::run(args, context),
         Verb::Check(args) => check::run(args, context),
         Verb::Mount(args) => mount::run(args, context),

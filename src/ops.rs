@@ -4,7 +4,9 @@
 //! are made here, because the command line and the files under `info/` show the same ones.
 
 pub mod check;
+pub mod commit;
 pub mod df;
+pub mod diff;
 pub mod error;
 pub mod filter;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod fork;
+pub mod freeze;
 pub mod fusermount;
 pub mod holders;
 pub mod idmap;

@@ -10,6 +10,7 @@
 //! gives the calling thread such a namespace, or stops the test with the reason. Nothing is ever skipped silently.
 #![allow(dead_code)]
 
+pub mod container;
 pub mod image;
 pub mod mount;
 pub mod podman;

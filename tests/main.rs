@@ -8,6 +8,7 @@
 
 mod chaos;
 mod cli;
+mod commit;
 mod common;
 mod hostile;
 mod levels;

@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::ops::OpsError;
+use crate::ops::commit::CommitError;
+use crate::ops::diff::DiffError;
 
 /// Stdout of a verb that changes things: nothing that happens to the output stops the work.
 ///
@@ -54,12 +56,19 @@ pub fn print_foreign(text: &str) -> io::Result<()> {
 
 /// Prints an error on stderr: docker's daemon's with its prefix, every other with ours, causes joined by colons.
 pub fn print_error(error: &anyhow::Error) {
-    let text = match error.downcast_ref::<OpsError>() {
-        Some(ops) if ops.is_daemons() => format!("Error response from daemon: {ops}"),
-        _ => format!("mica: {}", chain(error)),
+    let text = match is_daemons(error) {
+        true => format!("Error response from daemon: {error}"),
+        false => format!("mica: {}", chain(error)),
     };
     // Nothing can be done about a stderr that does not take it.
     let _ = writeln!(io::stderr(), "{}", Printable(&text));
+}
+
+/// Whether docker's daemon says this.
+fn is_daemons(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(OpsError::is_daemons)
+        || error.downcast_ref().is_some_and(CommitError::is_daemons)
+        || matches!(error.downcast_ref(), Some(DiffError::NoSuch(_)))
 }
 
 /// The messages of an error and its causes, leaving out causes that the message before already spells out.

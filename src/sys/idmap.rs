@@ -30,6 +30,29 @@ impl IdMap {
     }
 }
 
+/// Whether this process is itself in a user namespace with these ids: then it sees owners as those inside.
+pub fn is_inside(map: &IdMap) -> bool {
+    let same = |file: &str, ranges: &[IdRange]| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let mut inside: Vec<(u32, u32)> = ranges.iter().map(|r| (r.inside, r.count)).collect();
+        let fields = |line: &str| {
+            let mut fields = line.split_ascii_whitespace().map(str::parse);
+            match (fields.next(), fields.next(), fields.next()) {
+                (Some(Ok(inside)), Some(Ok(_)), Some(Ok(count))) => {
+                    let _: u32 = inside;
+                    Some((inside, count))
+                }
+                _ => None,
+            }
+        };
+        let mut own: Vec<(u32, u32)> = text.lines().filter_map(fields).collect();
+        own.sort_unstable();
+        inside.sort_unstable();
+        own == inside
+    };
+    same("/proc/self/uid_map", &map.uids) && same("/proc/self/gid_map", &map.gids)
+}
+
 /// The id inside that `outside` is; `None` if the namespace has none for it.
 pub fn to_inside(ranges: &[IdRange], outside: u32) -> Option<u32> {
     ranges.iter().find_map(|range| {

@@ -316,7 +316,8 @@ impl<'a> Walker<'a> {
             }
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
-        if opaque && (self.source.base.is_none() || base.is_some()) {
+        let hides = self.source.base.is_none() || base.is_some();
+        if opaque && hides {
             let stat = rustix::fs::fstat(&directory).map_err(|error| failed(error.into()))?;
             let mut item = self.item(&stat, EntryKind::Regular, Vec::new(), ChangeKind::Changed)?;
             item.kind = ItemKind::Opaque;
@@ -325,8 +326,8 @@ impl<'a> Walker<'a> {
         }
         self.stack.push(Frame {
             directory,
-            // Nothing of the image shows through; what was there counts as changed all the same.
-            base,
+            // In an opaque directory nothing of the image shows through: all that is in it counts.
+            base: base.filter(|_| !opaque),
             names,
             length: self.path.len(),
             held,

@@ -168,6 +168,7 @@ fn whiteouts_and_opaque_directories() {
         .file(b"d/x", b"")
         .dir(b"o")
         .file(b"o/old", b"")
+        .dir(b"o/sub")
         .file(b"gone", b"")
         .file(b"also", b"")]);
     let dir = tempfile::tempdir().unwrap();
@@ -178,7 +179,8 @@ fn whiteouts_and_opaque_directories() {
     whiteout(&at("never-was"));
     fs::write(at("also"), "").unwrap();
     note(&at("also"), "user.overlay.whiteout", "y");
-    fs::create_dir(at("o")).unwrap();
+    fs::create_dir_all(at("o/sub")).unwrap();
+    fs::set_permissions(at("o/sub"), fs::Permissions::from_mode(0o755)).unwrap();
     note(&at("o"), "user.overlay.opaque", "y");
     note(&at("o"), "user.overlay.origin", "whatever");
     fs::create_dir(at("new")).unwrap();
@@ -195,6 +197,8 @@ fn whiteouts_and_opaque_directories() {
     assert!(find(&layer, "never-was").is_none());
     let opaque = |path: &str| layer.index.is_opaque(node(&layer, path)).unwrap();
     assert!(opaque("o"));
+    // Nothing shows through there, so what looks like the image's counts too.
+    node(&layer, "o/sub");
     assert!(!opaque("new") && !opaque("d/x-marks") && !opaque("d"));
     for path in ["o", "new"] {
         assert!(layer.index.xattrs(node(&layer, path)).unwrap().is_empty());

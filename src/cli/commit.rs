@@ -1,0 +1,80 @@
+//! `mica commit`.
+
+use std::process::ExitCode;
+
+use clap::ArgAction;
+
+use crate::oci::change;
+use crate::ops::commit::{self, Options};
+use crate::ops::tag;
+
+use super::Context;
+use super::output::Lines;
+
+/// Make an image of what a container has changed
+///
+/// The new image is the container's with one layer more and the container's configuration. Volumes and whatever else is
+/// mounted into the container are not part of it. Prints the new image's ID.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Who made it ("Hannibal Smith <hannibal@a-team.com>")
+    #[arg(
+        short,
+        long,
+        value_name = "AUTHOR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    author: String,
+    /// What for
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    message: String,
+    /// A change to the configuration, as a line of a Dockerfile: CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL ONBUILD
+    /// STOPSIGNAL USER VOLUME WORKDIR; may be repeated
+    #[arg(short, long, value_name = "CHANGE")]
+    change: Vec<String>,
+    /// Stop the container's processes (SIGSTOP) while its files are read
+    #[arg(short, long, value_name = "BOOL", action = ArgAction::Set, default_value_t = true,
+          default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pause: bool,
+    /// Do not stop the container's processes
+    #[arg(long, conflicts_with = "pause")]
+    no_pause: bool,
+    /// The container: its name, its ID or the beginning of it
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// The new image's name
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    target: Option<String>,
+}
+
+/// Commits a container.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let target = tag::parse_targets(args.target.as_slice())?.pop();
+    let changes = change::parse(&args.change)?;
+    let store = context.store()?;
+    let options = Options {
+        container: &args.container,
+        target,
+        author: &args.author,
+        message: &args.message,
+        changes,
+        pause: args.pause && !args.no_pause,
+        now: jiff::Timestamp::now(),
+    };
+    let committed = commit::commit(&store, &options)?;
+    if committed.sockets > 0 {
+        log::info!("{} sockets were left out", committed.sockets);
+    }
+    let mut lines = Lines::default();
+    lines.print(&committed.id.to_string());
+    store.notify_mounts()?;
+    lines.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
