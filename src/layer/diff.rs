@@ -89,6 +89,9 @@ struct Pair<'a> {
     new_links: Vec<bool>,
 }
 
+/// Name and value of an extended attribute.
+type Attribute<'i> = (&'i [u8], &'i [u8]);
+
 /// A directory on the way, of which at least one side exists.
 struct Frame {
     old: Option<MergedDir>,
@@ -247,7 +250,7 @@ impl Pair<'_> {
         &self,
         image: &'i Image,
         node: Option<NodeRef>,
-    ) -> Result<Vec<(&'i [u8], &'i [u8])>, IndexError> {
+    ) -> Result<Vec<Attribute<'i>>, IndexError> {
         match node {
             Some(node) => image.xattrs(node)?.collect(),
             None => Ok(Vec::new()),

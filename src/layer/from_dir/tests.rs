@@ -123,7 +123,7 @@ fn everything_a_layer_can_hold_comes_through() {
     fs::write(at(&format!("{long}/{long}")), "x").unwrap();
     symlink("t".repeat(300), at("far")).unwrap();
     let fifo = rustix::fs::FileType::Fifo;
-    rustix::fs::mknodat(CWD, &at("fifo"), fifo, Mode::from_bits_truncate(0o640), 0).unwrap();
+    rustix::fs::mknodat(CWD, at("fifo"), fifo, Mode::from_bits_truncate(0o640), 0).unwrap();
     std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
     times(&at("d"), 1_700_000_000, 0);
 
