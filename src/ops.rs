@@ -19,6 +19,7 @@ pub mod images;
 pub mod inspect;
 mod intake;
 pub mod load;
+mod proven;
 pub mod prune;
 pub mod pull;
 pub mod push;

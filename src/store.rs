@@ -22,6 +22,7 @@ pub mod lease;
 mod lock;
 pub mod names;
 mod notify;
+pub mod partial;
 mod reserve;
 mod usage;
 pub mod volumes;
@@ -42,6 +43,7 @@ pub use layout::{Layout, OpenMode, default_path};
 pub use lease::{Lease, LeaseId, LeaseKind, LeaseRecord, LiveLease};
 pub use lock::StoreLock;
 pub use names::{ImageRecord, Names, Origin, TagRecord, Untagged};
+pub use partial::{Partial, Partials};
 pub use usage::DiskUsage;
 pub use volumes::{
     NewVolume, Ownership, Volume, VolumeId, VolumeKind, VolumeName, VolumeNameError, Volumes,
@@ -283,8 +285,13 @@ impl Store {
 
     /// Removes everything that nothing reaches; the plan that was carried out.
     pub fn collect(&self, lock: &StoreLock) -> Result<GcPlan, StoreError> {
+        self.collect_with(lock, Partials::Expired)
+    }
+
+    /// As [`Store::collect`], and chooses which downloads that broke off go too.
+    pub fn collect_with(&self, lock: &StoreLock, partials: Partials) -> Result<GcPlan, StoreError> {
         self.writable()?;
-        let plan = gc::plan(self, &*self.names()?, lock)?;
+        let plan = gc::plan_with(self, &*self.names()?, lock, partials)?;
         gc::apply(self, &plan, lock)?;
         if !plan.is_empty() {
             reserve::keep(self.layout(), 0);

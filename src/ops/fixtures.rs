@@ -28,6 +28,7 @@ pub fn image(word: &str, tags: &[&str], layers: &[&str]) -> ImageRecord {
 /// The same with digests of a word, each in a repository ("" for none).
 pub fn with_origins(mut image: ImageRecord, origins: &[(&str, &str)]) -> ImageRecord {
     let origin = |(repository, word): &(&str, &str)| Origin {
+        unproved: Vec::new(),
         repository: (!repository.is_empty()).then(|| Repository::parse(repository).unwrap()),
         digest: Digest::of(word.as_bytes()),
         media_type: MediaType::oci_manifest().0,

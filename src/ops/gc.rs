@@ -1,6 +1,7 @@
-//! `gc`: removes what nothing reaches. Removals do so themselves; what is left for `gc` comes from interrupted ones.
+//! `gc`: removes what nothing reaches. Removals do so themselves; what is left for `gc` comes from interrupted ones,
+//! and from downloads that broke off and could be gone on with.
 
-use crate::store::{GcPlan, Store, gc};
+use crate::store::{GcPlan, Partials, Store, gc};
 
 use super::error::OpsError;
 
@@ -9,8 +10,13 @@ pub fn gc(store: &Store, dry_run: bool) -> Result<GcPlan, OpsError> {
     // Not swept: what dead processes left is part of the plan.
     let lock = store.lock_unswept()?;
     match dry_run {
-        true => Ok(gc::plan(store, &*store.names()?, &lock)?),
-        false => Ok(store.collect(&lock)?),
+        true => Ok(gc::plan_with(
+            store,
+            &*store.names()?,
+            &lock,
+            Partials::All,
+        )?),
+        false => Ok(store.collect_with(&lock, Partials::All)?),
     }
 }
 

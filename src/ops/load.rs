@@ -118,6 +118,7 @@ pub fn load(store: &Store, options: Options, progress: &dyn Sink) -> Result<Load
             repository: origin.repository,
             media_type: origin.media_type.0,
             bytes: origin.bytes.to_vec(),
+            unproved: Vec::new(),
         });
         new.push(NewImage {
             layers: image.config.diff_ids.clone(),

@@ -7,28 +7,28 @@
 //!
 //! A tag that is up to date costs one request without a body, provided that the image is whole here.
 
+//!
+//! What has come of a layer is kept until the image is there, so that a pull that was killed or lost its connection is gone
+//! on with, also after hours ([`crate::store::partial`]). A failure that trying again cannot mend leaves nothing.
+
+mod download;
+mod layers;
 mod progress;
 
-use std::collections::{BTreeSet, VecDeque};
-use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::Mutex;
+use std::io;
 
 use crate::layer::{LayerError, Limits};
 use crate::oci::{
-    Descriptor, DiffId, Digest, DocumentError, ImageConfig, ImageId, Manifest, ManifestOrIndex,
-    Platform, Reference, Repository, Tag, TagRef,
+    DiffId, Digest, DocumentError, ImageConfig, ImageId, Manifest, ManifestOrIndex, Platform,
+    Reference, Repository, Tag, TagRef,
 };
 use crate::registry::{self, Client, Fetched, RegistryError};
-use crate::store::{Import, NewImage, NewOrigin, Store, StoreError};
+use crate::store::{NewImage, NewOrigin, Partial, Store, StoreError};
 
-use super::intake::{self, IntakeError};
+use layers::Work;
 
 pub use progress::{Event, Silent, Sink};
 
-/// Layers in flight at once, as in docker: more does not make a disk faster and a server friendlier.
-const PARALLEL: usize = 3;
 /// Indexes within indexes that are followed.
 const MAX_NESTING: usize = 3;
 /// Largest config, as everywhere.
@@ -150,6 +150,22 @@ pub enum PullError {
     Store(#[from] StoreError),
 }
 
+impl PullError {
+    /// Whether the same pull may well succeed later, so that what it has is worth keeping.
+    fn may_pass(&self) -> bool {
+        match self {
+            PullError::Registry(error) => matches!(
+                error,
+                RegistryError::Unreachable { .. }
+                    | RegistryError::Status { .. }
+                    | RegistryError::Denied { .. }
+                    | RegistryError::Stopped
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// All tags of a repository.
 pub fn tags(
     repository: &Repository,
@@ -186,23 +202,16 @@ pub fn pull(
     let id = config.id;
 
     let import = store.begin_import()?;
-    let work = Work {
-        store,
-        client,
-        import: &import,
-        repository: &reference.repository,
-        options,
-        progress,
-        stop: AtomicBool::new(false),
-        downloaded: AtomicBool::new(false),
-    };
-    work.layers(&manifest, &config)?;
-    let downloaded = work.downloaded.load(Ordering::Relaxed);
-    let repository = Some(reference.repository.clone());
-    let mut origins = vec![origin(served.clone(), repository)];
+    let repository = &reference.repository;
+    let work = Work::new(store, client, &import, repository, options, progress);
+    let taken = work.layers(&manifest, &config)?;
+    let mut origins = vec![origin(served.clone(), Some(repository.clone()))];
     if let Some(chosen) = chosen {
         // The registry knows it too, but the name of what was pulled is the index's.
         origins.push(origin(chosen, None));
+    }
+    if let Some(manifest) = origins.last_mut() {
+        manifest.unproved = taken.unproved;
     }
     let name = tag.map(|tag| TagRef {
         repository: reference.repository.clone(),
@@ -213,7 +222,10 @@ pub fn pull(
         config,
         tags: name.clone().into_iter().collect(),
         origins,
-    }])?;
+    }]);
+    // Of no more use, if it went well; and if the store failed, what it needs is room.
+    taken.kept.into_iter().for_each(Partial::discard);
+    let committed = committed?;
     let moved = committed
         .images
         .iter()
@@ -222,7 +234,7 @@ pub fn pull(
         id,
         digest: served.digest,
         reference: reference.clone(),
-        up_to_date: !moved && !downloaded,
+        up_to_date: !moved && !taken.downloaded,
     })
 }
 
@@ -279,6 +291,7 @@ fn origin(fetched: Fetched, repository: Option<Repository>) -> NewOrigin {
         repository,
         media_type: fetched.media_type.0,
         bytes: fetched.bytes,
+        unproved: Vec::new(),
     }
 }
 
@@ -344,135 +357,5 @@ fn config(
             found: Box::new(config.platform),
         }),
         _ => Ok(config),
-    }
-}
-
-/// The layers of one image on their way into the store.
-struct Work<'a> {
-    store: &'a Store,
-    client: &'a Client,
-    import: &'a Import,
-    repository: &'a Repository,
-    options: &'a Options,
-    progress: &'a dyn Sink,
-    /// One has failed: the others need not go on.
-    stop: AtomicBool,
-    downloaded: AtomicBool,
-}
-
-impl Work<'_> {
-    fn layers(&self, manifest: &Manifest, config: &ImageConfig) -> Result<(), PullError> {
-        let limit = self.options.limits.max_tar_bytes;
-        let mut seen = BTreeSet::new();
-        let mut todo = VecDeque::new();
-        for (blob, layer) in manifest.layers.iter().zip(&config.diff_ids) {
-            if !seen.insert((blob.digest, *layer)) {
-                continue;
-            }
-            if self.import.has_layer(layer)? {
-                self.progress.event(Event::Exists { blob: blob.digest });
-                continue;
-            }
-            // Compression never makes a layer half as long again.
-            if blob.size / 3 * 2 > limit {
-                return Err(PullError::TooLarge {
-                    blob: blob.digest,
-                    size: blob.size,
-                    limit,
-                });
-            }
-            self.progress.event(Event::Waiting {
-                blob: blob.digest,
-                size: blob.size,
-            });
-            todo.push_back((blob, *layer));
-        }
-        let workers = PARALLEL.min(todo.len());
-        let todo = Mutex::new(todo);
-        let first_error = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while !self.stop.load(Ordering::Relaxed) {
-                        let Some((blob, layer)) = todo.lock().pop_front() else {
-                            return;
-                        };
-                        if let Err(error) = self.layer(blob, layer) {
-                            self.stop.store(true, Ordering::Relaxed);
-                            self.progress.event(Event::Failed { blob: blob.digest });
-                            first_error.lock().get_or_insert(error);
-                        }
-                    }
-                });
-            }
-        });
-        first_error.into_inner().map_or(Ok(()), Err)
-    }
-
-    fn layer(&self, blob: &Descriptor, expected: DiffId) -> Result<(), PullError> {
-        self.progress.event(Event::Begin { blob: blob.digest });
-        let mut content = Stoppable {
-            inner: self.client.blob(self.repository, blob),
-            stop: &self.stop,
-        };
-        let advance = |bytes| {
-            self.progress.event(Event::Advance {
-                blob: blob.digest,
-                bytes,
-            });
-        };
-        let limits = &self.options.limits;
-        let (pumped, _) = intake::write(self.import, limits, &advance, &mut content)
-            .map_err(|error| failed(blob.digest, error))?;
-        if pumped.blob != blob.digest {
-            return Err(PullError::BlobDigest {
-                expected: blob.digest,
-                found: pumped.blob,
-            });
-        }
-        if pumped.diff_id != expected {
-            return Err(PullError::DiffId {
-                blob: blob.digest,
-                expected,
-                found: pumped.diff_id,
-            });
-        }
-        self.downloaded.store(true, Ordering::Relaxed);
-        // It must be found by the commit whatever happens to its file meanwhile.
-        self.store.open_layer(&expected)?;
-        self.progress.event(Event::Complete { blob: blob.digest });
-        Ok(())
-    }
-}
-
-fn failed(blob: Digest, error: IntakeError) -> PullError {
-    match error {
-        IntakeError::Read(error) => match RegistryError::from_io(error) {
-            Ok(error) => PullError::Registry(error),
-            Err(source) => PullError::Damaged { blob, source },
-        },
-        IntakeError::Layer(source) => PullError::Layer { blob, source },
-        // Only a layer that is here already is held to a length.
-        IntakeError::TooLong(layer) => PullError::DiffId {
-            blob,
-            expected: layer,
-            found: layer,
-        },
-        IntakeError::Store(error) => PullError::Store(error),
-    }
-}
-
-/// A download that ends when another one has failed.
-struct Stoppable<'a, R> {
-    inner: R,
-    stop: &'a AtomicBool,
-}
-
-impl<R: Read> Read for Stoppable<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self.stop.load(Ordering::Relaxed) {
-            true => Err(RegistryError::Stopped.into()),
-            false => self.inner.read(buf),
-        }
     }
 }

@@ -18,12 +18,12 @@ use serde_json::json;
 
 use crate::layer::LayerFile;
 use crate::oci::{
-    Descriptor, DiffId, Digest, ImageConfig, LayerEncoding, Manifest, ManifestOrIndex, MediaType,
-    Repository, TagRef,
+    Descriptor, DiffId, Digest, ImageConfig, LayerEncoding, Manifest, MediaType, Repository, TagRef,
 };
 use crate::registry::{self, Client, Failure, RegistryError};
 use crate::store::{ImageRecord, MaybeMissing, Names, NewImage, NewOrigin, Store, StoreError};
 
+use super::proven;
 use source::Packed;
 
 /// Layers in flight at once, as in docker.
@@ -207,21 +207,10 @@ fn plan(store: &Store, names: &Names, tag: &TagRef, options: &Options) -> Result
             .iter()
             .filter_map(|origin| origin.repository.clone())
             .collect();
-        for origin in &image.origins {
-            // A manifest that cannot be read only costs compressing.
-            let Ok(bytes) = store.blob(&origin.digest) else {
-                continue;
-            };
-            let Ok(ManifestOrIndex::Manifest(manifest)) = ManifestOrIndex::parse(&bytes, None)
-            else {
-                continue;
-            };
-            if manifest.layers.len() != image.layers.len() {
-                continue;
-            }
-            for (blob, layer) in manifest.layers.iter().zip(&image.layers) {
-                if plan.layers.contains_key(layer) && fits(blob, options) {
-                    let known = plan.candidates.entry(*layer).or_default();
+        for (origin, manifest, bytes) in proven::manifests(store, image) {
+            for (blob, layer) in proven::pairs(origin, &manifest, image) {
+                if plan.layers.contains_key(&layer) && fits(blob, options) {
+                    let known = plan.candidates.entry(layer).or_default();
                     match known.iter_mut().find(|c| c.blob.digest == blob.digest) {
                         Some(candidate) => {
                             candidate.repositories.extend(repositories.iter().cloned());
@@ -331,6 +320,7 @@ fn remember(
             repository: Some(tag.repository.clone()),
             media_type: media_type.0,
             bytes,
+            unproved: Vec::new(),
         }],
     }])?;
     Ok(())

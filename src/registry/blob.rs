@@ -13,7 +13,8 @@ use crate::oci::{Descriptor, Digest, Repository};
 
 use super::RegistryError;
 use super::client::{
-    Call, Client, Failure, Retry, header_text, is_transient, pull_scope, retry_after,
+    Call, Client, Failure, PROGRESS, Patience, Retry, header_text, is_transient, pull_scope,
+    retry_after,
 };
 
 /// Read over at once, when a server knows no ranges.
@@ -30,20 +31,31 @@ pub struct BlobReader {
     offset: u64,
     /// The response being read, and how many of its bytes are to be read over.
     body: Option<(BodyReader<'static>, u64)>,
-    /// Begun anew with every byte.
-    retry: Retry,
+    patience: Patience,
+    /// Since the connection was lost; forgotten with the next [`PROGRESS`] bytes.
+    retry: Option<Retry>,
+    /// Bytes given out since then.
+    progress: u64,
 }
 
 impl BlobReader {
-    pub(super) fn new(client: Client, repository: &Repository, blob: &Descriptor) -> Self {
+    /// `offset`: bytes that the caller has already, from the beginning.
+    pub(super) fn new(
+        client: Client,
+        repository: &Repository,
+        blob: &Descriptor,
+        offset: u64,
+    ) -> Self {
         BlobReader {
             url: format!("/v2/{}/blobs/{}", repository.path(), blob.digest),
             scope: pull_scope(repository),
             digest: blob.digest,
             size: blob.size,
-            offset: 0,
+            offset: offset.min(blob.size),
             body: None,
-            retry: Retry::new(client.retry_for()),
+            patience: Patience::new(client.retry_for()),
+            retry: None,
+            progress: 0,
             client,
         }
     }
@@ -54,7 +66,8 @@ impl BlobReader {
 
     /// Asks for the bytes from `offset` on.
     fn open(&mut self) -> Result<(), RegistryError> {
-        let mut call = Call::new(Method::GET, self.url.clone(), self.what(), &self.scope);
+        let scope = self.scope.clone();
+        let mut call = Call::new(Method::GET, self.url.clone(), self.what(), &scope);
         if self.offset > 0 {
             call.headers
                 .push((header::RANGE, format!("bytes={}-", self.offset)));
@@ -66,7 +79,7 @@ impl BlobReader {
         };
         if is_transient(response.status()) {
             let wait = retry_after(&response);
-            return match self.retry.pause(wait) {
+            return match self.pause(wait) {
                 true => Ok(()),
                 false => self.client.expect(&call, response, &[]).map(drop),
             };
@@ -119,18 +132,44 @@ impl BlobReader {
     /// The connection is gone: waits, unless it has been long enough.
     fn lost(&mut self, reason: String, wait: Option<Duration>) -> Result<(), RegistryError> {
         self.body = None;
-        match self.retry.pause(wait) {
+        match self.pause(wait) {
             true => Ok(()),
-            false => Err(RegistryError::Unreachable {
-                host: self.client.host().to_owned(),
-                reason: format!(
-                    "{}: the connection broke after {} of {} bytes: {reason}",
-                    self.what(),
-                    self.offset,
-                    self.size
-                ),
-            }),
+            false => Err(self.broken(reason)),
         }
+    }
+
+    fn pause(&mut self, wait: Option<Duration>) -> bool {
+        let retry_for = self.client.retry_for();
+        let retry = self.retry.get_or_insert_with(|| Retry::new(retry_for));
+        retry.pause(wait)
+    }
+
+    fn broken(&self, reason: String) -> RegistryError {
+        RegistryError::Unreachable {
+            host: self.client.host().to_owned(),
+            reason: format!(
+                "{}: the connection broke after {} of {} bytes: {reason}",
+                self.what(),
+                self.offset,
+                self.size
+            ),
+        }
+    }
+
+    /// Reads from the response. The server's time is up, or the connection is lost: `None`, and what to do about it has
+    /// been done.
+    fn receive(&mut self, buf: &mut [u8]) -> Result<Option<usize>, RegistryError> {
+        let Some((body, _)) = self.body.as_mut() else {
+            return Ok(None);
+        };
+        match self.patience.read(body, buf) {
+            Ok(0) => self.lost("it ended early".to_owned(), None)?,
+            Ok(n) => return Ok(Some(n)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if self.patience.is_over() => return Err(self.broken(error.to_string())),
+            Err(error) => self.lost(error.to_string(), None)?,
+        }
+        Ok(None)
     }
 
     fn too_long(&self) -> RegistryError {
@@ -162,10 +201,10 @@ impl Read for BlobReader {
             };
             if *skip > 0 {
                 let mut over = vec![0; SKIP.min(usize::try_from(*skip).unwrap_or(SKIP))];
-                match body.read(&mut over) {
-                    Ok(0) => self.lost("it ended early".to_owned(), None)?,
-                    Ok(n) => *skip -= n as u64,
-                    Err(error) => self.lost(error.to_string(), None)?,
+                if let Some(n) = self.receive(&mut over)?
+                    && let Some((_, skip)) = self.body.as_mut()
+                {
+                    *skip = skip.saturating_sub(n as u64);
                 }
                 continue;
             }
@@ -181,15 +220,13 @@ impl Read for BlobReader {
             }
             let wanted = buf.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
             let into = buf.get_mut(..wanted).unwrap_or_default();
-            match body.read(into) {
-                Ok(0) => self.lost("it ended early".to_owned(), None)?,
-                Ok(n) => {
-                    self.offset += n as u64;
-                    self.retry = Retry::new(self.client.retry_for());
-                    return Ok(n);
+            if let Some(n) = self.receive(into)? {
+                self.offset += n as u64;
+                self.progress += n as u64;
+                if self.progress >= PROGRESS {
+                    (self.retry, self.progress) = (None, 0);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.lost(error.to_string(), None)?,
+                return Ok(n);
             }
         }
     }

@@ -19,6 +19,7 @@ use super::error::StoreError;
 use super::lease::{self, LiveLease, file_names};
 use super::lock::StoreLock;
 use super::names::Names;
+use super::partial::{self, Partials};
 use crate::oci::{DiffId, Digest, ImageId};
 use crate::sys::atomic;
 
@@ -83,6 +84,16 @@ pub fn only_reached_by(
 /// What a collection would remove if `names` were the names: those of [`Store::names`], or for a dry run
 /// those a verb is about to commit.
 pub fn plan(store: &Store, names: &Names, lock: &StoreLock) -> Result<GcPlan, StoreError> {
+    plan_with(store, names, lock, Partials::Expired)
+}
+
+/// As [`plan`], with a choice of downloads that broke off.
+pub fn plan_with(
+    store: &Store,
+    names: &Names,
+    lock: &StoreLock,
+    partials: Partials,
+) -> Result<GcPlan, StoreError> {
     let layout = store.layout();
     let mut reached = names.blobs();
     for lease in store.live_leases()? {
@@ -109,7 +120,11 @@ pub fn plan(store: &Store, names: &Names, lock: &StoreLock) -> Result<GcPlan, St
     }
     plan.blobs.sort();
     plan.indexes.extend(indexes);
-    for path in lease::leavings(layout, lock)?.into_paths() {
+    let mut leavings = lease::leavings(layout, lock)?;
+    if partials == Partials::All {
+        leavings.partials = partial::abandoned(layout, partials)?;
+    }
+    for path in leavings.into_paths() {
         plan.bytes += tree_allocated(&path)?;
         plan.leavings.push(path);
     }

@@ -61,6 +61,8 @@ pub struct NewOrigin {
     pub media_type: String,
     /// As served.
     pub bytes: Vec<u8>,
+    /// Positions of layers whose blob in this manifest nobody has seen, see [`Origin::unproved`].
+    pub unproved: Vec<u16>,
 }
 
 /// What a commit did.
@@ -190,6 +192,7 @@ impl Import {
                 repository: origin.repository.clone(),
                 digest,
                 media_type: origin.media_type.clone(),
+                unproved: origin.unproved.clone(),
             });
         }
         let created = image.config.created.as_deref();
@@ -288,8 +291,14 @@ fn enter(
         // A second import of an image adds origins; when it came and what it is stays.
         Some(old) => {
             for origin in record.origins {
-                if !old.origins.contains(&origin) {
-                    old.origins.push(origin);
+                let same = |known: &&mut Origin| {
+                    (&known.repository, known.digest, &known.media_type)
+                        == (&origin.repository, origin.digest, &origin.media_type)
+                };
+                match old.origins.iter_mut().find(same) {
+                    // What one of them has proved is proved.
+                    Some(known) => known.unproved.retain(|at| origin.unproved.contains(at)),
+                    None => old.origins.push(origin),
                 }
             }
         }

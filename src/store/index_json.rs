@@ -59,6 +59,8 @@ struct EntryOrigin {
     digest: Digest,
     #[serde(rename = "mediaType")]
     media_type: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unproved: Vec<u16>,
 }
 
 /// The bytes of `index.json` for `names`.
@@ -125,6 +127,7 @@ fn image_facts(image: &ImageRecord) -> Result<BTreeMap<String, String>, String> 
                 repository: origin.repository.as_ref().map(Repository::canonical),
                 digest: origin.digest,
                 media_type: origin.media_type.clone(),
+                unproved: origin.unproved.clone(),
             })
             .collect();
         let text = serde_json::to_string(&origins).map_err(|error| error.to_string())?;
@@ -233,6 +236,7 @@ fn parse_origins(text: &str) -> Result<Vec<Origin>, String> {
                 repository,
                 digest: entry.digest,
                 media_type: entry.media_type,
+                unproved: entry.unproved,
             })
         })
         .collect()

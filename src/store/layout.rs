@@ -140,6 +140,11 @@ impl Layout {
         self.root.join("containers")
     }
 
+    /// Downloads that broke off, by blob; made when there is one.
+    pub fn partial(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
     fn directories(&self) -> [PathBuf; 4] {
         [self.blobs(), self.layers(), self.leases(), self.tmp()]
     }

@@ -21,6 +21,7 @@ use super::containers::ContainerId;
 use super::error::StoreError;
 use super::layout::Layout;
 use super::lock::{SharedLock, StoreLock};
+use super::partial::{self, Partials};
 use super::volumes::VolumeName;
 use crate::oci::Digest;
 use crate::sys::atomic;
@@ -331,6 +332,7 @@ pub(super) fn leavings(layout: &Layout, _lock: &StoreLock) -> Result<Leavings, S
             leavings.tmp.push(layout.root().join(name));
         }
     }
+    leavings.partials = partial::abandoned(layout, Partials::Expired)?;
     Ok(leavings)
 }
 
@@ -340,17 +342,28 @@ pub(super) struct Leavings {
     pub(super) leases: Vec<PathBuf>,
     pub(super) sockets: Vec<PathBuf>,
     pub(super) tmp: Vec<PathBuf>,
+    /// Downloads that broke off and were kept long enough.
+    pub(super) partials: Vec<PathBuf>,
 }
 
 impl Leavings {
     /// Whether a holder died, as opposed to having ended.
     pub(super) fn is_empty(&self) -> bool {
-        self.leases.is_empty() && self.sockets.is_empty() && self.tmp.is_empty()
+        let Leavings {
+            leases,
+            sockets,
+            tmp,
+            partials,
+        } = self;
+        [leases, sockets, tmp, partials]
+            .iter()
+            .all(|paths| paths.is_empty())
     }
 
     /// Everything, the lease files last: while one is there, a sweep cut short is done again.
     pub(super) fn into_paths(self) -> impl Iterator<Item = PathBuf> {
-        self.tmp.into_iter().chain(self.sockets).chain(self.leases)
+        let first = self.partials.into_iter().chain(self.tmp);
+        first.chain(self.sockets).chain(self.leases)
     }
 }
 

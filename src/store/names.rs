@@ -49,6 +49,9 @@ pub struct Origin {
     pub digest: Digest,
     /// As served.
     pub media_type: String,
+    /// Positions of layers whose blob in this manifest was never seen, so that nobody knows whether it is that layer:
+    /// they were here already. Ascending.
+    pub unproved: Vec<u16>,
 }
 
 /// What a tag points to.

@@ -19,7 +19,7 @@ pub struct DiskUsage {
     pub index_bytes: u64,
     /// Bytes of configs, manifests and other small blobs.
     pub document_bytes: u64,
-    /// Bytes of imports in flight.
+    /// Bytes of imports in flight, and of downloads that broke off.
     pub tmp_bytes: u64,
     /// Bytes of the files on top (`index.json` and the like).
     pub other_bytes: u64,
@@ -60,6 +60,11 @@ pub(super) fn measure(store: &Store) -> Result<DiskUsage, StoreError> {
         // It may end meanwhile.
         for name in file_names(&dir).unwrap_or_default() {
             usage.tmp_bytes += allocated(&dir.join(name))?;
+        }
+    }
+    if layout.partial().is_dir() {
+        for name in file_names(&layout.partial())? {
+            usage.tmp_bytes += allocated(&layout.partial().join(name))?;
         }
     }
     for name in file_names(layout.root())? {

@@ -192,6 +192,7 @@ pub fn import(store: &Store, layers: &[u32], tags: &[&str]) -> Result<ImageId, S
         layers: layers.iter().map(|n| diff_id(*n)).collect(),
         tags: tags.iter().map(|text| tag(text)).collect(),
         origins: vec![NewOrigin {
+            unproved: Vec::new(),
             repository: None,
             media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
             bytes: format!("the manifest of {layers:?}").into_bytes(),

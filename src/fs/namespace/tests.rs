@@ -35,6 +35,7 @@ fn names(images: &[(&str, &[&str])]) -> Arc<Names> {
             size: 1,
             added: epoch,
             origins: vec![Origin {
+                unproved: Vec::new(),
                 repository: Some(Repository::parse("served").unwrap()),
                 digest: Digest::of(format!("manifest of {name}").as_bytes()),
                 media_type: "x".to_owned(),

@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
 use crate::layer::Limits;
-use crate::oci::{DiffId, Digest, ImageId, ManifestOrIndex};
+use crate::oci::{DiffId, Digest, ImageId};
 use crate::registry::archive::stream::Streamed;
 use crate::registry::archive::{ArchiveError, ArchiveLayer, Content, Problem, shown};
 use crate::store::{Import, Store, StoreError};
 
 use super::{Event, LoadError, Sink};
 use crate::ops::intake::{self, IntakeError, Pumped};
+use crate::ops::proven;
 
 /// The layers of one archive on their way into the store.
 pub(super) struct Layers<'a> {
@@ -136,7 +137,7 @@ impl<'a> Layers<'a> {
         };
         let proven = match self.proven.entry(image) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(proven(self.store, image)?),
+            Entry::Vacant(entry) => entry.insert(proven_by(self.store, image)?),
         };
         match proven.contains(&(blob, layer.diff_id)) {
             true => Ok(Mode::VerifyBlob(layer.diff_id)),
@@ -276,29 +277,15 @@ fn short_name(member: &str) -> String {
 }
 
 /// What an import that is in the store has shown: the blobs of its original manifests, and the layers they are.
-fn proven(store: &Store, image: ImageId) -> Result<HashSet<(Digest, DiffId)>, StoreError> {
+fn proven_by(store: &Store, image: ImageId) -> Result<HashSet<(Digest, DiffId)>, StoreError> {
     let names = store.names()?;
     let mut pairs = HashSet::new();
     let Some(record) = names.images.get(&image) else {
         return Ok(pairs);
     };
-    for origin in &record.origins {
-        // A damaged or strange manifest proves nothing, and costs no more than decompressing.
-        let Ok(bytes) = store.blob(&origin.digest) else {
-            continue;
-        };
-        let Ok(ManifestOrIndex::Manifest(manifest)) = ManifestOrIndex::parse(&bytes, None) else {
-            continue;
-        };
-        if manifest.layers.len() == record.layers.len() {
-            pairs.extend(
-                manifest
-                    .layers
-                    .iter()
-                    .map(|l| l.digest)
-                    .zip(record.layers.iter().copied()),
-            );
-        }
+    for (origin, manifest, _) in proven::manifests(store, record) {
+        let proved = proven::pairs(origin, &manifest, record);
+        pairs.extend(proved.map(|(blob, layer)| (blob.digest, layer)));
     }
     Ok(pairs)
 }

@@ -39,6 +39,7 @@ fn sample() -> Names {
     }
     names.tag(&tag("b"), image(2).id, at(10)).unwrap();
     let origin = |repository: Option<&str>, number| Origin {
+        unproved: Vec::new(),
         repository: repository.map(|name| Repository::parse(name).unwrap()),
         digest: Digest::of(&[4, number]),
         media_type: "x \"y\"".to_owned(),

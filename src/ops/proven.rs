@@ -1,0 +1,39 @@
+//! Which compressed blobs are known to be which layers: what a manifest lists, as far as somebody has seen the bytes.
+
+use crate::oci::{Descriptor, DiffId, Manifest, ManifestOrIndex};
+use crate::store::{ImageRecord, Origin, Store};
+
+/// The manifests that an image came by and that list as many layers as it has, with their bytes. A damaged or strange one
+/// tells nothing, and costs no more than downloading or compressing again.
+pub(super) fn manifests<'a>(
+    store: &'a Store,
+    image: &'a ImageRecord,
+) -> impl Iterator<Item = (&'a Origin, Manifest, Vec<u8>)> {
+    image.origins.iter().filter_map(|origin| {
+        let bytes = store.blob(&origin.digest).ok()?;
+        match ManifestOrIndex::parse(&bytes, None) {
+            Ok(ManifestOrIndex::Manifest(manifest))
+                if manifest.layers.len() == image.layers.len() =>
+            {
+                Some((origin, manifest, bytes))
+            }
+            _ => None,
+        }
+    })
+}
+
+/// The blobs of one of these manifests that were seen to be their layers.
+pub(super) fn pairs<'a>(
+    origin: &'a Origin,
+    manifest: &'a Manifest,
+    image: &'a ImageRecord,
+) -> impl Iterator<Item = (&'a Descriptor, DiffId)> {
+    let pairs = manifest.layers.iter().zip(&image.layers).enumerate();
+    pairs.filter_map(|(at, (blob, layer))| {
+        let unproved = origin
+            .unproved
+            .iter()
+            .any(|other| usize::from(*other) == at);
+        (!unproved).then_some((blob, *layer))
+    })
+}

@@ -1,0 +1,148 @@
+//! Who the client is to the registry: challenges answered, tokens fetched and kept.
+
+use ureq::Body;
+use ureq::http::{Method, Response, header};
+
+use crate::registry::RegistryError;
+use crate::registry::auth::{Challenge, TokenAnswer, challenge, query_escape};
+use crate::registry::credentials::Credential;
+
+use super::answer::{message, read_limited, scope_name};
+use super::retry::{Failure, is_transient};
+use super::{Call, Client};
+
+/// Largest answer of a token server.
+const MAX_ANSWER: u64 = 4 << 20;
+
+impl Client {
+    pub(super) fn authorization(&self, call: &Call<'_>) -> Result<Option<String>, Failure> {
+        let challenge = self.0.authority.challenge.lock().clone();
+        match challenge {
+            None => Ok(None),
+            Some(Challenge::Basic) => {
+                let credential = self.0.authority.credential.as_ref();
+                Ok(credential.and_then(Credential::basic))
+            }
+            Some(Challenge::Bearer { realm, service, .. }) => {
+                if let Some(token) = self.0.authority.token(call.scope) {
+                    return Ok(Some(format!("Bearer {token}")));
+                }
+                let token = self.fetch_token(&realm, service.as_deref(), call.scope)?;
+                let value = format!("Bearer {token}");
+                self.0.authority.keep(call.scope, token);
+                Ok(Some(value))
+            }
+        }
+    }
+
+    /// A 401: learns what is wanted; the token that did not do is dropped.
+    pub(super) fn challenged(
+        &self,
+        call: &Call<'_>,
+        response: &Response<Body>,
+    ) -> Result<(), Failure> {
+        let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
+        let found = headers
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .filter_map(challenge)
+            .max_by_key(|found| matches!(found, Challenge::Bearer { .. }));
+        if let Some(found) = found {
+            *self.0.authority.challenge.lock() = Some(found);
+        }
+        self.0.authority.drop_token(call.scope);
+        Ok(())
+    }
+
+    fn fetch_token(
+        &self,
+        realm: &str,
+        service: Option<&str>,
+        scope: &str,
+    ) -> Result<String, Failure> {
+        let what = format!("a token for {}", self.0.domain);
+        let fail = |reason: String| {
+            Failure::Final(RegistryError::Malformed {
+                what: what.clone(),
+                reason,
+            })
+        };
+        // What is told to the token server is as secret as what is told to the registry.
+        let both_plain = realm.starts_with("http://") && self.0.base.starts_with("http://");
+        if !realm.starts_with("https://") && !both_plain {
+            return Err(fail("its server is not reached by https".to_owned()));
+        }
+        let mut parameters: Vec<(&str, String)> = Vec::new();
+        if let Some(service) = service {
+            parameters.push(("service", service.to_owned()));
+        }
+        let scopes = scope.split(' ').filter(|s| !s.is_empty());
+        let credential = self.0.authority.credential.as_ref();
+        let request = match credential {
+            Some(Credential::IdentityToken(token)) => {
+                parameters.push(("grant_type", "refresh_token".to_owned()));
+                parameters.push(("refresh_token", token.clone()));
+                parameters.push(("client_id", "mica".to_owned()));
+                parameters.push(("scope", scope.to_owned()));
+                ureq::http::Request::builder()
+                    .method(Method::POST)
+                    .uri(realm)
+                    .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                    .body(form(&parameters))
+            }
+            _ => {
+                parameters.extend(scopes.map(|scope| ("scope", scope.to_owned())));
+                if let Some(Credential::Password { user, .. }) = credential {
+                    parameters.push(("account", user.clone()));
+                }
+                let separator = if realm.contains('?') { '&' } else { '?' };
+                let url = format!("{realm}{separator}{}", form(&parameters));
+                let mut request = ureq::http::Request::builder().method(Method::GET).uri(url);
+                if let Some(basic) = credential.and_then(Credential::basic) {
+                    request = request.header(header::AUTHORIZATION, basic);
+                }
+                request.body(String::new())
+            }
+        };
+        let request = request.map_err(|_| fail("its server's URL makes no sense".to_owned()))?;
+        let response = match request.method() == Method::GET {
+            true => self.0.agent.run(request.map(|_| ())),
+            false => self.0.agent.run(request),
+        };
+        // The error of a URL is left out: the URL is the registry's and may hold anything.
+        let response = response.map_err(|error| match error {
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+                fail("its server's URL makes no sense".to_owned())
+            }
+            error => Failure::Lost(error),
+        })?;
+        if is_transient(response.status()) {
+            let reason = format!("its server answered {}", response.status().as_u16());
+            return Err(Failure::Lost(ureq::Error::Io(std::io::Error::other(
+                reason,
+            ))));
+        }
+        if !response.status().is_success() {
+            let message = message(response, self);
+            return Err(Failure::Final(RegistryError::Denied {
+                what: scope_name(scope, &self.0.domain),
+                host: self.0.domain.clone(),
+                message,
+            }));
+        }
+        let bytes = read_limited(response, MAX_ANSWER, &what, self).map_err(Failure::Final)?;
+        // serde_json's messages of data can quote what they found.
+        let answer: TokenAnswer = serde_json::from_slice(&bytes)
+            .map_err(|_| fail("its server's answer makes no sense".to_owned()))?;
+        answer
+            .token()
+            .ok_or_else(|| fail("its server's answer holds none".to_owned()))
+    }
+}
+
+fn form(parameters: &[(&str, String)]) -> String {
+    let pairs = parameters
+        .iter()
+        .map(|(name, value)| format!("{name}={}", query_escape(value)));
+    pairs.collect::<Vec<_>>().join("&")
+}
