@@ -16,16 +16,20 @@ use clap::{Parser, Subcommand};
 use crate::ops::template::TemplateError;
 use crate::store::{OpenMode, Store, StoreError};
 
+mod archive_output;
 mod check;
 mod commit;
 mod completion;
 mod df;
 mod diff;
+mod export;
 mod filters;
 mod gc;
 mod history;
 mod images;
+mod import;
 mod inspect;
+mod limits;
 mod load;
 mod login;
 mod man;
@@ -40,6 +44,7 @@ mod rmi;
 mod save;
 mod system_prune;
 mod tag;
+mod transfer;
 mod transport;
 mod umount;
 
@@ -76,6 +81,8 @@ enum Verb {
     Logout(login::LogoutArgs),
     Load(load::Args),
     Save(save::Args),
+    Import(import::Args),
+    Export(export::Args),
     Images(images::Args),
     Tag(tag::Args),
     Rmi(rmi::Args),
@@ -107,6 +114,7 @@ enum ImageVerb {
     Push(push::Args),
     Load(load::Args),
     Save(save::Args),
+    Import(import::Args),
     Tag(tag::Args),
     #[command(visible_alias = "remove")]
     Rm(rmi::Args),
@@ -130,6 +138,7 @@ impl ImageVerb {
             ImageVerb::Push(args) => Verb::Push(args),
             ImageVerb::Load(args) => Verb::Load(args),
             ImageVerb::Save(args) => Verb::Save(args),
+            ImageVerb::Import(args) => Verb::Import(args),
             ImageVerb::Tag(args) => Verb::Tag(args),
             ImageVerb::Rm(args) => Verb::Rmi(args),
             ImageVerb::Inspect(args) => Verb::Inspect(args),
@@ -201,6 +210,8 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Logout(args) => login::logout(args, context),
         Verb::Load(args) => load::run(args, context),
         Verb::Save(args) => save::run(args, context),
+        Verb::Import(args) => import::run(args, context),
+        Verb::Export(args) => export::run(args, context),
         Verb::Images(args) => images::run(args, context),
         Verb::Tag(args) => tag::run(args, context),
         Verb::Rmi(args) => rmi::run(args, context),

@@ -11,6 +11,7 @@
 //! | [`LayerFile`] | index + tar: verified reads of file content |
 //! | [`diff`] | what changed from one image to another, without looking at what they share |
 //! | [`from_dir`] | the layer that an upper directory of an overlayfs is |
+//! | [`TarWriter`] | writes tar entries, exactly |
 //! | [`merged`] | layers stacked to an image, directory by directory, lazily |
 //!
 //! The index holds the *folded* layer: duplicates are resolved, whiteouts are attached to the name they hide, and
@@ -19,6 +20,7 @@
 
 pub mod compress;
 pub mod diff;
+mod emit;
 mod error;
 mod file;
 mod fold;
@@ -36,6 +38,7 @@ mod tests;
 mod write;
 
 pub use compress::Compression;
+pub use emit::{TarMember, TarWriter};
 pub use error::{IndexError, LayerError, Problem, ReadError};
 pub use file::LayerFile;
 pub use index::{Entries, Entry, Extent, Extents, LayerIndex, LowerLink, NodeNo, Target, Xattrs};

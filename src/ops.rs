@@ -8,6 +8,7 @@ pub mod commit;
 pub mod df;
 pub mod diff;
 pub mod error;
+pub mod export;
 pub mod filter;
 #[cfg(test)]
 mod fixtures;
@@ -16,6 +17,7 @@ pub mod gc;
 pub mod glob;
 pub mod history;
 pub mod images;
+pub mod import;
 pub mod inspect;
 mod intake;
 pub mod load;

@@ -12,5 +12,6 @@ pub mod lock;
 pub mod mmap;
 pub mod mount;
 pub mod mountinfo;
+pub mod new_file;
 pub mod proc;
 pub mod signal;

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::Context;
+use super::limits::LimitArgs;
 use super::output::Printable;
 use super::progress::Progress;
-use crate::layer::Limits;
 use crate::oci::Platform;
 use crate::ops::load::{Loaded, Options, Silent, Sink, load};
 use crate::registry::archive::Input;
@@ -42,18 +42,8 @@ pub struct Args {
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
-    /// Refuse layers larger than this uncompressed (bytes, or with k, m, g, t)
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64g")]
-    max_layer_size: u64,
-    /// Refuse layers with more entries than this
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_entries)]
-    max_layer_entries: u64,
-    /// Refuse paths with more components than this
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_depth)]
-    max_path_depth: usize,
-    /// Refuse layers whose names, link targets and extended attributes are larger than this together
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1g")]
-    max_layer_metadata: u64,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 /// Runs the verb.
@@ -69,13 +59,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     } else {
         Input::Path(args.input)
     };
-    let limits = Limits {
-        max_tar_bytes: args.max_layer_size,
-        max_entries: args.max_layer_entries,
-        max_depth: args.max_path_depth,
-        max_metadata_bytes: args.max_layer_metadata,
-        ..Limits::default()
-    };
     let store = Store::open(&context.store_path(), OpenMode::Create)?;
     let progress: Box<dyn Sink> = if args.quiet {
         Box::new(Silent)
@@ -87,7 +70,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         Options {
             input,
             platform: args.platform,
-            limits,
+            limits: args.limits.limits(),
         },
         &*progress,
     )?;
@@ -124,55 +107,4 @@ fn print(loaded: &Loaded) -> io::Result<()> {
 /// The value of `--platform`.
 pub(super) fn platform(text: &str) -> Result<Platform, String> {
     Platform::parse(text).map_err(|error| error.to_string())
-}
-
-/// `1048576`, `64m`, `2GiB`: powers of 1024, as docker's memory options.
-pub(super) fn size(text: &str) -> Result<u64, String> {
-    let lower = text.to_ascii_lowercase();
-    let number = lower.strip_suffix('b').unwrap_or(&lower);
-    let number = number.strip_suffix('i').unwrap_or(number);
-    let (digits, shift) = match number.chars().last() {
-        Some('k') => (number.strip_suffix('k'), 10),
-        Some('m') => (number.strip_suffix('m'), 20),
-        Some('g') => (number.strip_suffix('g'), 30),
-        Some('t') => (number.strip_suffix('t'), 40),
-        _ => (Some(number), 0),
-    };
-    let parsed = digits
-        .and_then(|d| d.parse::<u64>().ok())
-        .and_then(|n| n.checked_mul(1 << shift));
-    parsed.ok_or_else(|| {
-        format!("{text:?} is no size: expected a number of bytes, or with k, m, g, t")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_powers_of_1024() {
-        let table = [
-            ("0", 0),
-            ("512", 512),
-            ("1k", 1 << 10),
-            ("64M", 64 << 20),
-            ("2GiB", 2 << 30),
-            ("1tb", 1 << 40),
-        ];
-        for (text, bytes) in table {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for text in [
-            "",
-            "k",
-            "-1",
-            "1.5.g",
-            "99999999999999999999",
-            "20000000t",
-            "1kk",
-        ] {
-            assert!(size(text).is_err(), "{text}");
-        }
-    }
 }

@@ -1,17 +1,12 @@
 //! `mica pull`.
 
-use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use parking_lot::Mutex;
-
-use super::output::{Lines, print_error};
-use super::{Context, transport};
-use crate::layer::Limits;
-use crate::oci::{Digest, Platform, Reference, Tag};
+use super::Context;
+use super::limits::LimitArgs;
+use super::output::Lines;
+use super::transfer::{self, Bars, TransferArgs};
+use crate::oci::{Digest, Platform, Reference};
 use crate::ops::OpsError;
 use crate::ops::pull::{self, Event, Options, Pulled, Silent, Sink};
 use crate::registry::Client;
@@ -19,65 +14,44 @@ use crate::store::{OpenMode, Store};
 
 /// Download images from a registry
 ///
-/// A name appears only when its image is complete and verified. Layers that are here already are not downloaded.
+/// A name appears only when its image is complete and verified. Layers that are here already are not downloaded, and a
+/// download that broke off is gone on with.
 #[derive(clap::Args)]
 pub struct Args {
     /// What to pull; a tag that is left out is "latest"
     #[arg(value_name = "NAME[:TAG|@DIGEST]", required = true)]
     names: Vec<String>,
-    /// Pull all tags of the repository
-    #[arg(short, long)]
-    all_tags: bool,
-    /// Print only what was pulled
-    #[arg(short, long)]
-    quiet: bool,
     /// Pull the image for this platform (such as linux/arm64/v8)
     #[arg(long, value_name = "PLATFORM", value_parser = super::load::platform)]
     platform: Option<Platform>,
-    /// Refuse layers larger than this uncompressed (bytes, or with k, m, g, t)
-    #[arg(long, value_name = "SIZE", value_parser = super::load::size, default_value = "64g")]
-    max_layer_size: u64,
     #[command(flatten)]
-    transport: transport::TransportArgs,
+    limits: LimitArgs,
+    #[command(flatten)]
+    transfer: TransferArgs,
 }
 
 /// Runs the verb. Goes on with the next name after an error.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let options = Options {
         platform: args.platform.clone(),
-        limits: Limits {
-            max_tar_bytes: args.max_layer_size,
-            ..Limits::default()
-        },
-        registry: args.transport.options(),
+        limits: args.limits.limits(),
+        registry: args.transfer.registry(),
     };
     let store = Store::open(&context.store_path(), OpenMode::Create)?;
-    let mut lines = Lines::default();
-    let mut code = ExitCode::SUCCESS;
-    for name in &args.names {
-        if let Err(error) = one(name, &args, &options, &store, &mut lines) {
-            print_error(&error);
-            code = ExitCode::FAILURE;
-        }
-    }
-    lines.finish()?;
-    Ok(code)
+    transfer::each(&args.names, |name, lines| {
+        one(name, &args.transfer, &options, &store, lines)
+    })
 }
 
 fn one(
     name: &str,
-    args: &Args,
+    args: &TransferArgs,
     options: &Options,
     store: &Store,
     lines: &mut Lines,
 ) -> anyhow::Result<()> {
     let reference = Reference::parse(name).map_err(OpsError::Reference)?;
-    if args.all_tags {
-        // docker's words.
-        anyhow::ensure!(
-            reference.tag.is_none() && reference.digest.is_none(),
-            "tag can't be used with --all-tags/-a"
-        );
+    if args.all_tags(&reference)? {
         let (client, tags) = pull::tags(&reference.repository, &options.registry)?;
         for tag in tags {
             let reference = Reference {
@@ -88,9 +62,7 @@ fn one(
         }
         return Ok(());
     }
-    if reference.tag.is_none() && reference.digest.is_none() && !args.quiet {
-        lines.print(&format!("Using default tag: {}", Tag::latest()));
-    }
+    args.say_default(&reference, lines);
     let client = Client::connect(reference.repository.domain(), &options.registry)?;
     image(&client, &reference, args, options, store, lines)
 }
@@ -98,7 +70,7 @@ fn one(
 fn image(
     client: &Client,
     reference: &Reference,
-    args: &Args,
+    args: &TransferArgs,
     options: &Options,
     store: &Store,
     lines: &mut Lines,
@@ -110,11 +82,9 @@ fn image(
                 (None, Some(tag)) => tag.to_string(),
                 _ => canonical(reference),
             };
-            lines.print(&format!(
-                "{what}: Pulling from {}",
-                reference.repository.path()
-            ));
-            Box::new(Progress::new())
+            let path = reference.repository.path();
+            lines.print(&format!("{what}: Pulling from {path}"));
+            Box::new(Progress(Bars::new()))
         }
     };
     let pulled = pull::pull(store, client, reference, options, &*progress)?;
@@ -146,78 +116,24 @@ fn canonical(reference: &Reference) -> String {
     text
 }
 
-/// Bars on a terminal, else one line per state.
-struct Progress {
-    bars: Option<(MultiProgress, Mutex<HashMap<Digest, ProgressBar>>)>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let bars = io::stdout().is_terminal().then(|| {
-            let target = ProgressDrawTarget::stdout();
-            (MultiProgress::with_draw_target(target), Mutex::default())
-        });
-        Progress { bars }
-    }
-}
+struct Progress(Bars<Digest>);
 
 impl Sink for Progress {
     fn event(&self, event: Event) {
-        let Some((all, bars)) = &self.bars else {
-            let (blob, state) = match event {
-                Event::Exists { blob } => (blob, "Already exists"),
-                Event::Waiting { blob, .. } => (blob, "Pulling fs layer"),
-                Event::Complete { blob } => (blob, "Pull complete"),
-                Event::Begin { .. } | Event::Advance { .. } | Event::Failed { .. } => return,
-            };
-            // A reader that has gone away is no reason to stop.
-            let _ = writeln!(io::stdout(), "{}: {state}", blob.short());
-            return;
-        };
-        let mut bars = bars.lock();
-        let text = |state: &str| {
-            let template = format!("{{prefix}}: {state}");
-            ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
-        };
+        let (Event::Exists { blob }
+        | Event::Waiting { blob, .. }
+        | Event::Begin { blob, .. }
+        | Event::Advance { blob, .. }
+        | Event::Complete { blob }
+        | Event::Failed { blob }) = event;
+        let name = blob.short();
         match event {
-            Event::Exists { blob } => {
-                let bar = all.add(ProgressBar::new(0).with_prefix(blob.short()));
-                bar.set_style(text("Already exists"));
-                bar.finish();
-            }
-            Event::Waiting { blob, size } => {
-                let bar = all.add(ProgressBar::new(size).with_prefix(blob.short()));
-                bar.set_style(text("Waiting"));
-                bar.tick();
-                bars.insert(blob, bar);
-            }
-            Event::Begin { blob } => {
-                if let Some(bar) = bars.get(&blob) {
-                    let style = text(
-                        "Downloading [{bar:40}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}",
-                    );
-                    bar.set_style(style.progress_chars("=> "));
-                    bar.reset_elapsed();
-                    bar.enable_steady_tick(Duration::from_millis(200));
-                }
-            }
-            Event::Advance { blob, bytes } => {
-                if let Some(bar) = bars.get(&blob) {
-                    bar.inc(bytes);
-                }
-            }
-            Event::Complete { blob } => {
-                if let Some(bar) = bars.remove(&blob) {
-                    bar.set_style(text("Pull complete"));
-                    bar.finish();
-                }
-            }
-            Event::Failed { blob } => {
-                if let Some(bar) = bars.remove(&blob) {
-                    bar.set_style(text("Failed"));
-                    bar.abandon();
-                }
-            }
+            Event::Exists { .. } => self.0.state(blob, &name, "Already exists", true),
+            Event::Waiting { .. } => self.0.state(blob, &name, "Pulling fs layer", false),
+            Event::Begin { size, .. } => self.0.begin(blob, &name, "Downloading", size),
+            Event::Advance { bytes, .. } => self.0.advance(blob, &name, bytes),
+            Event::Complete { .. } => self.0.state(blob, &name, "Pull complete", true),
+            Event::Failed { .. } => self.0.show(blob, &name, "Failed", true),
         }
     }
 }

@@ -265,6 +265,11 @@ impl LayerIndex {
 }
 
 impl LayerIndex {
+    /// The error for a file that ends before its size.
+    pub fn size_disagrees(&self) -> IndexError {
+        self.damaged("a file is shorter than its size")
+    }
+
     /// The error for a range that the records do not cover.
     pub(in crate::layer) fn outside(&self) -> IndexError {
         self.damaged("a range outside the content")

@@ -22,18 +22,27 @@ pub(super) fn manifests<'a>(
     })
 }
 
-/// The blobs of one of these manifests that were seen to be their layers.
+/// The blobs that one of these manifests lists, the layers it says they are, and whether anybody has seen that.
+pub(super) fn claims<'a>(
+    origin: &'a Origin,
+    manifest: &'a Manifest,
+    image: &'a ImageRecord,
+) -> impl Iterator<Item = (&'a Descriptor, DiffId, bool)> {
+    let pairs = manifest.layers.iter().zip(&image.layers).enumerate();
+    pairs.map(|(at, (blob, layer))| {
+        let unproved = origin
+            .unproved
+            .iter()
+            .any(|other| usize::from(*other) == at);
+        (blob, *layer, !unproved)
+    })
+}
+
+/// Those that were seen to be their layers.
 pub(super) fn pairs<'a>(
     origin: &'a Origin,
     manifest: &'a Manifest,
     image: &'a ImageRecord,
 ) -> impl Iterator<Item = (&'a Descriptor, DiffId)> {
-    let pairs = manifest.layers.iter().zip(&image.layers).enumerate();
-    pairs.filter_map(|(at, (blob, layer))| {
-        let unproved = origin
-            .unproved
-            .iter()
-            .any(|other| usize::from(*other) == at);
-        (!unproved).then_some((blob, *layer))
-    })
+    claims(origin, manifest, image).filter_map(|(blob, layer, seen)| seen.then_some((blob, layer)))
 }

@@ -82,6 +82,14 @@ pub trait Sink: Sync {
     fn event(&self, layer: &DiffId, state: State);
 }
 
+/// Nobody listens.
+#[derive(Debug)]
+pub struct Silent;
+
+impl Sink for Silent {
+    fn event(&self, _layer: &DiffId, _state: State) {}
+}
+
 /// Why nothing was pushed under that name.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
@@ -208,16 +216,29 @@ fn plan(store: &Store, names: &Names, tag: &TagRef, options: &Options) -> Result
             .filter_map(|origin| origin.repository.clone())
             .collect();
         for (origin, manifest, bytes) in proven::manifests(store, image) {
-            for (blob, layer) in proven::pairs(origin, &manifest, image) {
+            // What the target itself has served is good enough for the target, also unseen.
+            let own = origin
+                .repository
+                .as_ref()
+                .or(repositories.get(&tag.repository))
+                == Some(&tag.repository);
+            for (blob, layer, seen) in proven::claims(origin, &manifest, image) {
+                if !seen && !own {
+                    continue;
+                }
+                let repositories = match seen {
+                    true => repositories.clone(),
+                    false => BTreeSet::new(),
+                };
                 if plan.layers.contains_key(&layer) && fits(blob, options) {
                     let known = plan.candidates.entry(layer).or_default();
                     match known.iter_mut().find(|c| c.blob.digest == blob.digest) {
                         Some(candidate) => {
-                            candidate.repositories.extend(repositories.iter().cloned());
+                            candidate.repositories.extend(repositories);
                         }
                         None => known.push(Candidate {
                             blob: blob.clone(),
-                            repositories: repositories.clone(),
+                            repositories,
                         }),
                     }
                 }

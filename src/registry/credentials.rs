@@ -3,7 +3,6 @@
 //! A secret is in no `Debug`, no error and no log line. Helpers' output is never repeated.
 
 use std::fmt;
-use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde_json::{Map, Value, json};
 
 use super::RegistryError;
+use crate::sys::new_file::NewFile;
 
 /// Docker Hub's name in files of credentials.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -191,15 +191,11 @@ fn write_config(path: &Path, config: &Map<String, Value>) -> Result<(), Registry
             std::fs::create_dir_all(dir)?;
             std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
         }
-        let mut temp = tempfile::Builder::new()
-            .prefix(".config.json-")
-            .tempfile_in(dir)?;
         let mut text = serde_json::to_vec_pretty(config)?;
         text.push(b'\n');
-        temp.write_all(&text)?;
-        temp.as_file().sync_all()?;
-        temp.persist(&path).map_err(|error| error.error)?;
-        File::open(dir)?.sync_all()
+        let new = NewFile::create(&path)?;
+        new.file().write_all(&text)?;
+        new.persist()
     };
     write().map_err(|error: std::io::Error| RegistryError::File {
         path: path.to_owned(),

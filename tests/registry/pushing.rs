@@ -321,6 +321,7 @@ fn net_push_to_a_liar() {
         sandbox.mica(["tag", "app:1", &name]).ok();
         if status == 201 {
             // Everything is there already, says its HEAD; so only the manifest is sent.
+            sandbox.mica(["rmi", "app:1", &name]).ok();
             sandbox.mica(["pull", &name]).ok();
         }
         let run = sandbox.mica(["push", "--retry-for", "1", &name]).code(1);

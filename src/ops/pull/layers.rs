@@ -88,10 +88,7 @@ impl<'a> Work<'a> {
                     limit,
                 });
             }
-            self.progress.event(Event::Waiting {
-                blob: blob.digest,
-                size: blob.size,
-            });
+            self.progress.event(Event::Waiting { blob: blob.digest });
             todo.push_back((blob, *layer));
         }
         let downloaded = !todo.is_empty();
@@ -130,7 +127,10 @@ impl<'a> Work<'a> {
     }
 
     fn layer(&self, blob: &Descriptor, expected: DiffId) -> Result<(), PullError> {
-        self.progress.event(Event::Begin { blob: blob.digest });
+        self.progress.event(Event::Begin {
+            blob: blob.digest,
+            size: blob.size,
+        });
         let mut download =
             Download::resume(self.store, self.client, self.repository, blob, &self.stop);
         let mut result = self.take_in(blob, expected, &mut download);

@@ -14,13 +14,13 @@ pub enum Event {
     Waiting {
         /// Which.
         blob: Digest,
-        /// Bytes to download.
-        size: u64,
     },
     /// Its download begins.
     Begin {
         /// Which.
         blob: Digest,
+        /// Bytes of it.
+        size: u64,
     },
     /// More of it has come.
     Advance {

@@ -1,0 +1,195 @@
+//! A file that has no name before it is whole: killed at any moment, its writer leaves nothing behind.
+//!
+//! `O_TMPFILE`, then a link. A name that exists is replaced in one step, by way of a name that is there for the moment
+//! between two system calls and is always the same for the same file, so that the next writer removes one that was left.
+//! File systems without `O_TMPFILE` get a file under that kind of name from the beginning.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
+use rustix::io::Errno;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::atomic::{discard, remove_if_there, sync_dir};
+
+/// Readable and writable by its owner only, from the beginning.
+const MODE: u32 = 0o600;
+/// Writers of the same file that may come between the two steps before one gives up.
+const TRIES: usize = 100;
+
+/// A file being written.
+#[derive(Debug)]
+pub struct NewFile {
+    file: File,
+    path: PathBuf,
+    /// Where the file system cannot do without a name.
+    temp: Option<PathBuf>,
+}
+
+impl NewFile {
+    /// Begins a file that is to be `path`, on the file system of its directory.
+    pub fn create(path: &Path) -> io::Result<NewFile> {
+        let path = path.to_owned();
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        if let Ok(file) = rustix::fs::open(directory(&path), flags, Mode::from_raw_mode(MODE)) {
+            return Ok(NewFile {
+                file: file.into(),
+                path,
+                temp: None,
+            });
+        }
+        // Whatever was wrong: the plain way works too, or says why not.
+        let temp = side_name(&path, std::process::id())?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(MODE)
+            .open(&temp)?;
+        Ok(NewFile {
+            file,
+            path,
+            temp: Some(temp),
+        })
+    }
+
+    /// To write to.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Makes the bytes durable, gives the file its name, in place of a file that had it, and makes that durable too.
+    pub fn persist(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        match self.temp.take() {
+            Some(temp) => fs::rename(&temp, &self.path).inspect_err(|_| discard(&temp))?,
+            None => self.link()?,
+        }
+        sync_dir(directory(&self.path))
+    }
+
+    fn link(&self) -> io::Result<()> {
+        match self.link_to(&self.path) {
+            Err(Errno::EXIST) => {}
+            done => return Ok(done?),
+        }
+        let temp = side_name(&self.path, 0)?;
+        for _ in 0..TRIES {
+            match self.link_to(&temp) {
+                // Left by a writer that was killed just here, or about to be used by another one, who makes it anew.
+                Err(Errno::EXIST) => drop(remove_if_there(&temp)?),
+                Err(errno) => return Err(errno.into()),
+                Ok(()) => match fs::rename(&temp, &self.path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => {
+                        discard(&temp);
+                        return Err(error);
+                    }
+                    Ok(()) => return Ok(()),
+                },
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+
+    fn link_to(&self, path: &Path) -> rustix::io::Result<()> {
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        match linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+            // No /proc: root may do this.
+            Err(Errno::NOENT) => linkat(&self.file, "", CWD, path, AtFlags::EMPTY_PATH),
+            done => done,
+        }
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(temp) = &self.temp {
+            discard(temp);
+        }
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// `.mica-save-<hash of the name>` beside the file; `number` tells writers apart.
+fn side_name(path: &Path, number: u32) -> io::Result<PathBuf> {
+    let name: &OsStr = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let hash = xxh3_64(name.as_bytes());
+    Ok(directory(path).join(format!(".mica-save-{hash:016x}-{number}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn names(dir: &Path) -> usize {
+        fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn it_has_a_name_when_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        for content in ["one", "two"] {
+            let new = NewFile::create(&path).unwrap();
+            new.file().write_all(content.as_bytes()).unwrap();
+            assert!(names(dir.path()) <= 1);
+            new.persist().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            assert_eq!(names(dir.path()), 1);
+        }
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+        drop(NewFile::create(&path).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(names(dir.path()), 1);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, "old").unwrap();
+        fs::write(side_name(&path, 0).unwrap(), "left").unwrap();
+        let new = NewFile::create(&path).unwrap();
+        new.file().write_all(b"new").unwrap();
+        new.persist().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(names(dir.path()), 1);
+    }
+
+    #[test]
+    fn many_writers_of_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        let new = NewFile::create(path).unwrap();
+                        new.file().write_all(&[b'0' + number; 100]).unwrap();
+                        new.persist().unwrap();
+                    }
+                });
+            }
+        });
+        let content = fs::read(&path).unwrap();
+        assert!(content.len() == 100 && content.iter().all(|byte| *byte == content[0]));
+        assert_eq!(names(dir.path()), 1);
+    }
+}
