@@ -79,7 +79,7 @@ fn open(file: &str) -> anyhow::Result<File> {
         .any(|s| file.starts_with(s));
     anyhow::ensure!(
         !is_url,
-        "mica import downloads nothing; type: curl -fL {file} | mica import - [REPOSITORY[:TAG]]"
+        "import downloads nothing; type: curl -fL {file} | mica import - [REPOSITORY[:TAG]]"
     );
     File::open(file).with_context(|| file.to_owned())
 }
