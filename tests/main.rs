@@ -11,6 +11,7 @@ mod cli;
 mod commit;
 mod common;
 mod hostile;
+mod import;
 mod levels;
 mod load;
 mod mounting;
