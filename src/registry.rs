@@ -17,6 +17,7 @@ mod client;
 pub mod credentials;
 mod endpoint;
 mod error;
+mod proxy;
 mod upload;
 
 pub use blob::BlobReader;

@@ -1,11 +1,12 @@
 //! The figures of `make bench`: mica beside kernel overlayfs, both fuse-overlayfs versions and podman, on the same image.
 //!
 //! Medians of interleaved runs. Targets are printed beside the figures and judge nothing: only an error makes this fail.
-//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,verbs,scale` selects parts.
+//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,verbs,registry,scale` selects parts.
 
 mod common;
 mod bench {
     pub mod million;
+    pub mod registries;
     pub mod scale;
     pub mod systems;
     pub mod table;
@@ -31,6 +32,9 @@ fn main() {
     }
     if wanted("verbs") {
         bench::verbs::run(quick);
+    }
+    if wanted("registry") {
+        bench::registries::run(quick);
     }
     if wanted("scale") {
         bench::scale::run(quick);

@@ -29,6 +29,8 @@ pub struct BlobReader {
     size: u64,
     /// Bytes given out.
     offset: u64,
+    /// Whether to ask for what is missing only.
+    ranges: bool,
     /// The response being read, and how many of its bytes are to be read over.
     body: Option<(BodyReader<'static>, u64)>,
     patience: Patience,
@@ -52,6 +54,7 @@ impl BlobReader {
             digest: blob.digest,
             size: blob.size,
             offset: offset.min(blob.size),
+            ranges: true,
             body: None,
             patience: Patience::new(client.retry_for()),
             retry: None,
@@ -68,7 +71,7 @@ impl BlobReader {
     fn open(&mut self) -> Result<(), RegistryError> {
         let scope = self.scope.clone();
         let mut call = Call::new(Method::GET, self.url.clone(), self.what(), &scope);
-        if self.offset > 0 {
+        if self.offset > 0 && self.ranges {
             call.headers
                 .push((header::RANGE, format!("bytes={}-", self.offset)));
         }
@@ -83,6 +86,11 @@ impl BlobReader {
                 true => Ok(()),
                 false => self.client.expect(&call, response, &[]).map(drop),
             };
+        }
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE && self.ranges {
+            // It does not want to; everything then, and what is here already is read over.
+            self.ranges = false;
+            return Ok(());
         }
         let response = self.client.expect(
             &call,

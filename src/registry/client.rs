@@ -14,11 +14,12 @@ mod request;
 mod retry;
 mod token;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::Agent;
-use ureq::http::{Method, StatusCode, header};
+use ureq::http::{Method, Request, Response, StatusCode, header};
+use ureq::{Agent, AsSendBody, Body};
 
 use crate::oci::{Digest, ManifestOrIndex, MediaType, Repository};
 
@@ -26,6 +27,7 @@ use super::RegistryError;
 use super::auth::{Authority, Challenge, challenge};
 use super::credentials::{self, Credential};
 use super::endpoint;
+use super::proxy::Proxies;
 
 pub(super) use answer::{announced, header_text};
 pub(super) use request::Call;
@@ -65,12 +67,18 @@ pub struct Fetched {
 }
 
 /// One registry. Cheap to clone; all methods may be called from several threads.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
-#[derive(Debug)]
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.0.base)
+    }
+}
+
 struct Inner {
     agent: Agent,
+    proxies: Proxies,
     /// As the user writes it.
     domain: String,
     /// Where it is.
@@ -101,6 +109,7 @@ impl Client {
         let insecure = options.insecure.iter().any(|h| *h == host || *h == domain);
         let mut inner = Inner {
             agent: endpoint::agent(&host, insecure)?,
+            proxies: Proxies::from_env()?,
             domain: domain.to_owned(),
             base: format!("https://{host}"),
             host,
@@ -159,9 +168,17 @@ impl Client {
 }
 
 impl Inner {
+    /// One request, through the proxy that is meant for it.
+    fn run(&self, request: Request<impl AsSendBody>) -> Result<Response<Body>, ureq::Error> {
+        let proxy = self.proxies.of(request.uri());
+        let request = self.agent.configure_request(request).proxy(proxy).build();
+        self.agent.run(request)
+    }
+
     /// Whether somebody answers at all, whatever they say.
     fn ping(&self) -> Result<(), ureq::Error> {
-        let response = self.agent.get(format!("{}/v2/", self.base)).call()?;
+        let request = Request::get(format!("{}/v2/", self.base)).body(())?;
+        let response = self.run(request)?;
         // A TLS server answers plain http with this, and is no plain server.
         if self.base.starts_with("http://") && response.status() == StatusCode::BAD_REQUEST {
             return Err(ureq::Error::Tls("it wants https"));

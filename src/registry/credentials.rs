@@ -3,8 +3,9 @@
 //! A secret is in no `Debug`, no error and no log line. Helpers' output is never repeated.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,6 +15,7 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde_json::{Map, Value, json};
 
 use super::RegistryError;
+use crate::sys::lock::{self, LockMode};
 use crate::sys::new_file::NewFile;
 
 /// Docker Hub's name in files of credentials.
@@ -120,6 +122,7 @@ pub fn config_path() -> Option<PathBuf> {
 /// Keeps a credential in docker's `config.json` or with the helper that it names. The answer is the file, if the secret
 /// itself is in it.
 pub fn keep(domain: &str, credential: &Credential) -> Result<Option<PathBuf>, RegistryError> {
+    let _lock = lock_config()?;
     let (path, mut config) = read_config()?;
     let (user, secret) = match credential {
         Credential::Password { user, password } => (user.as_str(), password.as_str()),
@@ -148,6 +151,10 @@ pub fn keep(domain: &str, credential: &Credential) -> Result<Option<PathBuf>, Re
 
 /// Forgets a registry's credential; whether there was one in the file or with its helper.
 pub fn forget(domain: &str) -> Result<bool, RegistryError> {
+    if config_path().is_some_and(|path| !path.exists()) {
+        return Ok(false);
+    }
+    let _lock = lock_config()?;
     let (path, mut config) = read_config()?;
     if let Some(helper) = helper(&config, domain) {
         run_helper(domain, &helper, "erase", key(domain))?;
@@ -159,6 +166,39 @@ pub fn forget(domain: &str) -> Result<bool, RegistryError> {
         write_config(&path, &config)?;
     }
     Ok(there)
+}
+
+/// Keeps two logins at the same time from losing one of the credentials; other programs know nothing of it. The lock is the
+/// directory's, so there is no file to leave behind. `None`: there is no directory, or no such locks.
+fn lock_config() -> Result<Option<File>, RegistryError> {
+    let Some(path) = config_path() else {
+        return Ok(None);
+    };
+    let path = path.canonicalize().unwrap_or(path);
+    let dir = path.parent().unwrap_or(Path::new("."));
+    make_private(dir).map_err(|error| RegistryError::File {
+        path: dir.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let Ok(file) = File::open(dir) else {
+        return Ok(None);
+    };
+    match lock::lock(&file, LockMode::Exclusive) {
+        Ok(()) => Ok(Some(file)),
+        // Better without than not at all.
+        Err(_) => Ok(None),
+    }
+}
+
+/// Makes the directory, for its owner only, if it is not there.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    if dir.exists() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
 }
 
 fn read_config() -> Result<(PathBuf, Map<String, Value>), RegistryError> {
@@ -187,10 +227,7 @@ fn write_config(path: &Path, config: &Map<String, Value>) -> Result<(), Registry
     let write = || {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let dir = path.parent().unwrap_or(Path::new("."));
-        if !dir.exists() {
-            std::fs::create_dir_all(dir)?;
-            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
-        }
+        make_private(dir)?;
         let mut text = serde_json::to_vec_pretty(config)?;
         text.push(b'\n');
         let new = NewFile::create(&path)?;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Proxy};
 
 use super::RegistryError;
 
@@ -40,10 +40,6 @@ fn without_port(host: &str) -> &str {
 
 /// An agent for one registry. It follows no redirect and takes no status for an error: both are decided by the client.
 pub(super) fn agent(host: &str, insecure: bool) -> Result<Agent, RegistryError> {
-    let proxy = match is_loopback(host) {
-        true => None,
-        false => Proxy::try_from_env(),
-    };
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -55,7 +51,8 @@ pub(super) fn agent(host: &str, insecure: bool) -> Result<Agent, RegistryError> 
         .input_buffer_size(256 << 10)
         .output_buffer_size(256 << 10)
         .user_agent(concat!("mica/", env!("CARGO_PKG_VERSION")))
-        .proxy(proxy)
+        // Chosen for each request.
+        .proxy(None)
         .tls_config(tls(host, insecure)?);
     Ok(config.build().new_agent())
 }

@@ -17,6 +17,12 @@ pub enum RegistryError {
         /// The last failure.
         reason: String,
     },
+    /// The environment names a proxy that is none. Its value is not repeated: it may hold a password.
+    #[error("{variable} is no URL of a proxy: expected http://HOST:PORT or socks5://HOST:PORT")]
+    Proxy {
+        /// Which variable.
+        variable: &'static str,
+    },
     /// The server speaks plain http and is not on this machine.
     #[error(
         "{host} answers http, not https: {reason}; if that is meant, use --insecure-registry {host}"

@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 const BLOCK: usize = 1 << 20;
 /// Beyond this a disk or a network is the limit, and memory grows.
 const MAX_WORKERS: usize = 8;
-/// The level: near gzip's default in size, at twice its speed.
-const LEVEL: u32 = 5;
+/// The level. Of 704 MB of a Debian image in seconds of one core and MB: level 1 gives 5.4 s and 308 MB, 2 7.5 and 257, 3 7.8 and
+/// 249, 4 9.3 and 248, 5 10.3 and 248, 6 11.7 and 248.
+const LEVEL: u32 = 3;
 
 /// Deflate, no flags, no time, no extra flags, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];

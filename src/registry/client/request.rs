@@ -111,7 +111,7 @@ impl Client {
             let request = request
                 .body(body())
                 .map_err(|_| malformed("the URL makes no sense".to_owned()))?;
-            let response = self.0.agent.run(request).map_err(|error| match error {
+            let response = self.0.run(request).map_err(|error| match error {
                 ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
                     malformed("the URL makes no sense".to_owned())
                 }
@@ -167,7 +167,7 @@ impl Client {
                 reason: "the URL makes no sense".to_owned(),
             })
         })?;
-        self.0.agent.run(request).map_err(|error| match error {
+        self.0.run(request).map_err(|error| match error {
             // An error of the source, which trying again does not make better.
             ureq::Error::Io(error) => match RegistryError::from_io(error) {
                 Ok(error) => Failure::Final(error),

@@ -106,8 +106,8 @@ impl Client {
         };
         let request = request.map_err(|_| fail("its server's URL makes no sense".to_owned()))?;
         let response = match request.method() == Method::GET {
-            true => self.0.agent.run(request.map(|_| ())),
-            false => self.0.agent.run(request),
+            true => self.0.run(request.map(|_| ())),
+            false => self.0.run(request),
         };
         // The error of a URL is left out: the URL is the registry's and may hold anything.
         let response = response.map_err(|error| match error {
