@@ -76,9 +76,10 @@ impl Proxies {
             true => self.https.as_ref(),
             false => self.http.as_ref(),
         }?;
-        let host = url.host()?.trim_start_matches('[').trim_end_matches(']');
+        let written = url.host()?;
+        let host = written.trim_start_matches('[').trim_end_matches(']');
         let port = url.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let without = is_loopback(host) || self.except.iter().any(|rule| rule.fits(host, port));
+        let without = is_loopback(written) || self.except.iter().any(|rule| rule.fits(host, port));
         (!without).then(|| proxy.clone())
     }
 }
@@ -100,8 +101,9 @@ fn rule(entry: &str) -> Option<Rule> {
         ));
     }
     // An IPv6 address has colons of its own.
-    let (name, port) = match (entry.parse::<IpAddr>(), entry.rsplit_once(':')) {
-        (Err(_), Some((name, port))) => (name, Some(port.parse().ok()?)),
+    let whole = entry.ends_with(']') || entry.parse::<IpAddr>().is_ok();
+    let (name, port) = match entry.rsplit_once(':') {
+        Some((name, port)) if !whole => (name, Some(port.parse().ok()?)),
         _ => (entry, None),
     };
     let bare = name.trim_start_matches('[').trim_end_matches(']');

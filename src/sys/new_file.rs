@@ -1,7 +1,7 @@
 //! A file that has no name before it is whole: killed at any moment, its writer leaves nothing behind.
 //!
 //! `O_TMPFILE`, then a link. A name that exists is replaced in one step, by way of a name that is there for the moment
-//! between two system calls and is always the same for the same file, so that the next writer removes one that was left.
+//! between two system calls; one that a killed writer has left just then is removed by the next writer of the same file.
 //! File systems without `O_TMPFILE` get a file under that kind of name from the beginning.
 
 use std::ffi::OsStr;
@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat};
@@ -17,11 +17,12 @@ use rustix::io::Errno;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::atomic::{discard, remove_if_there, sync_dir};
+use super::lock::{self, LockMode};
 
 /// Readable and writable by its owner only, from the beginning.
 const MODE: u32 = 0o600;
-/// Writers of the same file that may come between the two steps before one gives up.
-const TRIES: usize = 100;
+/// Writers of the same file that may be between the two steps at once.
+const NAMES: u32 = 100;
 
 /// A file being written.
 #[derive(Debug)]
@@ -45,18 +46,29 @@ impl NewFile {
             });
         }
         // Whatever was wrong: the plain way works too, or says why not.
-        let temp = side_name(&path, std::process::id())?;
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(MODE)
-            .open(&temp)?;
-        Ok(NewFile {
-            file,
-            path,
-            temp: Some(temp),
-        })
+        for number in 0..NAMES {
+            let temp = side_name(&path, number)?;
+            remove_dead(&temp)?;
+            let made = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(MODE)
+                .open(&temp);
+            match made {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+                Ok(file) => {
+                    claim(&file);
+                    return Ok(NewFile {
+                        file,
+                        path,
+                        temp: Some(temp),
+                    });
+                }
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
     }
 
     /// To write to.
@@ -79,20 +91,15 @@ impl NewFile {
             Err(Errno::EXIST) => {}
             done => return Ok(done?),
         }
-        let temp = side_name(&self.path, 0)?;
-        for _ in 0..TRIES {
+        // Whoever finds this lock free knows that the writer is dead.
+        claim(&self.file);
+        for number in 0..NAMES {
+            let temp = side_name(&self.path, number)?;
+            remove_dead(&temp)?;
             match self.link_to(&temp) {
-                // Left by a writer that was killed just here, or about to be used by another one, who makes it anew.
-                Err(Errno::EXIST) => drop(remove_if_there(&temp)?),
+                Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(errno.into()),
-                Ok(()) => match fs::rename(&temp, &self.path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => {
-                        discard(&temp);
-                        return Err(error);
-                    }
-                    Ok(()) => return Ok(()),
-                },
+                Ok(()) => return fs::rename(&temp, &self.path).inspect_err(|_| discard(&temp)),
             }
         }
         Err(io::ErrorKind::ResourceBusy.into())
@@ -114,6 +121,28 @@ impl Drop for NewFile {
             discard(temp);
         }
     }
+}
+
+/// Whether the file is now ours. A file system without locks says no: nothing is removed there then.
+fn claim(file: &File) -> bool {
+    lock::try_lock(file, LockMode::Exclusive).unwrap_or(false)
+}
+
+/// Removes a name that a writer has left who was killed before he had used it.
+fn remove_dead(temp: &Path) -> io::Result<()> {
+    let file = match File::open(temp) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Under its lock nobody else removes it, and what the name leads to now was not made since it was opened.
+    let dead = claim(&file);
+    let own = file.metadata()?;
+    let same = |now: fs::Metadata| (now.dev(), now.ino()) == (own.dev(), own.ino());
+    if dead && fs::symlink_metadata(temp).is_ok_and(same) {
+        remove_if_there(temp)?;
+    }
+    Ok(())
 }
 
 fn directory(path: &Path) -> &Path {
