@@ -16,6 +16,7 @@ mod levels;
 mod load;
 mod mounting;
 mod oracle;
+mod power;
 mod registry;
 mod requests;
 mod sample;
