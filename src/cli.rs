@@ -22,6 +22,7 @@ mod commit;
 mod completion;
 mod df;
 mod diff;
+mod events;
 mod export;
 mod filters;
 mod gc;
@@ -35,6 +36,7 @@ mod login;
 mod man;
 mod mount;
 mod output;
+mod pin;
 mod progress;
 mod prompt;
 mod prune;
@@ -46,6 +48,8 @@ mod system_prune;
 mod tag;
 mod transfer;
 mod transport;
+mod trash;
+mod tree;
 mod umount;
 
 use output::print_error;
@@ -90,6 +94,12 @@ enum Verb {
     History(history::Args),
     Diff(diff::Args),
     Commit(commit::Args),
+    Tree(tree::Args),
+    Pin(pin::PinArgs),
+    Unpin(pin::UnpinArgs),
+    Trash(trash::TrashArgs),
+    Restore(trash::RestoreArgs),
+    Events(events::Args),
     Gc(gc::Args),
     Check(check::Args),
     Mount(mount::Args),
@@ -120,6 +130,10 @@ enum ImageVerb {
     Rm(rmi::Args),
     Inspect(inspect::Args),
     History(history::Args),
+    Tree(tree::Args),
+    Pin(pin::PinArgs),
+    Unpin(pin::UnpinArgs),
+    Restore(trash::RestoreArgs),
     Prune(prune::Args),
 }
 
@@ -127,6 +141,7 @@ enum ImageVerb {
 #[derive(Subcommand)]
 enum SystemVerb {
     Df(df::Args),
+    Events(events::Args),
     Prune(system_prune::Args),
 }
 
@@ -143,6 +158,10 @@ impl ImageVerb {
             ImageVerb::Rm(args) => Verb::Rmi(args),
             ImageVerb::Inspect(args) => Verb::Inspect(args),
             ImageVerb::History(args) => Verb::History(args),
+            ImageVerb::Tree(args) => Verb::Tree(args),
+            ImageVerb::Pin(args) => Verb::Pin(args),
+            ImageVerb::Unpin(args) => Verb::Unpin(args),
+            ImageVerb::Restore(args) => Verb::Restore(args),
             ImageVerb::Prune(args) => return prune::run(args, context),
         };
         run(verb, context)
@@ -219,12 +238,19 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::History(args) => history::run(args, context),
         Verb::Diff(args) => diff::run(args, context),
         Verb::Commit(args) => commit::run(args, context),
+        Verb::Tree(args) => tree::run(args, context),
+        Verb::Pin(args) => pin::pin(args, context),
+        Verb::Unpin(args) => pin::unpin(args, context),
+        Verb::Trash(args) => trash::trash(args, context),
+        Verb::Restore(args) => trash::restore(args, context),
+        Verb::Events(args) => events::run(args, context),
         Verb::Gc(args) => gc::run(args, context),
         Verb::Check(args) => check::run(args, context),
         Verb::Mount(args) => mount::run(args, context),
         Verb::Umount(args) => umount::run(args, context),
         Verb::Image(verb) => verb.run(context),
         Verb::System(SystemVerb::Df(args)) => df::run(args, context),
+        Verb::System(SystemVerb::Events(args)) => events::run(args, context),
         Verb::System(SystemVerb::Prune(args)) => system_prune::run(args, context),
         Verb::Completion(args) => completion::run(args),
         Verb::Man(args) => man::run(args),

@@ -10,7 +10,8 @@
 //! | `namespace` | the names of the store as directories, aliases, and what differs between two moments; pure |
 //! | `nodes`, `names_dir`, `info` | nodes of our own: directories of names, files about images |
 //! | `trees`, `slots`, `image_dir` | trees of images and layers, and the layers that are open |
-//! | `removal`, `renaming` | what changes the store |
+//! | `removal`, `renaming`, `pins` | what changes the store |
+//! | `used` | noticing that an image is used |
 //! | `superblock` | all of it together, and the way of a change from the store into the kernel's caches |
 
 mod attr;
@@ -24,6 +25,7 @@ mod names_dir;
 mod namespace;
 mod nodes;
 mod orphans;
+mod pins;
 mod removal;
 mod renaming;
 mod slots;
@@ -33,6 +35,7 @@ mod telling;
 #[cfg(test)]
 mod tests;
 mod trees;
+mod used;
 
 pub use face::{
     AttrReply, Caller, DirEntry, EntryReply, FileAttr, FileKind, FileSystem, FsError, Full,

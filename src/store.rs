@@ -14,6 +14,7 @@
 pub mod check;
 pub mod containers;
 pub mod error;
+pub mod events;
 pub mod gc;
 pub mod import;
 mod index_json;
@@ -24,7 +25,10 @@ pub mod names;
 mod notify;
 pub mod partial;
 mod reserve;
+mod settings;
+pub mod trash;
 mod usage;
+pub mod used;
 pub mod volumes;
 
 use std::collections::HashMap;
@@ -33,10 +37,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
 pub use error::StoreError;
+pub use events::{Cause, Event, EventReader};
 pub use gc::GcPlan;
 pub use import::{Committed, CommittedImage, Import, LayerSink, NewImage, NewOrigin};
 pub use layout::{Layout, OpenMode, default_path};
@@ -44,6 +50,7 @@ pub use lease::{Lease, LeaseId, LeaseKind, LeaseRecord, LiveLease};
 pub use lock::StoreLock;
 pub use names::{ImageRecord, Names, Origin, TagRecord, Untagged};
 pub use partial::{Partial, Partials};
+pub use trash::{Trash, Trashed};
 pub use usage::DiskUsage;
 pub use volumes::{
     NewVolume, Ownership, Volume, VolumeId, VolumeKind, VolumeName, VolumeNameError, Volumes,
@@ -69,6 +76,8 @@ struct Inner {
     volumes: Mutex<Option<volumes::VolumesSnapshot>>,
     layers: Mutex<HashMap<DiffId, OpenLayer>>,
     configs: Mutex<HashMap<ImageId, Weak<ImageConfig>>>,
+    /// How long removals through this handle can be undone, if it was told.
+    trash: Mutex<Option<Duration>>,
 }
 
 /// The last `index.json` read. The file stays open, so that its inode number cannot come back as another
@@ -118,6 +127,7 @@ impl Store {
             volumes: Mutex::default(),
             layers: Mutex::default(),
             configs: Mutex::default(),
+            trash: Mutex::default(),
         })))
     }
 
@@ -216,11 +226,12 @@ impl Store {
         StoreLock::exclusive(self.layout(), false)
     }
 
-    /// Removes what dead processes left: their leases and private files, and blobs they had finished. A
-    /// failure here is no reason to refuse a verb; the next one tries again.
+    /// Removes what dead processes left: their leases and private files, and blobs they had finished; and what
+    /// has been in the trash long enough. A failure here is no reason to refuse a verb; the next one tries again.
     fn sweep(&self, lock: &StoreLock) {
         let swept = lease::leavings(self.layout(), lock).and_then(|leavings| {
-            if leavings.is_empty() {
+            let expired = self.expire_trash(lock)?;
+            if leavings.is_empty() && !expired {
                 return Ok(());
             }
             self.collect(lock).map(drop)
@@ -230,12 +241,33 @@ impl Store {
         }
     }
 
+    /// Drops from the trash what has been there long enough; whether there was anything. Collect garbage afterwards.
+    pub fn expire_trash(&self, lock: &StoreLock) -> Result<bool, StoreError> {
+        let now = SystemTime::now();
+        let over = |names: Arc<Names>| names.trash.next_end().is_some_and(|end| end <= now);
+        // Names that cannot be read are for those who need them to report.
+        if !self.names().is_ok_and(over) {
+            return Ok(false);
+        }
+        self.change(lock, |names| Ok(names.trash.expire(now)))
+    }
+
     /// Changes the names: `edit` gets the current ones, and what it leaves is committed in one atomic step,
     /// or, if it or the commit fails, nothing. On success the change is durable. No file is removed: collect
     /// garbage afterwards ([`Store::collect`]), then [`Store::notify_mounts`].
     pub fn change<T, E: From<StoreError>>(
         &self,
+        lock: &StoreLock,
+        edit: impl FnOnce(&mut Names) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.change_freeing(lock, 0, edit)
+    }
+
+    /// The same, with what the collection after it will free: it is noted with the event.
+    pub fn change_freeing<T, E: From<StoreError>>(
+        &self,
         _lock: &StoreLock,
+        freed: u64,
         edit: impl FnOnce(&mut Names) -> Result<T, E>,
     ) -> Result<T, E> {
         self.writable()?;
@@ -244,7 +276,15 @@ impl Store {
         let value = edit(&mut names)?;
         names.settle()?;
         if names != *before {
+            let mut events = self.changes(&before, &names);
+            if let Some(event) = events.iter_mut().find(|event| event.action == "delete")
+                && freed > 0
+            {
+                let freed = freed.to_string();
+                event.attributes.insert("freed".to_owned(), freed);
+            }
             self.commit_names(names)?;
+            self.note(&events);
         }
         Ok(value)
     }

@@ -177,8 +177,20 @@ impl FileSystem for Tiny {
     fn listxattr(&self, _: &Caller, _: InodeNo) -> Result<Vec<u8>, FsError> {
         Ok(b"user.a\0".to_vec())
     }
-    fn change_xattr(&self, _: &Caller, _: InodeNo, _: &[u8]) -> FsError {
-        FsError::ReadOnly
+    fn change_xattr(
+        &self,
+        _: &Caller,
+        _: InodeNo,
+        _: &[u8],
+        _: Option<&[u8]>,
+    ) -> Result<(), FsError> {
+        Err(FsError::ReadOnly)
+    }
+    fn flags(&self, _: &Caller, _: InodeNo) -> Result<u32, FsError> {
+        Ok(0)
+    }
+    fn set_flags(&self, _: &Caller, _: InodeNo, _: u32) -> Result<(), FsError> {
+        Err(FsError::ReadOnly)
     }
     fn make_node(&self, _: &Caller, _: InodeNo, _: &[u8]) -> FsError {
         FsError::NotPermitted

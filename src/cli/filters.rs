@@ -7,7 +7,8 @@ use crate::ops::filter::{self, Filters};
 #[derive(clap::Args)]
 pub struct FilterArgs {
     /// Only images for which this holds: dangling=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE], before=IMAGE,
-    /// since=IMAGE, until=TIME (an age such as 12h or 30d, a date, Unix seconds), reference=PATTERN; may be repeated
+    /// since=IMAGE, until=TIME (an age such as 12h or 30d, a date, Unix seconds), used=TIME (last used then or before),
+    /// reference=PATTERN; may be repeated
     #[arg(short = 'f', long = "filter", value_name = "FILTER", value_parser = filter::split)]
     filters: Vec<(String, String)>,
 }
@@ -16,7 +17,8 @@ pub struct FilterArgs {
 #[derive(clap::Args)]
 pub struct LongFilterArgs {
     /// Only images for which this holds: dangling=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE], before=IMAGE,
-    /// since=IMAGE, until=TIME (an age such as 12h or 30d, a date, Unix seconds), reference=PATTERN; may be repeated
+    /// since=IMAGE, until=TIME (an age such as 12h or 30d, a date, Unix seconds), used=TIME (last used then or before),
+    /// reference=PATTERN; may be repeated
     #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split)]
     filters: Vec<(String, String)>,
 }

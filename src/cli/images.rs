@@ -10,7 +10,7 @@ use crate::ops::filter;
 use crate::ops::format::human_size;
 use crate::ops::images::{self, Options, Row, Sort, Style, Users};
 use crate::ops::rows::Format;
-use crate::ops::{OpsError, users};
+use crate::ops::{OpsError, tree, users};
 use crate::store::{Names, Store};
 
 use super::filters::FilterArgs;
@@ -49,6 +49,9 @@ pub struct Args {
     /// Show also how many processes and mounts use each image
     #[arg(short)]
     long: bool,
+    /// Show their layers as one tree, as `mica tree` does
+    #[arg(long, conflicts_with_all = ["quiet", "format", "digests", "sort", "long"])]
+    tree: bool,
 }
 
 /// `--sort`.
@@ -86,7 +89,7 @@ const VERBS: &[&str] = &[
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let format = format.unwrap_or(Format::Table);
-    let options = Options {
+    let mut options = Options {
         pattern: args.pattern.clone(),
         filters: args.filters.parse()?,
         all: args.all,
@@ -98,6 +101,19 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         let rows = images::list(&Names::default(), &options, &none)?;
         return print(&args, &format, &rows, &Users::new());
     };
+    options.filters = options.filters.of(&store);
+    if args.tree {
+        let style = tree::Style {
+            no_trunc: args.no_trunc,
+        };
+        let text = store.read(|names| {
+            let labels = |id: &_| filter::labels_of(&store, id);
+            let rows = images::list(names, &options, &labels)?;
+            tree::of(&store, names, &rows, style)
+        })?;
+        output::print(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (names, rows) = store.read(|names| {
         let labels = |id: &_| filter::labels_of(&store, id);
         Ok::<_, OpsError>((names.clone(), images::list(names, &options, &labels)?))

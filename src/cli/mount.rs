@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::daemon::{self, MountPlan};
 use crate::fuse::options::MountOptions;
@@ -21,18 +22,23 @@ pub struct Args {
     #[arg(short, long)]
     foreground: bool,
     /// Comma-separated: ro, strict (opening for writing fails at once), suid, dev, allow_other, rm=off|own|all
-    /// (who may remove through the mount: nobody, the mounting user and root, all), fsname=NAME
+    /// (who may remove through the mount: nobody, the mounting user and root, all), trash=DURATION, fsname=NAME
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
+    /// Keep what is removed through the mount for so long (30m, 12h, 7d, off), whatever `mica trash` has set
+    #[arg(long, value_name = "DURATION", value_parser = super::trash::duration)]
+    trash: Option<Duration>,
 }
 
 /// Mounts.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let mut options = MountOptions::parse(&args.options)?;
+    options.trash = args.trash.or(options.trash);
     daemon::mount(&MountPlan {
         store: context.store_path(),
         mount_point: args.mount_point,
         foreground: args.foreground,
-        options: MountOptions::parse(&args.options)?,
+        options,
     })?;
     Ok(ExitCode::SUCCESS)
 }

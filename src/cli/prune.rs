@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::ops::format::human_size_4;
+use crate::ops::format::{self, human_size_4};
 use crate::ops::prune::{self, Keep, Newest, Options, Pruned};
 
 use super::Context;
@@ -35,6 +35,10 @@ pub struct Args {
         requires = "keep"
     )]
     keep_by: Order,
+    /// Remove those that were used least recently, with or without a tag, until all images together take no more than this on
+    /// disk (500MB, 20GiB)
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "keep")]
+    max_size: Option<u64>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -57,7 +61,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let options = Options {
         all: args.all,
-        filters: args.filters.parse()?,
+        filters: args.filters.parse()?.of(&store),
+        max_size: args.max_size,
         keep: args.keep.map(|images| Keep {
             images,
             by: match args.keep_by {
@@ -96,12 +101,19 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn size(text: &str) -> Result<u64, String> {
+    format::size(text).ok_or_else(|| "not a size such as 500MB or 20GiB".to_owned())
+}
+
 /// docker's words for what is asked for.
 fn what(args: &Args) -> String {
     match args.keep {
         Some(n) => format!(
             "all tags but those of the {n} newest images of each repository, where no process, mount or lease uses the image"
         ),
+        None if args.max_size.is_some() => {
+            "the least recently used images that no process, mount or lease uses, until the others fit".to_owned()
+        }
         None if args.all => ALL.to_owned(),
         None => DANGLING.to_owned(),
     }

@@ -1,12 +1,13 @@
 //! `mica rmi`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::ops::filter::{self, Bound};
 use crate::ops::format::human_size_4;
 use crate::ops::glob::Glob;
 use crate::ops::images::Pattern;
-use crate::ops::remove::{self, Removed, Target};
+use crate::ops::remove::{self, How, Removed, Target};
 use crate::ops::{OpsError, resolve};
 use crate::store::{LiveLease, Names, Store};
 
@@ -28,6 +29,12 @@ pub struct Args {
     /// Remove also what is in use, and an ID with all its names; a missing image is no failure
     #[arg(short, long)]
     force: bool,
+    /// Keep untagged images that the removed one was made from
+    #[arg(long)]
+    no_prune: bool,
+    /// Keep what is removed for so long (30m, 12h, 7d, off), whatever `mica trash` has set; `mica restore` brings it back
+    #[arg(long, value_name = "DURATION", value_parser = super::trash::duration)]
+    trash: Option<Duration>,
     /// Print what would be removed and how much space that frees; remove nothing
     #[arg(long)]
     dry_run: bool,
@@ -36,7 +43,14 @@ pub struct Args {
 /// Removes images.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
-    let filters = args.filters.parse()?;
+    let filters = args.filters.parse()?.of(&store);
+    if let Some(time) = args.trash {
+        store.use_trash(time);
+    }
+    let how = How {
+        force: args.force,
+        keep_parents: args.no_prune,
+    };
     // With --dry-run, the names as the removals so far would have left them.
     let mut rehearsed = match args.dry_run {
         true => Some(Names::clone(&*store.names()?)),
@@ -66,16 +80,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
                 Err(error) => Err(error),
             };
             let removed = choice.and_then(|choice| match &mut rehearsed {
-                Some(names) => remove::rehearse(
-                    &store,
-                    names,
-                    args.force,
-                    |n| choice.target(n),
-                    permit(args.force),
-                ),
-                None => {
-                    remove::remove(&store, args.force, |n| choice.target(n), permit(args.force))
+                Some(names) => {
+                    remove::rehearse(&store, names, how, |n| choice.target(n), permit(args.force))
                 }
+                None => remove::remove(&store, how, |n| choice.target(n), permit(args.force)),
             });
             match removed {
                 Ok(Removed { plan, bytes: freed }) => {

@@ -32,8 +32,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let options = Options {
         all: args.all,
-        filters: args.filters.parse()?,
-        keep: None,
+        filters: args.filters.parse()?.of(&store),
+        ..Options::default()
     };
     let mut lines = Lines::default();
     let mut shown = None;

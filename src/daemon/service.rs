@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::control::{Control, Handler};
@@ -31,6 +32,9 @@ const END_PATIENCE: Duration = Duration::from_secs(2);
 /// A stat or a shell's completion that happens to be inside passes: so often and so long the unmount is tried again.
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
+/// At least and at most between two looks at what is over in the trash.
+const TRASH_PAUSE: Duration = Duration::from_secs(1);
+const TRASH_LOOK: Duration = Duration::from_secs(3600);
 /// Readahead of the mount in KiB (root can set it; 128 otherwise): one request of the largest size.
 const READ_AHEAD_KB: &str = "1024";
 
@@ -75,6 +79,9 @@ struct Shared {
     queue: Arc<NotifyQueue>,
     stats: Arc<Stats>,
     refreshing: Mutex<()>,
+    store: Store,
+    /// Whether a thread removes what is over in the trash.
+    emptying: AtomicBool,
     stop: OwnedFd,
 }
 
@@ -85,6 +92,9 @@ impl Service {
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("making an eventfd")?;
         let point = mount_point::prepare(&plan.mount_point, &plan.store)?;
         let store = Store::open(&plan.store, OpenMode::Create)?;
+        if let Some(time) = plan.options.trash {
+            store.use_trash(time);
+        }
         let (lease, control) = announce(&store, &point)?;
         // From here on a change of names is noticed; the tree reads them afterwards.
         let watch = match Watch::new(store.path()) {
@@ -141,6 +151,8 @@ impl Service {
                 queue,
                 stats,
                 refreshing: Mutex::new(()),
+                store,
+                emptying: AtomicBool::new(false),
                 stop,
             }),
             session,
@@ -187,6 +199,7 @@ impl Service {
             if let Some(control) = &self.control {
                 control.accept(&self.shared);
             }
+            Shared::empty_trash(&self.shared);
         }
     }
 
@@ -205,7 +218,7 @@ impl Service {
                 .chain(control)
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
-        match poll(&mut fds, None) {
+        match poll(&mut fds, self.shared.until_trash_ends().as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error).context("waiting for events"),
         }
@@ -261,6 +274,46 @@ impl Shared {
     fn refresh(&self) -> Result<(), String> {
         let _one_at_a_time = self.refreshing.lock();
         self.tree.refresh().map_err(|error| error.to_string())
+    }
+
+    /// How long until something in the trash is over.
+    fn until_trash_ends(&self) -> Option<Timespec> {
+        let end = self.store.names().ok()?.trash.next_end()?;
+        if self.store.read_only().is_some() {
+            return None;
+        }
+        let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+        // Not at once again if it could not be removed; and now and then, for a clock that is set.
+        let left = left.clamp(TRASH_PAUSE, TRASH_LOOK);
+        Timespec::try_from(left).ok()
+    }
+
+    /// Frees what is over in the trash, in a thread: it may have to wait for the store.
+    fn empty_trash(this: &Arc<Shared>) {
+        let names = this.store.names();
+        let end = names.ok().and_then(|names| names.trash.next_end());
+        if end.is_none_or(|end| end > SystemTime::now()) || this.store.read_only().is_some() {
+            return;
+        }
+        let emptying = this.emptying.swap(true, Ordering::Relaxed);
+        if emptying {
+            return;
+        }
+        let shared = Arc::clone(this);
+        let thread = std::thread::Builder::new()
+            .name("mica-trash".to_owned())
+            .stack_size(512 * 1024)
+            .spawn(move || {
+                // Taking the lock removes it.
+                if let Err(error) = shared.store.lock() {
+                    log::warn!("emptying the trash: {error}");
+                }
+                shared.emptying.store(false, Ordering::Relaxed);
+            });
+        if let Err(error) = thread {
+            log::warn!("emptying the trash: {error}");
+            this.emptying.store(false, Ordering::Relaxed);
+        }
     }
 
     fn stop_requested(&self) -> bool {

@@ -87,7 +87,10 @@ impl FileSystem for Superblock {
     fn lookup(&self, _caller: &Caller, parent: InodeNo, name: &[u8]) -> Result<Lookup, FsError> {
         match self.known(parent)? {
             Known::Own(node) => self.own_lookup(&node, name),
-            Known::Dir(dir) => self.tree_lookup(&dir, name),
+            Known::Dir(dir) => {
+                self.note_use(&dir.tree);
+                self.tree_lookup(&dir, name)
+            }
             Known::Leaf(..) => Err(FsError::NotDirectory),
         }
     }
@@ -182,6 +185,7 @@ impl FileSystem for Superblock {
             Known::Own(node) => self.own_list(&node, offset, plus, add),
             Known::Dir(dir) => {
                 self.note_listing(caller, &dir);
+                self.note_use(&dir.tree);
                 self.tree_list(&dir, offset, plus, add)
             }
             Known::Leaf(..) => Err(FsError::NotDirectory),
@@ -216,8 +220,33 @@ impl FileSystem for Superblock {
         }
     }
 
-    fn change_xattr(&self, _caller: &Caller, ino: InodeNo, _name: &[u8]) -> FsError {
-        self.refusal(ino)
+    fn change_xattr(
+        &self,
+        caller: &Caller,
+        ino: InodeNo,
+        name: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), FsError> {
+        let pinned = match self.known(ino)? {
+            Known::Dir(dir) => self.set_pin_attribute(caller, &dir, name, value),
+            Known::Own(_) | Known::Leaf(..) => None,
+        };
+        pinned.unwrap_or_else(|| Err(self.refusal(ino)))
+    }
+
+    fn flags(&self, _caller: &Caller, ino: InodeNo) -> Result<u32, FsError> {
+        Ok(match self.known(ino)? {
+            Known::Dir(dir) => self.inode_flags(&dir),
+            Known::Own(_) | Known::Leaf(..) => 0,
+        })
+    }
+
+    fn set_flags(&self, caller: &Caller, ino: InodeNo, flags: u32) -> Result<(), FsError> {
+        let set = match self.known(ino)? {
+            Known::Dir(dir) => self.set_inode_flags(caller, &dir, flags),
+            Known::Own(_) | Known::Leaf(..) => None,
+        };
+        set.unwrap_or_else(|| Err(self.refusal(ino)))
     }
 
     fn make_node(&self, _caller: &Caller, parent: InodeNo, _name: &[u8]) -> FsError {

@@ -74,6 +74,7 @@ impl From<StoreError> for FsError {
             | StoreError::NoSuchRepository(_)
             | StoreError::NoSuchVolume(_) => FsError::NotFound,
             StoreError::TagExists(_) | StoreError::VolumeExists(_) => FsError::Exists,
+            StoreError::Pinned(_) => FsError::NotPermitted,
             StoreError::ImageTagged { .. } => FsError::Busy(what),
             StoreError::ReadOnly { .. } => FsError::ReadOnly,
             StoreError::Io { .. }
@@ -94,7 +95,10 @@ impl From<OpsError> for FsError {
         match error {
             OpsError::Store(error) => error.into(),
             // The tag was moved while the caller removed it: what he saw is gone.
-            OpsError::NoSuchImage(_) | OpsError::TagMoved(_) => FsError::NotFound,
+            OpsError::NoSuchImage(_) | OpsError::NotInTrash(_) | OpsError::TagMoved(_) => {
+                FsError::NotFound
+            }
+            OpsError::NameTaken(_) => FsError::Exists,
             OpsError::ManyReferences(_)
             | OpsError::ReferenceInUse { .. }
             | OpsError::ImageInUse { .. }
@@ -121,6 +125,8 @@ impl From<OpsError> for FsError {
                 | BindError::InStore(_)
                 | BindError::InMount(_),
             )
+            | OpsError::ManyUsed
+            | OpsError::NotATag(_)
             | OpsError::Pattern(_) => FsError::Invalid(error.to_string()),
             OpsError::Users(source) => FsError::Io {
                 context: "looking for users".to_owned(),

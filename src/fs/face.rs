@@ -89,6 +89,8 @@ pub struct FileAttr {
 pub enum Ttl {
     /// Not at all: ask again each time.
     Zero,
+    /// For an hour, or until told otherwise.
+    Hour,
     /// Until told otherwise through [`KernelCache`].
     Forever,
 }
@@ -292,8 +294,17 @@ pub trait FileSystem: Send + Sync + 'static {
     fn getxattr(&self, caller: &Caller, ino: InodeNo, name: &[u8]) -> Result<Vec<u8>, FsError>;
     /// Names, each followed by NUL.
     fn listxattr(&self, caller: &Caller, ino: InodeNo) -> Result<Vec<u8>, FsError>;
-    /// setxattr and removexattr.
-    fn change_xattr(&self, caller: &Caller, ino: InodeNo, name: &[u8]) -> FsError;
+    /// setxattr, or without a value removexattr.
+    fn change_xattr(
+        &self,
+        caller: &Caller,
+        ino: InodeNo,
+        name: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), FsError>;
+    /// The flags of ioctl_iflags(2).
+    fn flags(&self, caller: &Caller, ino: InodeNo) -> Result<u32, FsError>;
+    fn set_flags(&self, caller: &Caller, ino: InodeNo, flags: u32) -> Result<(), FsError>;
     /// create, mknod and link: no place of the tree takes any.
     fn make_node(&self, caller: &Caller, parent: InodeNo, name: &[u8]) -> FsError;
     fn mkdir(&self, caller: &Caller, parent: InodeNo, name: &[u8]) -> Result<EntryReply, FsError>;

@@ -278,9 +278,10 @@ impl Superblock {
                 attr::of_directory(dir.ino, &self.attributes_of_dir(&content, &at)?)
             }
         };
+        let is_fact = dir.is_root() && dir.tree.subject().image().is_some();
         Ok(AttrReply {
             attr,
-            ttl: Ttl::Forever,
+            ttl: if is_fact { Ttl::Hour } else { Ttl::Forever },
         })
     }
 
@@ -289,7 +290,15 @@ impl Superblock {
         let tree = self.trees.tree(subject)?;
         let attr = self.root_attr_if_there(&tree)?;
         self.trees.refer_root(&tree);
-        Ok(forever(attr))
+        Ok(match subject.image() {
+            // So that its use is noticed, see `used`.
+            Some(_) => EntryReply {
+                attr,
+                entry_ttl: Ttl::Hour,
+                attr_ttl: Ttl::Hour,
+            },
+            None => forever(attr),
+        })
     }
 
     /// As [`Superblock::root_attr`]; a removal that has overtaken the request is no damage.
@@ -329,7 +338,7 @@ impl Superblock {
         Ok(FileAttr {
             size: image.size,
             mtime,
-            atime: mtime,
+            atime: self.store.last_used(image).into(),
             ctime: tagged.unwrap_or(image.added).into(),
             ..attr::of_directory(ino, &attributes)
         })

@@ -35,7 +35,14 @@ impl Superblock {
             Err(_) => None,
         };
         match found {
-            Some(step) => Ok(Lookup::Found(self.enter_step(step)?)),
+            Some(step) => {
+                if let Step::Root(subject) = &step
+                    && subject.image().is_some()
+                {
+                    self.note_use(&*self.trees.tree(subject)?);
+                }
+                Ok(Lookup::Found(self.enter_step(step)?))
+            }
             None if name.len() > NAME_MAX => Err(FsError::NameTooLong),
             None => Ok(Lookup::Absent(Ttl::Zero)),
         }
@@ -188,7 +195,8 @@ impl Superblock {
             Place::InfoRepo(path) => each_time(directory(0o555, repo_time(&view, path))),
             Place::Dangling => each_time(directory(self.repo_mode(), view.dangling.mtime)),
             Place::ById => each_time(directory(self.repo_mode(), view.by_id.mtime)),
-            Place::Layers => each_time(directory(0o555, view.layers.mtime)),
+            // What an upper layer deletes is for nobody else's eyes.
+            Place::Layers => each_time(directory(0o500, view.layers.mtime)),
             Place::Layer(_) => forever(directory(0o555, view.layers.mtime)),
             Place::Info | Place::InfoVolumes | Place::Volumes => {
                 forever(directory(0o555, self.started()))

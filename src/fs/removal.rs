@@ -20,6 +20,7 @@ use super::superblock::Superblock;
 use super::trees::{DirNode, Subject};
 use crate::oci::ImageId;
 use crate::ops::remove::{self, Removed, Target};
+use crate::store::Cause;
 use crate::sys::proc;
 use stages::Verdict;
 
@@ -56,6 +57,11 @@ impl Superblock {
             .ok_or(FsError::ReadOnly)?;
         if !self.trees.is_current(&dir.tree) {
             return Err(FsError::NotFound);
+        }
+        if let Subject::Tag(tag, _) = &subject
+            && self.view().names.is_pinned(tag)
+        {
+            return Err(FsError::NotPermitted);
         }
         let child = self.staged_child(dir, name)?.ok_or(FsError::NotFound)?;
         match (directory, decode(child)) {
@@ -101,7 +107,7 @@ impl Superblock {
         let view = self.view();
         let image = view.names.images.get(&id).ok_or(FsError::NotFound)?;
         match (subject, image.tags.first()) {
-            (Subject::Tag(..), _) if image.tags.len() > 1 => return Ok(None),
+            (Subject::Tag(..), _) if image.tags.len() > 1 => return self.attached_at(subject, by),
             (Subject::ById(_), Some(tag)) => return Ok(Some(format!("the image is tagged {tag}"))),
             _ => {}
         }
@@ -149,7 +155,16 @@ impl Superblock {
         match place {
             Place::Repo(path) => match view.resolve(path, name) {
                 Some(Found::Tag(entry)) => {
-                    self.remove_subject(caller, &Subject::Tag(entry.tag.clone(), entry.id))
+                    let subject = Subject::Tag(entry.tag.clone(), entry.id);
+                    let by = proc::thread_group(caller.pid).unwrap_or(0);
+                    // The kernel takes a directory that rmdir has removed for dead, wherever it is mounted, even if another
+                    // tag keeps the image.
+                    if !view.names.is_pinned(&entry.tag)
+                        && let Some(user) = self.attached_at(&subject, by)?
+                    {
+                        return Err(FsError::Busy(user));
+                    }
+                    self.remove_subject(caller, &subject)
                 }
                 Some(Found::Dir(path)) => self.remove_repository(caller, &path),
                 Some(Found::Dangling) => Err(FsError::NotPermitted),
@@ -192,6 +207,7 @@ impl Superblock {
         };
         let by = proc::thread_group(caller.pid).unwrap_or(0);
         let changing = self.changing();
+        let _cause = Cause::new(by, caller.uid);
         let mut busy = None;
         let removed = remove::remove(
             &self.store,
@@ -242,7 +258,7 @@ impl Superblock {
         for line in removed.plan.lines() {
             self.events.note(Some(caller), &line);
         }
-        if removed.plan.deletes_image {
+        if removed.plan.frees_image() {
             let text = format!("Freed: {} bytes of {}", removed.bytes, removed.plan.id);
             self.events.note(Some(caller), &text);
         }

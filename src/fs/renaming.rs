@@ -10,7 +10,8 @@ use super::nodes::Place;
 use super::superblock::Superblock;
 use super::trees::Subject;
 use crate::oci::{ImageId, Repository, Tag, TagRef};
-use crate::store::{Names, StoreError};
+use crate::store::{Cause, Names, StoreError};
+use crate::sys::proc;
 
 impl Superblock {
     /// A new empty repository; it lasts as long as the mount, or until it is removed.
@@ -71,6 +72,7 @@ impl Superblock {
         let mount_point = self.options.mount_point.to_str();
         let id = view.image_behind(path, old, mount_point);
         let id = id.ok_or_else(|| FsError::Invalid(format!("{old:?} leads to no image")))?;
+        let _cause = Cause::new(proc::thread_group(caller.pid).unwrap_or(0), caller.uid);
         self.change_names(|names| put_tag(names, &tag, id))?;
         self.events
             .note(Some(caller), &format!("Tagged: {tag} {id}"));
@@ -92,6 +94,7 @@ impl Superblock {
             return Err(FsError::NotPermitted);
         };
         self.may_change(caller)?;
+        let _cause = Cause::new(proc::thread_group(caller.pid).unwrap_or(0), caller.uid);
         if mode == RenameMode::Other {
             return Err(FsError::Invalid(
                 "only a plain rename is possible here".to_owned(),

@@ -63,6 +63,7 @@ pub struct Superblock {
     pub(super) roots: Mutex<HashMap<ImageId, Attributes>>,
     device: OnceLock<DeviceId>,
     started: Timestamp,
+    clock: std::time::Instant,
 }
 
 /// The right to change the view.
@@ -94,6 +95,7 @@ impl Superblock {
             roots: Mutex::default(),
             device: OnceLock::new(),
             started: Timestamp::now(),
+            clock: std::time::Instant::now(),
             store,
             options,
         })
@@ -109,6 +111,11 @@ impl Superblock {
     /// When this mount began: the time of what never changes in it.
     pub(super) fn started(&self) -> Timestamp {
         self.started
+    }
+
+    /// How long this mount has been there.
+    pub(super) fn age(&self) -> std::time::Duration {
+        self.clock.elapsed()
     }
 
     /// `st_dev` of every file in the tree, when it is mounted.

@@ -47,6 +47,8 @@ pub(super) struct Tree {
     no: TreeNo,
     subject: RwLock<Subject>,
     content: Mutex<Weak<Content>>,
+    /// When its use was last noted, see `used`.
+    pub used: AtomicU64,
     /// Directories with another number than the tree's: topmost layer and node.
     revived: RwLock<HashMap<(u16, u32), TreeNo>>,
 }
@@ -193,6 +195,7 @@ impl Trees {
             no,
             subject: RwLock::new(subject.clone()),
             content: Mutex::default(),
+            used: AtomicU64::new(0),
             revived: RwLock::default(),
         });
         numbers.used.insert(no.0, Arc::downgrade(&tree));

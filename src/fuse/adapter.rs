@@ -318,13 +318,14 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         request: &Request,
         ino: INodeNo,
         name: &OsStr,
-        _value: &[u8],
+        value: &[u8],
         _flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.refuse(Op::SetXattr, request, ino, reply, |tree, caller| {
-            tree.change_xattr(caller, inode(ino), name.as_bytes())
+        self.serve(Op::SetXattr, request, ino, |tree, caller| {
+            let done = tree.change_xattr(caller, inode(ino), name.as_bytes(), Some(value));
+            empty(reply, Op::SetXattr, ino, done);
         });
     }
 
@@ -350,8 +351,9 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.refuse(Op::RemoveXattr, request, ino, reply, |tree, caller| {
-            tree.change_xattr(caller, inode(ino), name.as_bytes())
+        self.serve(Op::RemoveXattr, request, ino, |tree, caller| {
+            let done = tree.change_xattr(caller, inode(ino), name.as_bytes(), None);
+            empty(reply, Op::RemoveXattr, ino, done);
         });
     }
 
@@ -485,16 +487,33 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
 
     fn ioctl(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         _fh: FileHandle,
         _flags: IoctlFlags,
-        _command: u32,
-        _data: &[u8],
+        command: u32,
+        data: &[u8],
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        reply.error(self.decline(Op::IoCtl));
+        self.serve(Op::IoCtl, request, ino, |tree, caller| {
+            let done = match convert::ioctl(command, data) {
+                Some(convert::Ioctl::GetFlags) => tree
+                    .flags(caller, inode(ino))
+                    .map(|flags| flags.to_ne_bytes().to_vec()),
+                Some(convert::Ioctl::GetExtended) => {
+                    tree.flags(caller, inode(ino)).map(convert::extended)
+                }
+                Some(convert::Ioctl::SetFlags(flags)) => tree
+                    .set_flags(caller, inode(ino), flags)
+                    .map(|()| Vec::new()),
+                None => return reply.error(fuser::Errno::ENOTTY),
+            };
+            match done {
+                Ok(bytes) => reply.ioctl(0, &bytes),
+                Err(error) => reply.error(failed(Op::IoCtl, ino, &error)),
+            }
+        });
     }
 
     fn poll(

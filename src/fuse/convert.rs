@@ -12,8 +12,55 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 pub(super) fn ttl(ttl: Ttl) -> Duration {
     match ttl {
         Ttl::Zero => Duration::ZERO,
+        Ttl::Hour => Duration::from_secs(3600),
         Ttl::Forever => FOREVER,
     }
+}
+
+/// FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of ioctl_iflags(2): `_IOR('f', 1, long)` and `_IOW('f', 2, long)`, though what is passed
+/// is an int.
+const GET_FLAGS: u32 = ioctl_number(2, size_of::<libc::c_long>(), b'f', 1);
+const SET_FLAGS: u32 = ioctl_number(1, size_of::<libc::c_long>(), b'f', 2);
+/// FS_IOC_FSGETXATTR of ioctl_xfs_fsgetxattr(2): the kernel asks for it before it sets flags.
+const GET_EXTENDED: u32 = ioctl_number(2, EXTENDED, b'X', 31);
+/// The size of `struct fsxattr`; its first word has the flags.
+const EXTENDED: usize = 28;
+/// FS_IMMUTABLE_FL, and the same there.
+const IMMUTABLE: u32 = 0x10;
+const EXTENDED_IMMUTABLE: u32 = 0x8;
+
+const fn ioctl_number(direction: u32, size: usize, letter: u8, number: u32) -> u32 {
+    (direction << 30) | ((size as u32) << 16) | ((letter as u32) << 8) | number
+}
+
+/// The ioctls that are served.
+pub(super) enum Ioctl {
+    GetFlags,
+    GetExtended,
+    SetFlags(u32),
+}
+
+pub(super) fn ioctl(command: u32, data: &[u8]) -> Option<Ioctl> {
+    match command {
+        GET_FLAGS => Some(Ioctl::GetFlags),
+        GET_EXTENDED => Some(Ioctl::GetExtended),
+        SET_FLAGS => {
+            let flags = data.first_chunk::<4>()?;
+            Some(Ioctl::SetFlags(u32::from_ne_bytes(*flags)))
+        }
+        _ => None,
+    }
+}
+
+/// `struct fsxattr` for some flags.
+pub(super) fn extended(flags: u32) -> Vec<u8> {
+    let word = match flags & IMMUTABLE {
+        0 => 0,
+        _ => EXTENDED_IMMUTABLE,
+    };
+    let mut bytes = word.to_ne_bytes().to_vec();
+    bytes.resize(EXTENDED, 0);
+    bytes
 }
 
 pub(super) fn kind(kind: FileKind) -> fuser::FileType {

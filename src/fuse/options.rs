@@ -1,6 +1,9 @@
 //! The options of `mica mount -o`.
 
+use std::time::Duration;
+
 use crate::fs::RmPolicy;
+use crate::ops::time;
 
 /// The mount options, as the user gave them.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,6 +22,8 @@ pub struct MountOptions {
     pub rm: RmPolicy,
     /// What `findmnt` and `df` show as the source.
     pub source: Option<String>,
+    /// How long what is removed through the mount can be brought back; `None`: as the store says.
+    pub trash: Option<Duration>,
 }
 
 impl Default for MountOptions {
@@ -31,6 +36,7 @@ impl Default for MountOptions {
             allow_other: None,
             rm: RmPolicy::Own,
             source: None,
+            trash: None,
         }
     }
 }
@@ -40,7 +46,7 @@ impl Default for MountOptions {
 pub enum OptionError {
     /// Not an option.
     #[error(
-        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, fsname=NAME"
+        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, trash=DURATION|off, fsname=NAME"
     )]
     Unknown(String),
     /// An option with a wrong value.
@@ -102,6 +108,15 @@ impl MountOptions {
                     }
                 }
             }
+            ("trash", Some("off")) => self.trash = Some(Duration::ZERO),
+            ("trash", value) => {
+                let value = value.unwrap_or_default();
+                self.trash = Some(time::span(value).ok_or_else(|| OptionError::Value {
+                    option: "trash",
+                    value: value.to_owned(),
+                    expected: "durations such as 30m, 12h, 7d, or off",
+                })?);
+            }
             // fusermount3 takes a backslash for the start of an escape.
             ("fsname", Some(value)) if value.is_empty() || value.contains('\\') => {
                 return Err(OptionError::Value {
@@ -150,6 +165,7 @@ mod tests {
                 allow_other: Some(true),
                 rm: RmPolicy::All,
                 source: None,
+                trash: None,
             }
         );
         assert_eq!(
@@ -162,7 +178,20 @@ mod tests {
 
     #[test]
     fn wrong_words_are_named() {
-        for wrong in ["rmm", "rm", "rm=", "rm=no", "ro=1", "fsname"] {
+        let trash = |text| MountOptions::parse([text]).unwrap().trash;
+        assert_eq!(trash("trash=1h"), Some(Duration::from_secs(3600)));
+        assert_eq!(trash("trash=off"), Some(Duration::ZERO));
+        for wrong in [
+            "trash",
+            "trash=x",
+            "trash=-1h",
+            "rmm",
+            "rm",
+            "rm=",
+            "rm=no",
+            "ro=1",
+            "fsname",
+        ] {
             let error = MountOptions::parse([wrong]).unwrap_err().to_string();
             assert!(error.contains(wrong.split('=').next().unwrap()), "{error}");
         }

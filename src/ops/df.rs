@@ -1,7 +1,7 @@
 //! `system df`: what the images take on disk, and what of it would come back.
 //!
 //! Bytes are those allocated on disk: tars, indexes and documents together. Reclaimable is what removing every image that
-//! nobody uses would free: what only such images have, each thing counted once. Names and sizes are read, no content.
+//! nobody uses or has pinned would free: what only such images have, each thing counted once. Names and sizes are read, no content.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -20,6 +20,8 @@ pub struct Df {
     pub images: Line,
     /// What interrupted work has left, for `mica gc`: files.
     pub leftovers: Line,
+    /// Images that can be brought back; what other images have too is not counted.
+    pub trash: Line,
     /// Imports in flight, in bytes.
     pub imports: u64,
     /// Everything in the store, its list of names included.
@@ -71,13 +73,15 @@ fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], us
     let blobs = |image: &ImageRecord| image.blobs().collect::<BTreeSet<Digest>>();
     let held: BTreeSet<Digest> = leases.iter().flat_map(|l| &l.held).copied().collect();
 
-    // How many images have a blob; whether one of them is in use.
+    let trashed: BTreeSet<Digest> = names.trash.blobs().collect();
+
+    // How many images have a blob; whether one of them is in use or pinned: pruning leaves both alone.
     let mut owners: HashMap<Digest, (usize, bool)> = HashMap::new();
     for image in names.images.values() {
         for digest in blobs(image) {
             let (count, used) = owners.entry(digest).or_default();
             *count += 1;
-            *used |= is_used(&image.id);
+            *used |= is_used(&image.id) || image.tags.iter().any(|tag| names.is_pinned(tag));
         }
     }
     let mut images = Line {
@@ -87,7 +91,7 @@ fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], us
     };
     for (digest, (_, used)) in &owners {
         images.size += size(digest);
-        if !used && !held.contains(digest) {
+        if !used && !held.contains(digest) && !trashed.contains(digest) {
             images.reclaimable += size(digest);
         }
     }
@@ -95,7 +99,7 @@ fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], us
         let mut of_image = OfImage::default();
         for digest in blobs(image) {
             let alone = owners.get(&digest).is_some_and(|(count, _)| *count == 1);
-            match alone && !held.contains(&digest) {
+            match alone && !held.contains(&digest) && !trashed.contains(&digest) {
                 true => of_image.unique += size(&digest),
                 false => of_image.shared += size(&digest),
             }
@@ -103,11 +107,22 @@ fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], us
         (image.id, of_image)
     });
     let of_image = of_image.collect();
+    let mut trash = Line {
+        count: names.trash.images.len(),
+        ..Line::default()
+    };
+    for digest in trashed
+        .iter()
+        .filter(|d| !owners.contains_key(d) && !held.contains(d))
+    {
+        trash.size += size(digest);
+    }
+    trash.reclaimable = trash.size;
     let imports = held.iter().filter(|digest| !owners.contains_key(digest));
     let imports = imports.map(size).sum();
     let mut leftovers = Line::default();
     for (digest, size) in sizes {
-        if !owners.contains_key(digest) && !held.contains(digest) {
+        if !owners.contains_key(digest) && !held.contains(digest) && !trashed.contains(digest) {
             leftovers.count += 1;
             leftovers.size += size;
             leftovers.reclaimable += size;
@@ -116,6 +131,7 @@ fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], us
     Df {
         images,
         leftovers,
+        trash,
         imports,
         total: 0,
         of_image,
@@ -132,7 +148,7 @@ pub struct Named {
 }
 
 impl Df {
-    /// The rows in order. Leftovers only when there are any.
+    /// The rows in order. Trash and leftovers only when there are any.
     pub fn rows(&self) -> Vec<Named> {
         let images = Named {
             name: "Images",
@@ -142,10 +158,14 @@ impl Df {
             name: "Leftovers",
             line: self.leftovers,
         };
-        let has_leftovers = self.leftovers.count > 0;
+        let trash = Named {
+            name: "Trash",
+            line: self.trash,
+        };
+        let seldom = [trash, leftovers].into_iter();
         [images]
             .into_iter()
-            .chain(has_leftovers.then_some(leftovers))
+            .chain(seldom.filter(|row| row.line.count > 0))
             .collect()
     }
 }

@@ -47,6 +47,18 @@ pub enum OpsError {
     /// `until` twice.
     #[error("more than one until filter specified")]
     ManyUntil,
+    /// `used` twice.
+    #[error("more than one used filter specified")]
+    ManyUsed,
+    /// Nothing in the trash of that name.
+    #[error("nothing of that name is in the trash: {0}")]
+    NotInTrash(String),
+    /// The name to bring back is on an image again.
+    #[error("{0} is on an image again; restore it as another name: `mica restore {0} NEW_NAME`")]
+    NameTaken(TagRef),
+    /// Something is not a name, but has to be.
+    #[error("{0:?} is no tag: only tags can be pinned")]
+    NotATag(String),
     /// An image asked for by ID has more names than one.
     #[error(
         "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
@@ -143,6 +155,7 @@ impl OpsError {
             | OpsError::UnknownFilter(_)
             | OpsError::FilterValue { .. }
             | OpsError::ManyUntil
+            | OpsError::ManyUsed
             | OpsError::ManyReferences(_)
             | OpsError::ReferenceInUse { .. }
             | OpsError::ImageInUse { .. }
@@ -152,6 +165,9 @@ impl OpsError {
             | OpsError::Bind(_)
             | OpsError::Store(StoreError::NoSuchVolume(_)) => true,
             OpsError::Target { .. }
+            | OpsError::NotInTrash(_)
+            | OpsError::NameTaken(_)
+            | OpsError::NotATag(_)
             | OpsError::TagWithDigest
             | OpsError::TagMoved(_)
             | OpsError::VolumeNotEmpty(_)

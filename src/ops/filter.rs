@@ -6,6 +6,7 @@
 //! | `label=KEY[=VALUE]`, `label!=KEY[=VALUE]` | its config has that label, or has not |
 //! | `before=IMAGE`, `since=IMAGE` | it was made strictly before, after that image |
 //! | `until=TIME` | it was made at that time or before, see [`super::time`] |
+//! | `used=TIME` | it was last used at that time or before, see [`crate::store::used`] |
 //! | `reference=PATTERN` | one of its names matches; only the matching names are meant |
 //!
 //! All that are given must hold; of several `reference` one is enough. An image without a date is older than any other.
@@ -35,7 +36,10 @@ pub struct Filters {
     before: Vec<String>,
     since: Vec<String>,
     until: Option<jiff::Timestamp>,
+    used: Option<jiff::Timestamp>,
     references: Vec<Pattern>,
+    /// Knows when images were used.
+    store: Option<Store>,
 }
 
 /// Filters for one snapshot of the names.
@@ -92,6 +96,12 @@ impl Filters {
                         return Err(OpsError::ManyUntil);
                     }
                 }
+                "used" => {
+                    let used = time::point(value, now).ok_or_else(invalid)?;
+                    if filters.used.replace(used).is_some() {
+                        return Err(OpsError::ManyUsed);
+                    }
+                }
                 "reference" => filters.references.push(Pattern::parse(value)?),
                 _ => return Err(OpsError::UnknownFilter(name.clone())),
             }
@@ -99,10 +109,21 @@ impl Filters {
         Ok(filters)
     }
 
+    /// For the images of this store.
+    pub fn of(mut self, store: &Store) -> Filters {
+        self.store = Some(store.clone());
+        self
+    }
+
     /// One more `reference`.
     pub fn with_reference(mut self, text: &str) -> Result<Filters, OpsError> {
         self.references.push(Pattern::parse(text)?);
         Ok(self)
+    }
+
+    fn last_used(&self, image: &ImageRecord) -> std::time::SystemTime {
+        let store = self.store.as_ref();
+        store.map_or(image.added, |store| store.last_used(image))
     }
 
     /// Whether names are chosen, not only images.
@@ -138,7 +159,10 @@ impl Bound<'_> {
         let by_facts = filters.dangling.is_none_or(|d| d == image.tags.is_empty())
             && self.before.iter().all(|time| image.created < *time)
             && self.since.iter().all(|time| image.created > *time)
-            && filters.until.is_none_or(|t| image.created <= Some(t));
+            && filters.until.is_none_or(|t| image.created <= Some(t))
+            && filters
+                .used
+                .is_none_or(|t| filters.last_used(image) <= t.into());
         if !by_facts || (filters.labels.is_empty() && filters.not_labels.is_empty()) {
             return Ok(by_facts);
         }

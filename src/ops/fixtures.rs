@@ -21,6 +21,7 @@ pub fn image(word: &str, tags: &[&str], layers: &[&str]) -> ImageRecord {
         size: 0,
         added: SystemTime::UNIX_EPOCH,
         origins: Vec::new(),
+        parent: None,
         tags: tags.iter().map(|t| tag(t)).collect(),
     }
 }
@@ -47,6 +48,7 @@ pub fn names(images: impl IntoIterator<Item = ImageRecord>) -> Names {
             let record = TagRecord {
                 id: image.id,
                 tagged: time,
+                pinned: false,
             };
             assert!(names.tags.insert(tag.clone(), record).is_none());
         }

@@ -75,6 +75,24 @@ fn human_size_with(bytes: u64, digits: usize) -> String {
     text
 }
 
+/// Reads a size: bytes, or with a unit as they are printed (`500MB`, `1.5g`), or a binary one (`2GiB`).
+pub fn size(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, unit) = text.split_at_checked(end.unwrap_or(text.len()))?;
+    let number: f64 = number.parse().ok()?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let (letter, base) = match unit.strip_suffix("ib") {
+        Some(letter) => (letter, 1024f64),
+        None => (unit.strip_suffix('b').unwrap_or(&unit), 1000f64),
+    };
+    let power = ["", "k", "m", "g", "t", "p", "e"]
+        .iter()
+        .position(|known| *known == letter)?;
+    let bytes = number * base.powi(i32::try_from(power).ok()?);
+    // Larger than any disk is as large as can be.
+    (bytes.is_finite() && bytes >= 0.0).then_some(bytes as u64)
+}
+
 /// A table as docker's CLI prints it: Go's tabwriter with minimal width 10 and three blanks between columns, the last
 /// column not padded. Cells must not hold tabs or line breaks.
 pub fn table(header: Option<&[&str]>, rows: &[Vec<String>]) -> String {
@@ -193,6 +211,26 @@ mod tests {
         assert_eq!(human_size_4(999_960), "1MB");
         assert_eq!(human_size_4(999_950_000_000), "1TB");
         assert_eq!(human_size_4(0), "0B");
+    }
+
+    #[test]
+    fn sizes_are_read_back() {
+        let table = [
+            ("0", Some(0)),
+            ("1000", Some(1000)),
+            ("5.61MB", Some(5_610_000)),
+            ("2g", Some(2_000_000_000)),
+            ("10 GiB", Some(10 << 30)),
+            ("1kib", Some(1024)),
+            ("", None),
+            ("MB", None),
+            ("-1", None),
+            ("1x", None),
+            ("1.2.3", None),
+        ];
+        for (text, bytes) in table {
+            assert_eq!(size(text), bytes, "{text}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use crate::store::{GcPlan, Partials, Store, gc};
 
 use super::error::OpsError;
+use super::trash;
 
 /// Removes what nothing reaches, or with `dry_run` only says what that is.
 pub fn gc(store: &Store, dry_run: bool) -> Result<GcPlan, OpsError> {
@@ -12,11 +13,14 @@ pub fn gc(store: &Store, dry_run: bool) -> Result<GcPlan, OpsError> {
     match dry_run {
         true => Ok(gc::plan_with(
             store,
-            &*store.names()?,
+            &trash::without_expired(store)?,
             &lock,
             Partials::All,
         )?),
-        false => Ok(store.collect_with(&lock, Partials::All)?),
+        false => {
+            store.expire_trash(&lock)?;
+            Ok(store.collect_with(&lock, Partials::All)?)
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! `history`: how an image came about, newest step first, with the size of each layer.
 
+use std::collections::BTreeSet;
+
 use crate::oci::ImageId;
 use crate::store::{Names, Store, StoreError};
 
@@ -11,7 +13,7 @@ use super::template::Value;
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The image, for its newest step.
+    /// The image, for its newest step and those that end a local image it was made from.
     pub id: Option<ImageId>,
     /// When.
     pub created: Option<jiff::Timestamp>,
@@ -53,7 +55,21 @@ pub fn of_image(store: &Store, names: &Names, id: &ImageId) -> Result<Vec<Step>,
         .iter()
         .map(|layer| Ok(store.layer_index(layer)?.content_size()));
     let sizes = sizes.collect::<Result<Vec<u64>, StoreError>>()?;
-    Ok(steps(id, &config.history, &sizes))
+    let mut steps = steps(id, &config.history, &sizes);
+    // The local images it was made from, at the step they end with; docker calls all others missing.
+    let (mut child, all) = (record, steps.len());
+    let mut seen = BTreeSet::from([*id]);
+    while let Some(parent) = child.parent.and_then(|id| names.images.get(&id)) {
+        if !seen.insert(parent.id) {
+            break;
+        }
+        let length = store.config(&parent.id)?.history.len();
+        if let Some(step) = all.checked_sub(length).and_then(|at| steps.get_mut(at)) {
+            step.id = step.id.or(Some(parent.id));
+        }
+        child = parent;
+    }
+    Ok(steps)
 }
 
 fn steps(id: &ImageId, history: &[crate::oci::HistoryEntry], sizes: &[u64]) -> Vec<Step> {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::oci::{ImageId, Repository, TagRef};
+use crate::oci::{Digest, ImageId, Repository, TagRef};
 use crate::store::{ImageRecord, LiveLease, Names, Store};
 
 use super::error::OpsError;
@@ -23,6 +23,8 @@ pub struct Options {
     pub filters: Filters,
     /// Keep the newest of each repository; the others may go.
     pub keep: Option<Keep>,
+    /// Only until the images take no more than so many bytes on disk, those that were used least recently first.
+    pub max_size: Option<u64>,
 }
 
 /// How many images of each repository stay.
@@ -88,7 +90,7 @@ pub fn prune(
     if pruned.plans.is_empty() {
         return Ok(pruned);
     }
-    store.change(&lock, |names| {
+    store.change_freeing(&lock, pruned.bytes, |names| {
         pruned.plans.iter().try_for_each(|plan| plan.edit(names))
     })?;
     if let Err(error) = store.collect(&lock) {
@@ -109,11 +111,53 @@ fn plan(
     let labels = |id: &ImageId| filter::labels_of(store, id);
     let mut picks = pick(names, options, &labels)?;
     picks.retain(|(id, _)| !used.contains_key(id) && shown.is_none_or(|shown| shown.contains(id)));
+    if let Some(max) = options.max_size {
+        picks = until_it_fits(store, names, leases, picks, max)?;
+    }
     let plans = Plan::several(names, leases, &picks);
     let layers = plans.iter().flat_map(|plan| &plan.layers);
     let documents = plans.iter().flat_map(|plan| &plan.documents);
     let bytes = store.size_on_disk(layers, documents)?;
     Ok(Pruned { plans, bytes })
+}
+
+/// Of `picks` the least recently used, one by one, until all images together take at most `max` bytes.
+fn until_it_fits(
+    store: &Store,
+    names: &Names,
+    leases: &[LiveLease],
+    mut picks: Vec<(ImageId, Pick)>,
+    max: u64,
+) -> Result<Vec<(ImageId, Pick)>, OpsError> {
+    let sizes = store.blob_sizes()?;
+    let size = |digest: &Digest| sizes.get(digest).copied().unwrap_or(0);
+    let blobs = |image: &ImageRecord| image.blobs().collect::<BTreeSet<Digest>>();
+    let mut owners: BTreeMap<Digest, usize> = BTreeMap::new();
+    for digest in names.images.values().flat_map(blobs) {
+        *owners.entry(digest).or_default() += 1;
+    }
+    let mut total: u64 = owners.keys().map(size).sum();
+    let held = leases.iter().flat_map(|l| &l.held).copied();
+    let held: BTreeSet<Digest> = held.chain(names.trash.blobs()).collect();
+    picks.sort_by_key(|(id, _)| (names.images.get(id).map(|i| store.last_used(i)), *id));
+    let mut going = Vec::new();
+    for (id, pick) in picks {
+        if total <= max {
+            break;
+        }
+        let Some(image) = names.images.get(&id).filter(|_| pick == Pick::Whole) else {
+            continue;
+        };
+        for digest in blobs(image) {
+            let count = owners.entry(digest).or_default();
+            *count = count.saturating_sub(1);
+            if *count == 0 && !held.contains(&digest) {
+                total = total.saturating_sub(size(&digest));
+            }
+        }
+        going.push((id, pick));
+    }
+    Ok(going)
 }
 
 /// What goes if nobody uses it, oldest image first.
@@ -131,7 +175,7 @@ pub fn pick(
     images.sort_by_key(|image| (image.created, image.id));
     let mut picks = Vec::new();
     for image in images {
-        if let Some(pick) = pick_of(image, options, &bound, &kept)
+        if let Some(pick) = pick_of(names, image, options, &bound, &kept)
             && bound.image(image, labels)?
         {
             picks.push((image.id, pick));
@@ -141,6 +185,7 @@ pub fn pick(
 }
 
 fn pick_of(
+    names: &Names,
     image: &ImageRecord,
     options: &Options,
     bound: &Bound<'_>,
@@ -151,10 +196,15 @@ fn pick_of(
         let meant = !options.filters.has_references() && options.keep.is_none();
         return meant.then_some(Pick::Whole);
     }
-    if !options.all && options.keep.is_none() {
+    if !options.all && options.keep.is_none() && options.max_size.is_none() {
         return None;
     }
-    let meant = |tag: &&TagRef| bound.tag(tag) && !kept.contains(tag);
+    // It stays with all its names; only retention is about single tags.
+    let pinned = |tag: &&TagRef| names.is_pinned(tag);
+    if options.keep.is_none() && image.tags.iter().any(|tag| pinned(&tag)) {
+        return None;
+    }
+    let meant = |tag: &&TagRef| bound.tag(tag) && !kept.contains(tag) && !pinned(tag);
     let tags: Vec<TagRef> = image.tags.iter().filter(meant).cloned().collect();
     match tags.len() {
         0 => None,

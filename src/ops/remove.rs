@@ -8,12 +8,13 @@
 //! Whoever calls [`remove`] notifies the mounts afterwards, without holding a lock.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
 use crate::oci::{ChainId, DiffId, Digest, ImageId, Repository, TagRef};
-use crate::store::{ImageRecord, LiveLease, Names, Store, gc};
+use crate::store::{ImageRecord, LiveLease, Names, Store, StoreError, gc};
 
 use super::error::OpsError;
-use super::resolve::{How, Resolved};
+use super::resolve::{self, Resolved};
 use super::users::{self, User};
 
 /// What is to go.
@@ -48,6 +49,10 @@ pub struct Plan {
     pub layers: Vec<DiffId>,
     /// Configs and manifests that nothing will reach.
     pub documents: Vec<Digest>,
+    /// How long it can be brought back: then nothing is freed before that.
+    pub trash: Option<Duration>,
+    /// Untagged images it was made from, which go with it.
+    pub parents: Vec<Plan>,
 }
 
 /// How much of an image is to go.
@@ -71,9 +76,11 @@ pub struct Removed {
 impl From<Resolved> for Target {
     fn from(resolved: Resolved) -> Target {
         match resolved.how {
-            How::Tag(tag) => Target::TagOf(tag, resolved.id),
-            How::Digest(repository, digest) => Target::Digest(resolved.id, repository, digest),
-            How::Id => Target::Image(resolved.id),
+            resolve::How::Tag(tag) => Target::TagOf(tag, resolved.id),
+            resolve::How::Digest(repository, digest) => {
+                Target::Digest(resolved.id, repository, digest)
+            }
+            resolve::How::Id => Target::Image(resolved.id),
         }
     }
 }
@@ -85,6 +92,17 @@ impl Plan {
         leases: &[LiveLease],
         target: &Target,
         force: bool,
+    ) -> Result<Plan, OpsError> {
+        Plan::with_trash(names, leases, target, force, None)
+    }
+
+    /// The same into the trash, if there is one.
+    pub fn with_trash(
+        names: &Names,
+        leases: &[LiveLease],
+        target: &Target,
+        force: bool,
+        trash: Option<Duration>,
     ) -> Result<Plan, OpsError> {
         let id = match target {
             Target::Tag(tag) | Target::TagOf(tag, _) => {
@@ -112,7 +130,10 @@ impl Plan {
             }
             Target::Image(_) | Target::Untagged(_) => rest.drop_all(),
         }
-        let mut plans = Plan::complete(names, leases, vec![(id, rest)]);
+        if let Some(pinned) = rest.gone_tags.iter().find(|tag| names.is_pinned(tag)) {
+            return Err(StoreError::Pinned(pinned.clone()).into());
+        }
+        let mut plans = Plan::complete(names, leases, vec![(id, rest)], trash);
         plans
             .pop()
             .ok_or_else(|| OpsError::NoSuchImage(id.to_string()))
@@ -129,7 +150,7 @@ impl Plan {
             }
             Some((*id, rest))
         });
-        Plan::complete(names, leases, rest.collect())
+        Plan::complete(names, leases, rest.collect(), None)
     }
 
     /// Plans for images that keep `rest` of their names.
@@ -137,8 +158,12 @@ impl Plan {
         names: &Names,
         leases: &[LiveLease],
         removals: Vec<(ImageId, References)>,
+        trash: Option<Duration>,
     ) -> Vec<Plan> {
-        let gone = removals.iter().filter(|(_, rest)| rest.is_empty());
+        // Into the trash nothing goes for good.
+        let gone = removals
+            .iter()
+            .filter(|(_, rest)| rest.is_empty() && trash.is_none());
         let going: BTreeSet<ImageId> = gone.map(|(id, _)| *id).collect();
         let mut only = gc::only_reached_by(names, leases, &going);
         let others = names.images.values().filter(|i| !going.contains(&i.id));
@@ -158,8 +183,11 @@ impl Plan {
                 chains: Vec::new(),
                 layers: Vec::new(),
                 documents: Vec::new(),
+                trash,
+                parents: Vec::new(),
             };
-            if let Some(image) = names.images.get(&id).filter(|_| plan.deletes_image) {
+            let frees = plan.deletes_image && trash.is_none();
+            if let Some(image) = names.images.get(&id).filter(|_| frees) {
                 let layers = image
                     .layers
                     .iter()
@@ -183,13 +211,59 @@ impl Plan {
             .digests
             .iter()
             .map(|(repository, digest)| format!("Untagged: {repository}@{digest}"));
-        let image = self.deletes_image.then(|| format!("Deleted: {}", self.id));
+        let image = self.frees_image().then(|| format!("Deleted: {}", self.id));
         let chains = self.chains.iter().map(|chain| format!("Deleted: {chain}"));
-        tags.chain(digests).chain(image).chain(chains).collect()
+        let parents = self.parents.iter().flat_map(Plan::lines);
+        tags.chain(digests)
+            .chain(image)
+            .chain(chains)
+            .chain(parents)
+            .collect()
+    }
+
+    /// Whether the image goes for good.
+    pub fn frees_image(&self) -> bool {
+        self.deletes_image && self.trash.is_none()
+    }
+
+    /// Disk space that comes back.
+    pub fn bytes(&self, store: &Store) -> Result<u64, OpsError> {
+        let mut bytes = store.size_on_disk(&self.layers, &self.documents)?;
+        for parent in &self.parents {
+            bytes = bytes.saturating_add(parent.bytes(store)?);
+        }
+        Ok(bytes)
+    }
+
+    /// Adds the untagged local images that this one was made from, as far as nothing else was made from them and nobody uses
+    /// them: docker's classic engine takes them along.
+    fn take_parents(&mut self, names: &Names, leases: &[LiveLease]) -> Result<(), OpsError> {
+        if !self.frees_image() {
+            return Ok(());
+        }
+        let mut child = self.id;
+        let mut rest = names.clone();
+        self.edit(&mut rest)?;
+        while let Some(parent) = names.images.get(&child).and_then(|image| image.parent) {
+            let Some(image) = rest.images.get(&parent) else {
+                return Ok(());
+            };
+            let named = !References::of(image).is_empty();
+            let has_children = rest.images.values().any(|i| i.parent == Some(parent));
+            if named || has_children || users::of_image(leases, image)?.is_some() {
+                return Ok(());
+            }
+            let plan = Plan::new(&rest, leases, &Target::Untagged(parent), false)?;
+            plan.edit(&mut rest)?;
+            self.parents.push(plan);
+            child = parent;
+        }
+        Ok(())
     }
 
     /// Changes the names as planned. They must be those the plan was made from.
     pub fn edit(&self, names: &mut Names) -> Result<(), OpsError> {
+        let before = names.images.get(&self.id).cloned();
         for tag in &self.tags {
             names.untag(tag)?;
         }
@@ -203,7 +277,16 @@ impl Plan {
         if self.deletes_image {
             names.delete_image(&self.id)?;
         }
-        Ok(())
+        if let (Some(time), Some(before)) = (self.trash, before)
+            && (self.deletes_image || !self.tags.is_empty())
+        {
+            let now = SystemTime::now();
+            let until = now.checked_add(time).unwrap_or(now);
+            names.put_in_trash(before, &self.tags, now, until);
+        }
+        self.parents
+            .iter()
+            .try_for_each(|parent| parent.edit(names))
     }
 
     /// The refusal for an image in use: docker's, which depends on how the image was asked for.
@@ -238,19 +321,41 @@ pub fn unless_used(
     }
 }
 
+/// How far a removal goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct How {
+    /// `rmi -f`: an ID takes all names with it.
+    pub force: bool,
+    /// `rmi --no-prune`: untagged images it was made from stay.
+    pub keep_parents: bool,
+}
+
+impl From<bool> for How {
+    fn from(force: bool) -> How {
+        How {
+            force,
+            ..How::default()
+        }
+    }
+}
+
 /// What [`remove`] would do, with `names` changed accordingly: for one removal after another without carrying them out.
 pub fn rehearse(
     store: &Store,
     names: &mut Names,
-    force: bool,
+    how: impl Into<How>,
     choose: impl FnOnce(&Names) -> Result<Target, OpsError>,
     permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), OpsError>,
 ) -> Result<Removed, OpsError> {
+    let how = how.into();
     let leases = store.live_leases()?;
     let target = choose(names)?;
-    let plan = Plan::new(names, &leases, &target, force)?;
+    let mut plan = Plan::with_trash(names, &leases, &target, how.force, store.trash_time()?)?;
     permit(names, &leases, &target, &plan)?;
-    let bytes = store.size_on_disk(&plan.layers, &plan.documents)?;
+    if !how.keep_parents {
+        plan.take_parents(names, &leases)?;
+    }
+    let bytes = plan.bytes(store)?;
     plan.edit(names)?;
     Ok(Removed { plan, bytes })
 }
@@ -259,18 +364,22 @@ pub fn rehearse(
 /// happens and may refuse it, for instance because the image is in use.
 pub fn remove(
     store: &Store,
-    force: bool,
+    how: impl Into<How>,
     choose: impl FnOnce(&Names) -> Result<Target, OpsError>,
     permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), OpsError>,
 ) -> Result<Removed, OpsError> {
+    let how = how.into();
     let lock = store.lock()?;
     let names = store.names()?;
     let leases = store.live_leases()?;
     let target = choose(&names)?;
-    let plan = Plan::new(&names, &leases, &target, force)?;
+    let mut plan = Plan::with_trash(&names, &leases, &target, how.force, store.trash_time()?)?;
     permit(&names, &leases, &target, &plan)?;
-    let bytes = store.size_on_disk(&plan.layers, &plan.documents)?;
-    store.change(&lock, |names| plan.edit(names))?;
+    if !how.keep_parents {
+        plan.take_parents(&names, &leases)?;
+    }
+    let bytes = plan.bytes(store)?;
+    store.change_freeing(&lock, bytes, |names| plan.edit(names))?;
     if let Err(error) = store.collect(&lock) {
         // The names are gone, durably: the removal has happened. What is left behind is garbage for the next `gc`.
         log::warn!(

@@ -33,6 +33,11 @@ pub fn point(text: &str, now: Timestamp) -> Option<Timestamp> {
     format!("{date}T00:00:00{zone}").parse().ok()
 }
 
+/// A span of time in the same spelling, from now on; not negative.
+pub fn span(text: &str) -> Option<std::time::Duration> {
+    std::time::Duration::try_from(duration(text)?).ok()
+}
+
 /// `1h30m`, `1.5h`, `-5s`, `30d`. A bare number is none (it is Unix time), except that Go reads `0` as one.
 fn duration(text: &str) -> Option<SignedDuration> {
     let (negative, mut rest) = match text.strip_prefix('-') {

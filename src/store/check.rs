@@ -202,7 +202,7 @@ impl<'a> Check<'a> {
     fn images(&mut self) -> Result<(), StoreError> {
         let names = self.names.clone();
         let mut users: BTreeMap<DiffId, Vec<ImageId>> = BTreeMap::new();
-        for image in names.images.values() {
+        for image in names.images.values().chain(names.trash.images.values()) {
             for layer in &image.layers {
                 let users = users.entry(*layer).or_default();
                 if !users.contains(&image.id) {

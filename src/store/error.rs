@@ -136,6 +136,9 @@ pub enum StoreError {
     /// No tag in that repository.
     #[error("no such repository: {}", .0.familiar())]
     NoSuchRepository(Repository),
+    /// A tag that was to be moved or taken away is pinned.
+    #[error("{0} is pinned; `mica unpin {0}` lets it go")]
+    Pinned(TagRef),
     /// A rename would overwrite a tag.
     #[error("{0} exists already")]
     TagExists(TagRef),

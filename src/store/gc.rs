@@ -66,6 +66,7 @@ pub fn only_reached_by(
         .flat_map(|lease| &lease.held)
         .copied()
         .collect();
+    kept.extend(names.trash.blobs());
     for image in names.images.values() {
         if !images.contains(&image.id) {
             kept.extend(image.blobs());

@@ -153,6 +153,14 @@ impl Import {
             }
             Ok::<_, StoreError>(Committed { images: done })
         })?;
+        let names = self.store.names();
+        for image in committed.images.iter().filter(|image| image.existed) {
+            if let Ok(names) = &names
+                && let Some(record) = names.images.get(&image.id)
+            {
+                self.store.note_use(record);
+            }
+        }
         // Now they have names, but for what no image turned out to need.
         let placed = std::mem::take(&mut *self.placed.lock());
         if let Err(error) = self.remove_unreached(&placed, &lock) {
@@ -208,6 +216,7 @@ impl Import {
             size,
             added: SystemTime::now(),
             origins,
+            parent: None,
             tags: BTreeSet::new(),
         })
     }

@@ -1,7 +1,7 @@
 //! [`Names`] as an OCI image index.
 //!
 //! One entry per tag; a dangling image has one entry without `org.opencontainers.image.ref.name`. The first
-//! entry of an image carries its facts (`io.mica.image.*`); the others only its ID. Times are RFC 3339 with
+//! entry of an image carries its facts (`io.mica.image.*`); the others only its ID. An image in the trash has one entry, too. Times are RFC 3339 with
 //! nanoseconds, layers are hex digits separated by blanks, origins a JSON array. Entries that say less, or
 //! something twice, make the whole file damaged: mica guesses no names.
 
@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::names::{ImageRecord, Names, Origin, TagRecord, manifest_descriptor};
+use super::trash::Trashed;
 use crate::oci::{DiffId, Digest, ImageId, Platform, Repository, TagRef};
 
 const MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
@@ -23,6 +24,12 @@ const CREATED: &str = "io.mica.image.created";
 const SIZE: &str = "io.mica.image.size";
 const ADDED: &str = "io.mica.image.added";
 const ORIGINS: &str = "io.mica.image.origins";
+const PARENT: &str = "io.mica.image.parent";
+const PINNED: &str = "io.mica.pinned";
+/// What was removed and can be brought back, as a JSON array, with the facts of its image.
+const TRASH: &str = "io.mica.image.trash";
+/// On an image that is itself in the trash.
+const IN_TRASH: &str = "io.mica.image.in-trash";
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,11 +70,25 @@ struct EntryOrigin {
     unproved: Vec<u16>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct EntryTrashed {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    removed: jiff::Timestamp,
+    until: jiff::Timestamp,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    origins: Vec<EntryOrigin>,
+}
+
 /// The bytes of `index.json` for `names`.
 pub fn write(names: &Names) -> Result<Vec<u8>, String> {
     let mut manifests = Vec::with_capacity(names.tags.len());
-    for image in names.images.values() {
-        let mut facts = Some(image_facts(image)?);
+    let images = names.images.values().map(|image| (image, false));
+    let trashed = names.trash.images.values().map(|image| (image, true));
+    for (image, in_trash) in images.chain(trashed) {
+        let mut facts = image_facts(image)?;
+        facts.extend(trash_facts(names, &image.id, in_trash)?);
+        let mut facts = Some(facts);
         let mut entry = |name: BTreeMap<String, String>| {
             let mut annotations = facts.take().unwrap_or_default();
             annotations.insert(IMAGE.to_owned(), image.id.to_string());
@@ -84,19 +105,24 @@ pub fn write(names: &Names) -> Result<Vec<u8>, String> {
                 annotations,
             }
         };
-        if image.tags.is_empty() {
+        if image.tags.is_empty() || in_trash {
             manifests.push(entry(BTreeMap::new()));
+            continue;
         }
         for tag in &image.tags {
             let record = names
                 .tags
                 .get(tag)
                 .ok_or_else(|| format!("tag {tag} has no record"))?;
-            manifests.push(entry(BTreeMap::from([
+            let mut name = BTreeMap::from([
                 (REF_NAME.to_owned(), tag.familiar()),
                 (FULL_NAME.to_owned(), tag.canonical()),
                 (TAGGED.to_owned(), time_text(record.tagged)?),
-            ])));
+            ]);
+            if record.pinned {
+                name.insert(PINNED.to_owned(), "true".to_owned());
+            }
+            manifests.push(entry(name));
         }
     }
     let document = Document {
@@ -119,19 +145,50 @@ fn image_facts(image: &ImageRecord) -> Result<BTreeMap<String, String>, String> 
     if let Some(created) = image.created {
         facts.insert(CREATED.to_owned(), created.to_string());
     }
+    if let Some(parent) = image.parent {
+        facts.insert(PARENT.to_owned(), parent.to_string());
+    }
     if !image.origins.is_empty() {
-        let origins: Vec<EntryOrigin> = image
-            .origins
-            .iter()
-            .map(|origin| EntryOrigin {
-                repository: origin.repository.as_ref().map(Repository::canonical),
-                digest: origin.digest,
-                media_type: origin.media_type.clone(),
-                unproved: origin.unproved.clone(),
-            })
-            .collect();
+        let origins = entry_origins(&image.origins);
         let text = serde_json::to_string(&origins).map_err(|error| error.to_string())?;
         facts.insert(ORIGINS.to_owned(), text);
+    }
+    Ok(facts)
+}
+
+fn entry_origins(origins: &[Origin]) -> Vec<EntryOrigin> {
+    let entry = |origin: &Origin| EntryOrigin {
+        repository: origin.repository.as_ref().map(Repository::canonical),
+        digest: origin.digest,
+        media_type: origin.media_type.clone(),
+        unproved: origin.unproved.clone(),
+    };
+    origins.iter().map(entry).collect()
+}
+
+/// What the trash has of an image.
+fn trash_facts(
+    names: &Names,
+    id: &ImageId,
+    in_trash: bool,
+) -> Result<BTreeMap<String, String>, String> {
+    let mut facts = BTreeMap::new();
+    let of_image = names.trash.entries.iter().filter(|entry| entry.id == *id);
+    let entry = |entry: &Trashed| {
+        Ok(EntryTrashed {
+            name: entry.name.as_ref().map(TagRef::familiar),
+            removed: timestamp(entry.removed)?,
+            until: timestamp(entry.until)?,
+            origins: entry_origins(&entry.origins),
+        })
+    };
+    let entries: Vec<EntryTrashed> = of_image.map(entry).collect::<Result<_, String>>()?;
+    if !entries.is_empty() {
+        let text = serde_json::to_string(&entries).map_err(|error| error.to_string())?;
+        facts.insert(TRASH.to_owned(), text);
+    }
+    if in_trash {
+        facts.insert(IN_TRASH.to_owned(), "true".to_owned());
     }
     Ok(facts)
 }
@@ -153,6 +210,9 @@ fn add(names: &mut Names, mut entry: Entry) -> Result<(), String> {
     let id: ImageId = field(&entry, IMAGE)?
         .parse()
         .map_err(|error| format!("{IMAGE}: {error}"))?;
+    if names.trash.images.contains_key(&id) {
+        return Err(format!("image {id} is in the trash and listed again"));
+    }
     if let Some(image) = names.images.get(&id) {
         if image.manifest.digest != entry.digest || image.manifest.size != entry.size {
             return Err(format!("image {id} has two manifests"));
@@ -169,6 +229,17 @@ fn add(names: &mut Names, mut entry: Entry) -> Result<(), String> {
         let mut manifest = manifest_descriptor(entry.digest, entry.size, platform);
         manifest.media_type.0 = std::mem::take(&mut entry.media_type);
         let image = read_facts(&entry, id, manifest)?;
+        if let Some(text) = entry.annotations.get(TRASH) {
+            let entries = parse_trash(text, id).map_err(|error| format!("{TRASH}: {error}"))?;
+            names.trash.entries.extend(entries);
+        }
+        if entry.annotations.contains_key(IN_TRASH) {
+            if entry.annotations.contains_key(REF_NAME) {
+                return Err(format!("image {id} is in the trash and has a tag"));
+            }
+            names.trash.images.insert(id, image);
+            return Ok(());
+        }
         names.images.insert(id, image);
     }
     if entry.annotations.contains_key(REF_NAME) {
@@ -178,7 +249,9 @@ fn add(names: &mut Names, mut entry: Entry) -> Result<(), String> {
         if let Some(image) = names.images.get_mut(&id) {
             image.tags.insert(tag.clone());
         }
-        if names.tags.insert(tag, TagRecord { id, tagged }).is_some() {
+        let pinned = entry.annotations.contains_key(PINNED);
+        let record = TagRecord { id, tagged, pinned };
+        if names.tags.insert(tag, record).is_some() {
             return Err(format!("tag {text:?} is there twice"));
         }
     }
@@ -209,8 +282,13 @@ fn read_facts(
         None => Vec::new(),
         Some(text) => parse_origins(text).map_err(|error| format!("{ORIGINS}: {error}"))?,
     };
+    let parent = match entry.annotations.get(PARENT) {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|error| format!("{PARENT}: {error}"))?),
+    };
     Ok(ImageRecord {
         id,
+        parent,
         manifest,
         layers,
         created,
@@ -221,8 +299,26 @@ fn read_facts(
     })
 }
 
+fn parse_trash(text: &str, id: ImageId) -> Result<Vec<Trashed>, String> {
+    let entries: Vec<EntryTrashed> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let entry = |entry: EntryTrashed| {
+        let name = entry.name.as_deref().map(TagRef::parse).transpose();
+        Ok(Trashed {
+            name: name.map_err(|error| error.to_string())?,
+            id,
+            removed: entry.removed.into(),
+            until: entry.until.into(),
+            origins: origins_of(entry.origins)?,
+        })
+    };
+    entries.into_iter().map(entry).collect()
+}
+
 fn parse_origins(text: &str) -> Result<Vec<Origin>, String> {
-    let entries: Vec<EntryOrigin> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    origins_of(serde_json::from_str(text).map_err(|e| e.to_string())?)
+}
+
+fn origins_of(entries: Vec<EntryOrigin>) -> Result<Vec<Origin>, String> {
     entries
         .into_iter()
         .map(|entry| {
@@ -251,9 +347,11 @@ fn field<'a>(entry: &'a Entry, key: &str) -> Result<&'a str, String> {
 }
 
 fn time_text(time: SystemTime) -> Result<String, String> {
-    jiff::Timestamp::try_from(time)
-        .map(|time| time.to_string())
-        .map_err(|error| error.to_string())
+    timestamp(time).map(|time| time.to_string())
+}
+
+fn timestamp(time: SystemTime) -> Result<jiff::Timestamp, String> {
+    jiff::Timestamp::try_from(time).map_err(|error| error.to_string())
 }
 
 fn parse_time(text: &str) -> Result<SystemTime, String> {

@@ -326,6 +326,7 @@ pub(super) fn leavings(layout: &Layout, _lock: &StoreLock) -> Result<Leavings, S
             name.as_str(),
             super::layout::INDEX_JSON_NEW
                 | super::volumes::VOLUMES_JSON_NEW
+                | super::settings::SETTINGS_NEW
                 | "meta.json.new"
                 | "oci-layout.new"
         ) {

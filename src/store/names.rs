@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use super::error::StoreError;
+use super::trash::{Trash, Trashed};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId, MediaType, Repository, TagRef};
 
 /// A consistent snapshot of everything that has a name.
@@ -17,6 +18,8 @@ pub struct Names {
     pub images: BTreeMap<ImageId, ImageRecord>,
     /// All tags.
     pub tags: BTreeMap<TagRef, TagRecord>,
+    /// What was removed and can be brought back.
+    pub trash: Trash,
 }
 
 /// What is known of an image without opening a blob.
@@ -36,6 +39,8 @@ pub struct ImageRecord {
     pub added: SystemTime,
     /// Manifests it came by, byte for byte in `blobs/`.
     pub origins: Vec<Origin>,
+    /// The local image it was made from, if one was.
+    pub parent: Option<ImageId>,
     /// Tags that name it.
     pub tags: BTreeSet<TagRef>,
 }
@@ -61,6 +66,8 @@ pub struct TagRecord {
     pub id: ImageId,
     /// When the tag was put on that image.
     pub tagged: SystemTime,
+    /// Whether it must stay: neither moved nor taken away.
+    pub pinned: bool,
 }
 
 /// What an untag did.
@@ -102,12 +109,22 @@ impl Names {
         id: ImageId,
         now: SystemTime,
     ) -> Result<Option<ImageId>, StoreError> {
+        if let Some(old) = self.tags.get(tag)
+            && old.pinned
+            && old.id != id
+        {
+            return Err(StoreError::Pinned(tag.clone()));
+        }
         let image = self
             .images
             .get_mut(&id)
             .ok_or(StoreError::NoSuchImage(id))?;
         image.tags.insert(tag.clone());
-        let record = TagRecord { id, tagged: now };
+        let record = TagRecord {
+            id,
+            tagged: now,
+            pinned: false,
+        };
         match self.tags.get_mut(tag) {
             Some(old) if old.id == id => Ok(None),
             Some(old) => {
@@ -126,6 +143,9 @@ impl Names {
 
     /// Takes a tag away. The image stays, dangling if it was the last one.
     pub fn untag(&mut self, tag: &TagRef) -> Result<Untagged, StoreError> {
+        if self.is_pinned(tag) {
+            return Err(StoreError::Pinned(tag.clone()));
+        }
         let record = self
             .tags
             .remove(tag)
@@ -146,6 +166,18 @@ impl Names {
             }
         }
         Ok(untagged)
+    }
+
+    /// Whether a tag must stay as it is.
+    pub fn is_pinned(&self, tag: &TagRef) -> bool {
+        self.tags.get(tag).is_some_and(|record| record.pinned)
+    }
+
+    /// Pins a tag, or lets it go; whether that changed anything.
+    pub fn set_pin(&mut self, tag: &TagRef, pinned: bool) -> Result<bool, StoreError> {
+        let record = self.tags.get_mut(tag);
+        let record = record.ok_or_else(|| StoreError::NoSuchTag(tag.clone()))?;
+        Ok(std::mem::replace(&mut record.pinned, pinned) != pinned)
     }
 
     /// Renames a tag; never onto one that exists. An origin whose repository thereby loses its last tag is
@@ -220,6 +252,67 @@ impl Names {
         self.images.remove(id).ok_or(StoreError::NoSuchImage(*id))
     }
 
+    /// Puts what a removal took away into the trash: `tags` of the image as it was `before`, and the image itself if it is gone.
+    pub fn put_in_trash(
+        &mut self,
+        before: ImageRecord,
+        tags: &[TagRef],
+        removed: SystemTime,
+        until: SystemTime,
+    ) {
+        let id = before.id;
+        let entry = |name: Option<TagRef>| {
+            let repository = name.as_ref().map(|tag| &tag.repository);
+            let ours = |o: &&Origin| repository.is_none() || o.repository.as_ref() == repository;
+            Trashed {
+                origins: before.origins.iter().filter(ours).cloned().collect(),
+                name,
+                id,
+                removed,
+                until,
+            }
+        };
+        match tags.is_empty() {
+            true => self.trash.entries.push(entry(None)),
+            false => {
+                let named = tags.iter().map(|tag| entry(Some(tag.clone())));
+                self.trash.entries.extend(named);
+            }
+        }
+        if !self.images.contains_key(&id) {
+            self.trash.images.insert(id, before);
+        }
+    }
+
+    /// Brings an entry of the trash back. A tag that is on an image again is not taken from it.
+    pub fn restore(&mut self, entry: &Trashed, now: SystemTime) -> Result<(), StoreError> {
+        if let Some(tag) = &entry.name
+            && self.tags.contains_key(tag)
+        {
+            return Err(StoreError::TagExists(tag.clone()));
+        }
+        if !self.images.contains_key(&entry.id) {
+            let image = self.trash.images.remove(&entry.id);
+            let mut image = image.ok_or(StoreError::NoSuchImage(entry.id))?;
+            // Each name brings its own.
+            image.tags.clear();
+            image.origins.retain(|origin| origin.repository.is_none());
+            self.images.insert(entry.id, image);
+        }
+        if let Some(image) = self.images.get_mut(&entry.id) {
+            for origin in &entry.origins {
+                if !image.origins.contains(origin) {
+                    image.origins.push(origin.clone());
+                }
+            }
+        }
+        if let Some(tag) = &entry.name {
+            self.tag(tag, entry.id, now)?;
+        }
+        self.trash.entries.retain(|other| other != entry);
+        Ok(())
+    }
+
     /// Makes the inverse table true again after changes by hand, and checks that every tag has its image.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
         for image in self.images.values_mut() {
@@ -232,15 +325,17 @@ impl Names {
                 .tags
                 .insert(tag.clone());
         }
+        self.trash.settle(&self.images);
         Ok(())
     }
 
-    /// Every blob that the names reach: manifests, configs, layers, origins.
+    /// Every blob that the names reach: manifests, configs, layers, origins; those of the trash too.
     pub fn blobs(&self) -> BTreeSet<Digest> {
-        self.images.values().flat_map(ImageRecord::blobs).collect()
+        let images = self.images.values().flat_map(ImageRecord::blobs);
+        images.chain(self.trash.blobs()).collect()
     }
 
-    /// Every layer that the names reach.
+    /// Every layer of an image that is not in the trash.
     pub fn layers(&self) -> BTreeSet<DiffId> {
         self.images
             .values()

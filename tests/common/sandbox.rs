@@ -241,7 +241,10 @@ impl Sandbox {
                     if name != "leases" {
                         todo.push(entry.path());
                     }
-                } else if !name.as_bytes().starts_with(b"daemon.log") {
+                } else if ![&b"daemon.log"[..], b"events.log"]
+                    .iter()
+                    .any(|log| name.as_bytes().starts_with(log))
+                {
                     files.push((entry.path(), metadata.len()));
                 }
             }

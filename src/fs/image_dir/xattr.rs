@@ -7,6 +7,7 @@
 //! | `user.mica.created` | the same | RFC 3339; absent if the image does not say |
 //! | `user.mica.size` | the same | bytes |
 //! | `user.mica.kind` | the same | `image` |
+//! | `user.mica.pin` | the same, of a pinned tag | `1`; can be set and removed |
 //! | `user.mica.layer` | any file or directory | the layer that gave it |
 
 use crate::fs::face::FsError;
@@ -75,6 +76,7 @@ impl Superblock {
             b"created" => image.created.map(|time| time.to_string()),
             b"size" => Some(image.size.to_string()),
             b"kind" => Some("image".to_owned()),
+            b"pin" => self.is_pinned(dir).then(|| "1".to_owned()),
             _ => None,
         };
         Ok(text.ok_or(FsError::NoAttribute)?.into_bytes())

@@ -1,60 +1,33 @@
-//! What has happened through this mount: `info/events`, one line each, newest last.
+//! `info/events`: what has happened in the store, in docker's text, newest last; and the log lines of what is done through this mount.
 
-use std::collections::VecDeque;
+use jiff::tz::TimeZone;
 
-use parking_lot::Mutex;
+use crate::fs::face::{Caller, FsError};
+use crate::fs::superblock::Superblock;
+use crate::ops::events;
 
-use crate::fs::face::Caller;
+/// So much of the store's log is shown.
+const MAX_BYTES: u64 = 256 * 1024;
 
-/// So many bytes of lines are kept; the oldest go first.
-const MAX_BYTES: usize = 256 * 1024;
-
-/// The lines.
+/// What is done through a mount, for the daemon's log.
 #[derive(Debug, Default)]
-pub(in crate::fs) struct Events(Mutex<Lines>);
-
-#[derive(Debug, Default)]
-struct Lines {
-    lines: VecDeque<String>,
-    bytes: usize,
-}
+pub(in crate::fs) struct Events(());
 
 impl Events {
-    /// Notes one event, here and in the log. `text` is ours or a validated name: one line.
+    /// Logs one event. `text` is ours or a validated name: one line.
     pub fn note(&self, caller: Option<&Caller>, text: &str) {
         let by = caller.map(|caller| format!(" (pid {}, uid {})", caller.pid, caller.uid));
-        let text = format!("{text}{}", by.unwrap_or_default());
-        log::info!("{text}");
-        let line = format!("{} {text}\n", jiff::Timestamp::now());
-        let mut lines = self.0.lock();
-        lines.bytes += line.len();
-        lines.lines.push_back(line);
-        while lines.bytes > MAX_BYTES
-            && let Some(oldest) = lines.lines.pop_front()
-        {
-            lines.bytes -= oldest.len();
-        }
-    }
-
-    /// All lines.
-    pub fn text(&self) -> String {
-        self.0.lock().lines.iter().map(String::as_str).collect()
+        log::info!("{text}{}", by.unwrap_or_default());
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn old_lines_go() {
-        let events = Events::default();
-        for n in 0..5000 {
-            events.note(None, &format!("event {n} {}", "x".repeat(100)));
-        }
-        let text = events.text();
-        assert!(text.len() <= MAX_BYTES);
-        assert!(text.ends_with('\n') && text.contains("event 4999 "));
-        assert!(!text.contains("event 0 "));
+impl Superblock {
+    pub(super) fn events_text(&self) -> Result<String, FsError> {
+        let zone = TimeZone::system();
+        let lines = self.store.last_events(MAX_BYTES)?;
+        let lines = lines.iter().map(|event| events::line(event, &zone));
+        // Attributes hold an image's labels.
+        let safe = lines.map(|line| format!("{}\n", line.replace(char::is_control, " ")));
+        Ok(safe.collect())
     }
 }

@@ -11,7 +11,7 @@ impl Superblock {
     pub(super) fn render(&self, file: &InfoFile) -> Result<Vec<u8>, FsError> {
         match file {
             InfoFile::Df => self.df(),
-            InfoFile::Events => Ok(self.events.text().into_bytes()),
+            InfoFile::Events => Ok(self.events_text()?.into_bytes()),
             InfoFile::Version => Ok(format!("mica {}\n", env!("CARGO_PKG_VERSION")).into_bytes()),
             InfoFile::Tag(tag, id, file) => self.tag_file(tag, *id, *file),
             InfoFile::Layer(layer, LayerFileName::Info) => self.layer_info(layer),
@@ -85,7 +85,10 @@ impl Superblock {
         let leases = self.store.live_leases()?;
         let users = users::counts(&leases, &view.names)?;
         let df = df::of(&self.store, &view.names, &leases, &users)?;
-        let (held, held_bytes) = self.slots.held(&view.names.layers());
+        let mut stored = view.names.layers();
+        let trashed = view.names.trash.images.values();
+        stored.extend(trashed.flat_map(|image| &image.layers));
+        let (held, held_bytes) = self.slots.held(&stored);
         let row = |what: &str, count: String, bytes: u64| {
             let (size, bytes) = (format::human_size_4(bytes), bytes.to_string());
             vec![

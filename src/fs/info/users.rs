@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::fs::face::{FsError, InodeNo};
 use crate::fs::namespace::View;
 use crate::fs::superblock::Superblock;
+use crate::fs::trees::Subject;
 use crate::oci::{DiffId, ImageId};
 use crate::store::{LeaseKind, LiveLease};
 use crate::sys::mountinfo::DeviceId;
@@ -111,6 +112,31 @@ impl Superblock {
         let others: Vec<LiveLease> = others.cloned().collect();
         let user = crate::ops::users::of_image(&others, image)?;
         Ok(user.map(|user| user.to_string()))
+    }
+
+    /// The first user of the tree of a tag itself, not of its image by another name.
+    pub(in crate::fs) fn attached_at(
+        &self,
+        subject: &Subject,
+        except: u32,
+    ) -> Result<Option<String>, FsError> {
+        let (Some(device), Subject::Tag(tag, _)) = (self.device(), subject) else {
+            return Ok(None);
+        };
+        let repository = tag.repository.familiar();
+        let paths = ["", ":"].map(|colon| format!("/images/{repository}/{colon}{}", tag.tag));
+        let tree = self.trees.find(subject);
+        let is_in = |user: &User| match (&user.usage, user.inode) {
+            (Usage::Mount { root, .. }, _) => paths.iter().any(|path| root.starts_with(path)),
+            (Usage::WorkingDirectory, _) if user.pid == except => false,
+            (Usage::WorkingDirectory | Usage::RootDirectory, Some(ino)) => {
+                let dir = self.trees.get(InodeNo(ino));
+                dir.is_some_and(|dir| tree.as_ref().is_some_and(|t| Arc::ptr_eq(&dir.tree, t)))
+            }
+            _ => false,
+        };
+        let users = look(device)?;
+        Ok(users.iter().find(|user| is_in(user)).map(User::to_string))
     }
 
     /// The image whose tree a user is in.

@@ -34,6 +34,7 @@ fn names(images: &[(&str, &[&str])]) -> Arc<Names> {
             created: None,
             size: 1,
             added: epoch,
+            parent: None,
             origins: vec![Origin {
                 unproved: Vec::new(),
                 repository: Some(Repository::parse("served").unwrap()),

@@ -9,7 +9,8 @@ fn a_tag_directory_shows_the_columns_of_docker_images() {
         sec: 1_714_979_289,
         nsec: 123_456_789,
     };
-    assert_eq!((attr.mtime, attr.atime), (created, created));
+    let used = f.store.last_used(&f.store.names().unwrap().images[&id]);
+    assert_eq!((attr.mtime, attr.atime), (created, used.into()));
     assert_eq!(attr.size, 100_000 + 5 + 10 + 1);
     assert_eq!((attr.blocks, attr.nlink), (0, 1));
     let names = f.store.names().unwrap();
@@ -67,7 +68,11 @@ fn files_of_info_say_what_they_should() {
         f.text("info/version"),
         format!("mica {}\n", env!("CARGO_PKG_VERSION"))
     );
-    assert_eq!(f.text("info/events"), "");
+    let events = f.text("info/events");
+    assert!(
+        events.contains(&format!(" image tag {id} (")) && events.contains("name=app:1"),
+        "{events}"
+    );
     assert!(f.text("info/df").starts_with("TYPE"));
     let layer = format!("layers/{}", diff_id(&base().bytes).hex());
     let facts: serde_json::Value =

@@ -70,11 +70,11 @@ fn aliases_are_links_that_are_not_listed() {
     let layer = f.names("layers")[0].clone();
     assert_eq!(f.link(&format!("layers/{}", &layer[..8])), layer);
     assert_eq!(f.names("images"), ["app", "org"]);
-    // They are asked about each time; tag directories are not.
+    // They are asked about each time; tag directories once an hour.
     let alias = f.entry(f.at("images"), "app:1");
     assert_eq!(alias.entry_ttl, Ttl::Zero);
     let tag = f.entry(f.at("images/app"), "1");
-    assert_eq!((tag.entry_ttl, tag.attr_ttl), (Ttl::Forever, Ttl::Forever));
+    assert_eq!((tag.entry_ttl, tag.attr_ttl), (Ttl::Hour, Ttl::Hour));
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn attributes_cannot_be_changed() {
             "{place}"
         );
         assert_eq!(
-            kind(Err(f.sb.change_xattr(&f.caller, ino, b"user.x"))),
+            kind(f.sb.change_xattr(&f.caller, ino, b"user.x", None)),
             expected,
             "{place}"
         );

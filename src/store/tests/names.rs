@@ -23,6 +23,7 @@ fn image(number: u8) -> ImageRecord {
         size: u64::from(number) << 40,
         added: at(5),
         origins: vec![],
+        parent: None,
         tags: Default::default(),
     }
 }

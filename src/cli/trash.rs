@@ -1,0 +1,125 @@
+//! `mica trash` and `mica restore`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::ops::format::human_size_4;
+use crate::ops::rows::Format;
+use crate::ops::{tag, time, trash};
+
+use super::output::Lines;
+use super::{Context, output, prompt};
+
+/// Show what was removed and can be brought back; switch the trash on or off
+///
+/// Off at first. While it is on, what `rmi` or `rm` in a mount removes stays in the store, under no name, until its time is over;
+/// `mica restore` brings it back. Pruning is for space and does not use it.
+#[derive(clap::Args)]
+pub struct TrashArgs {
+    /// From now on keep what is removed for so long (30m, 12h, 7d), or "off"
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    keep: Option<Duration>,
+    /// Remove for good what is in the trash
+    #[arg(long, conflicts_with = "keep")]
+    empty: bool,
+    /// Do not ask
+    #[arg(short, long, requires = "empty")]
+    force: bool,
+    /// With --empty: print what would be removed and how much space that frees; remove nothing
+    #[arg(long, requires = "empty", conflicts_with = "force")]
+    dry_run: bool,
+    /// Do not truncate IDs
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print each name by a Go template, "table TEMPLATE" with a header, or "json"; fields: Repository Tag ID Removed Until
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// Bring back what was removed, while it is in the trash
+#[derive(clap::Args)]
+pub struct RestoreArgs {
+    /// A tag, a repository (all its tags), an image ID or the beginning of one
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Under this name
+    #[arg(value_name = "NEW_NAME")]
+    target: Option<String>,
+}
+
+/// Reads a span of time; `off` is none.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match text {
+        "off" => Ok(Duration::ZERO),
+        text => {
+            time::span(text).ok_or_else(|| "not a duration such as 30m, 12h, 7d, or off".to_owned())
+        }
+    }
+}
+
+/// Shows the trash, sets it, empties it.
+pub fn trash(args: TrashArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let format = args.format.as_deref().map(Format::parse).transpose()?;
+    let store = context.store()?;
+    if let Some(time) = args.keep {
+        let lock = store.lock()?;
+        store.set_trash(&lock, time)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.empty {
+        if !args.force && !args.dry_run {
+            let plan = trash::empty(&store, true)?;
+            let mut warning =
+                vec!["WARNING! This will remove all that is in the trash.".to_owned()];
+            warning.extend(plan.lines().iter().map(|line| format!("  {line}")));
+            let space = human_size_4(plan.bytes);
+            warning.push(format!("  Total reclaimable space: {space}"));
+            if !prompt::confirm(&warning)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        let emptied = trash::empty(&store, args.dry_run)?;
+        let mut lines = Lines::default();
+        super::prune::section(&mut lines, "Deleted Images:", &emptied.lines());
+        let verb = if args.dry_run {
+            "reclaimable"
+        } else {
+            "reclaimed"
+        };
+        lines.print(&super::prune::total(emptied.bytes, verb));
+        lines.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let names = trash::without_expired(&store)?;
+    let now = jiff::Timestamp::now();
+    let formatted = match format {
+        Some(format) => {
+            let values = trash::values(&names, args.no_trunc, now);
+            format.render(trash::COLUMNS, &values)?
+        }
+        None => None,
+    };
+    match formatted {
+        Some(text) => output::print_foreign(&text)?,
+        None => output::print(&trash::table(&names, args.no_trunc, now))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Restores.
+pub fn restore(args: RestoreArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let mut targets = tag::parse_targets(args.target.as_slice())?;
+    let store = context.store()?;
+    let restored = trash::restore(&store, &args.name, targets.pop().as_ref())?;
+    let notified = store.notify_mounts();
+    let mut lines = Lines::default();
+    for one in restored {
+        lines.print(&match one.name {
+            Some(name) => format!("Restored: {name}"),
+            None => format!("Restored: {}", one.id),
+        });
+    }
+    notified?;
+    lines.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
