@@ -20,9 +20,11 @@ mod archive_output;
 mod check;
 mod commit;
 mod completion;
+mod container;
 mod df;
 mod diff;
 mod events;
+mod exec;
 mod export;
 mod filters;
 mod gc;
@@ -30,9 +32,11 @@ mod history;
 mod images;
 mod import;
 mod inspect;
+mod kill;
 mod limits;
 mod load;
 mod login;
+mod logs;
 mod man;
 mod mount;
 mod output;
@@ -40,10 +44,14 @@ mod pin;
 mod progress;
 mod prompt;
 mod prune;
+mod ps;
 mod pull;
 mod push;
+mod rm;
 mod rmi;
+mod run;
 mod save;
+mod start;
 mod system_prune;
 mod tag;
 mod transfer;
@@ -87,6 +95,16 @@ enum Verb {
     Save(save::Args),
     Import(import::Args),
     Export(export::Args),
+    #[command(disable_help_flag = true)]
+    Run(run::Args),
+    Exec(exec::Args),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Start(start::Args),
+    Stop(kill::StopArgs),
+    Kill(kill::KillArgs),
+    Wait(start::WaitArgs),
+    Rm(rm::Args),
     Images(images::Args),
     Tag(tag::Args),
     Rmi(rmi::Args),
@@ -104,6 +122,9 @@ enum Verb {
     Check(check::Args),
     Mount(mount::Args),
     Umount(umount::Args),
+    /// The verbs on containers by their long names
+    #[command(subcommand)]
+    Container(container::ContainerVerb),
     /// The verbs on images by their long names
     #[command(subcommand)]
     Image(ImageVerb),
@@ -203,7 +224,12 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version go to stdout with 0, usage errors to stderr with 2; nobody is left to tell if that fails.
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            // What a script sees of `run` is a container's exit code, or docker's for "not even started".
+            return match (code, std::env::args().nth(1).as_deref()) {
+                (2, Some("run")) => ExitCode::from(125),
+                _ => ExitCode::from(code),
+            };
         }
     };
     let context = Context { store: cli.store };
@@ -248,6 +274,16 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Check(args) => check::run(args, context),
         Verb::Mount(args) => mount::run(args, context),
         Verb::Umount(args) => umount::run(args, context),
+        Verb::Run(args) => run::run(args, context),
+        Verb::Exec(args) => exec::run(args, context),
+        Verb::Ps(args) => ps::run(args, context),
+        Verb::Logs(args) => logs::run(args, context),
+        Verb::Start(args) => start::run(args, context),
+        Verb::Stop(args) => kill::stop(args, context),
+        Verb::Kill(args) => kill::kill(args, context),
+        Verb::Wait(args) => start::wait(args, context),
+        Verb::Rm(args) => rm::run(args, context),
+        Verb::Container(verb) => verb.run(context),
         Verb::Image(verb) => verb.run(context),
         Verb::System(SystemVerb::Df(args)) => df::run(args, context),
         Verb::System(SystemVerb::Events(args)) => events::run(args, context),

@@ -11,7 +11,7 @@
 //! | L4 | [`ops`] |
 //! | L5 | [`fs`] |
 //! | L6 | [`fuse`] |
-//! | L7 | [`daemon`] |
+//! | L7 | [`daemon`], [`runtime`] |
 //! | L8 | [`cli`] |
 
 pub mod cli;
@@ -22,6 +22,7 @@ pub mod layer;
 pub mod oci;
 pub mod ops;
 pub mod registry;
+pub mod runtime;
 pub mod store;
 pub mod sys;
 pub mod tree;

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod commit;
+pub mod containers;
 pub mod df;
 pub mod diff;
 pub mod error;
@@ -30,6 +31,7 @@ pub mod push;
 pub mod remove;
 pub mod resolve;
 pub mod rows;
+pub mod run;
 pub mod save;
 pub mod tag;
 pub mod template;

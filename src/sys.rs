@@ -1,6 +1,7 @@
 //! The operating system: everything that needs `unsafe` or knows about `/proc`, mounts, locks and signals.
 
 pub mod atomic;
+pub mod container;
 pub mod fork;
 pub mod freeze;
 pub mod fusermount;
@@ -15,3 +16,4 @@ pub mod mountinfo;
 pub mod new_file;
 pub mod proc;
 pub mod signal;
+pub mod userns;

@@ -19,6 +19,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("fs", 5),
     ("fuse", 6),
     ("daemon", 7),
+    ("runtime", 7),
     ("cli", 8),
 ];
 

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use crate::ops::OpsError;
 use crate::ops::commit::CommitError;
 use crate::ops::diff::DiffError;
+use crate::ops::run::RunError;
 
 /// Stdout of a verb that changes things: nothing that happens to the output stops the work.
 ///
@@ -68,6 +69,7 @@ pub fn print_error(error: &anyhow::Error) {
 fn is_daemons(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(OpsError::is_daemons)
         || error.downcast_ref().is_some_and(CommitError::is_daemons)
+        || error.downcast_ref().is_some_and(RunError::is_daemons)
         || matches!(error.downcast_ref(), Some(DiffError::NoSuch(_)))
 }
 

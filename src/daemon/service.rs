@@ -111,6 +111,7 @@ impl Service {
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
             mount_point: point.path().to_owned(),
+            squash: false,
             lease: lease.as_ref().map(|lease| lease.id().clone()),
         };
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::face::{
-    AttrReply, Caller, DirEntry, EntryReply, FileSystem, FsError, Full, InodeNo, Lookup,
+    AttrReply, Caller, DirEntry, EntryReply, FileAttr, FileSystem, FsError, Full, InodeNo, Lookup,
     RenameMode, SetAttr, StatFs,
 };
 use super::inode::{Number, SlotNo, decode};
@@ -56,6 +56,14 @@ impl Superblock {
         }
     }
 
+    /// The attributes as this mount shows them.
+    fn owned(&self, mut attr: FileAttr) -> FileAttr {
+        if self.options.squash {
+            (attr.uid, attr.gid) = (0, 0);
+        }
+        attr
+    }
+
     /// What a change of the node or of its content is refused with.
     fn refusal(&self, ino: InodeNo) -> FsError {
         match self.known(ino) {
@@ -85,14 +93,21 @@ impl FileSystem for Superblock {
     }
 
     fn lookup(&self, _caller: &Caller, parent: InodeNo, name: &[u8]) -> Result<Lookup, FsError> {
-        match self.known(parent)? {
+        let found = match self.known(parent)? {
             Known::Own(node) => self.own_lookup(&node, name),
             Known::Dir(dir) => {
                 self.note_use(&dir.tree);
                 self.tree_lookup(&dir, name)
             }
             Known::Leaf(..) => Err(FsError::NotDirectory),
-        }
+        };
+        Ok(match found? {
+            Lookup::Found(mut entry) => {
+                entry.attr = self.owned(entry.attr);
+                Lookup::Found(entry)
+            }
+            absent => absent,
+        })
     }
 
     fn forget(&self, ino: InodeNo, count: u64) {
@@ -100,11 +115,13 @@ impl FileSystem for Superblock {
     }
 
     fn getattr(&self, _caller: &Caller, ino: InodeNo) -> Result<AttrReply, FsError> {
-        match self.known(ino)? {
+        let mut reply = match self.known(ino)? {
             Known::Own(node) => self.own_attr(&node),
             Known::Dir(dir) => self.tree_attr(&dir),
             Known::Leaf(slot, node) => self.leaf_attr(ino, slot, node),
-        }
+        }?;
+        reply.attr = self.owned(reply.attr);
+        Ok(reply)
     }
 
     fn setattr(
@@ -181,6 +198,12 @@ impl FileSystem for Superblock {
         plus: bool,
         add: &mut dyn FnMut(&DirEntry<'_>) -> Full,
     ) -> Result<(), FsError> {
+        let mut add = |entry: &DirEntry<'_>| {
+            let mut entry = *entry;
+            entry.entry.attr = self.owned(entry.entry.attr);
+            add(&entry)
+        };
+        let add = &mut add;
         match self.known(ino)? {
             Known::Own(node) => self.own_list(&node, offset, plus, add),
             Known::Dir(dir) => {

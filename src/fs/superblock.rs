@@ -20,7 +20,7 @@ use super::slots::Slots;
 use super::telling::Telling;
 use super::trees::{Subject, Trees};
 use crate::oci::{DiffId, Digest, ImageId};
-use crate::store::{LeaseId, Store};
+use crate::store::{LeaseId, Names, Store};
 use crate::sys::mountinfo::DeviceId;
 use crate::tree::Attributes;
 
@@ -37,6 +37,8 @@ pub struct FsOptions {
     pub gid: u32,
     /// Where the tree will be mounted, absolute: the target of `ln -s` may be a path through it.
     pub mount_point: PathBuf,
+    /// Everything belongs to root: for who has no other id to show.
+    pub squash: bool,
     /// The daemon's own lease: it need not notify itself of what it has done.
     pub lease: Option<LeaseId>,
 }
@@ -76,10 +78,21 @@ impl Superblock {
         options: FsOptions,
         cache: Arc<dyn KernelCache>,
     ) -> Result<Superblock, FsError> {
+        let names = store.names()?;
+        Ok(Superblock::with_names(store, names, options, cache))
+    }
+
+    /// A tree of other names than the store's present ones, which it takes in only when told to.
+    pub fn with_names(
+        store: Store,
+        names: Arc<Names>,
+        options: FsOptions,
+        cache: Arc<dyn KernelCache>,
+    ) -> Superblock {
         let kept = BTreeSet::new();
-        let view = View::new(store.names()?, &kept, None);
+        let view = View::new(names, &kept, None);
         let trees = Arc::new(Trees::new());
-        Ok(Superblock {
+        Superblock {
             slots: Slots::new(store.clone()),
             changing: Mutex::default(),
             kept: Mutex::new(kept),
@@ -98,7 +111,7 @@ impl Superblock {
             clock: std::time::Instant::now(),
             store,
             options,
-        })
+        }
     }
 
     /// Tells the device number. Until then nobody is found to be attached.

@@ -58,6 +58,7 @@ fn options(rm: RmPolicy) -> FsOptions {
         uid: 1000,
         gid: 100,
         mount_point: PathBuf::from(MOUNT_POINT),
+        squash: false,
         lease: None,
     }
 }

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub use record::{
     ContainerConfig, ContainerId, ContainerRecord, ContainerState, MountSource, MountUse, Status,
+    VERSION as RECORD_VERSION,
 };
 
 use super::error::StoreError;
@@ -100,6 +101,17 @@ impl Container {
         let got =
             lock::try_lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))?;
         Ok(got.then_some(ContainerLock { _file: file }))
+    }
+
+    /// Whether it does not run any more: who reads its process id has to ask again after taking hold of the process.
+    pub fn is_gone(&self) -> Result<bool, StoreError> {
+        let path = self.directory.join("lock");
+        match open_if_there(&path)? {
+            Some(file) => {
+                lock::try_lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))
+            }
+            None => Ok(true),
+        }
     }
 
     /// Waits until it does not run.
@@ -197,6 +209,64 @@ impl Store {
                 Err(error)
             }
         }
+    }
+}
+
+impl Store {
+    /// Removes a container: first its record, then what it has changed. What cannot be removed now goes with the next sweep.
+    pub fn remove_container(
+        &self,
+        container: &Container,
+        lock: ContainerLock,
+    ) -> Result<(), StoreError> {
+        self.writable()?;
+        let config = container.directory.join(CONFIG);
+        atomic::remove_if_there(&config).map_err(StoreError::io("remove", &config))?;
+        let removed = remove_tree(&container.directory);
+        drop(lock);
+        removed.map_err(StoreError::io("remove", &container.directory))
+    }
+
+    /// Removes the directories of containers that were being made or removed by somebody who was killed.
+    pub fn sweep_containers(&self) -> Result<(), StoreError> {
+        let halves = || -> Result<Vec<PathBuf>, StoreError> {
+            let parent = self.layout().containers();
+            let ids = ids(self.layout())?.into_iter();
+            let directories = ids.map(|id| parent.join(id.as_str()));
+            Ok(directories
+                .filter(|dir| !dir.join(CONFIG).exists())
+                .collect())
+        };
+        if halves()?.is_empty() {
+            return Ok(());
+        }
+        // Nobody makes one now.
+        let _lock = self.lock_unswept()?;
+        for directory in halves()? {
+            remove_tree(&directory).map_err(StoreError::io("remove", &directory))?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a directory with everything in it, also what belongs to others of this user's ids.
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    // The kernel makes it without any permission.
+    let inner = directory.join("work/work");
+    if inner.is_dir() {
+        // What stands in the way comes out below.
+        let _ = fs::set_permissions(&inner, fs::Permissions::from_mode(0o700));
+    }
+    match gone(fs::remove_dir_all(directory)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            crate::sys::userns::remove_tree(directory).map_err(|_| error)
+        }
+        other => other,
     }
 }
 

@@ -17,7 +17,6 @@ pub enum Fork {
 ///
 /// Refused while more than one thread exists: a lock that another thread holds (the allocator's, the logger's) would stay locked
 /// in the child for ever.
-#[allow(unsafe_code)]
 pub fn fork() -> io::Result<Fork> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
@@ -25,7 +24,13 @@ pub fn fork() -> io::Result<Fork> {
             "cannot fork: the process already has {threads} threads"
         )));
     }
-    // SAFETY: this is the only thread (checked above, and only a thread could start another), so the child's copy of all
+    fork_single()
+}
+
+/// [`fork`] without the check, for where `/proc` is another's: only in a process that is a fresh fork itself.
+#[allow(unsafe_code)]
+pub fn fork_single() -> io::Result<Fork> {
+    // SAFETY: this is the only thread (checked by the caller, and only a thread could start another), so the child's copy of all
     // memory and locks is consistent and it may do whatever the parent could.
     let pid = unsafe { libc::fork() };
     match u32::try_from(pid) {

@@ -113,6 +113,20 @@ impl Process {
         }
     }
 
+    /// Sends it a signal, by number.
+    pub fn signal(&self, number: i32) -> io::Result<()> {
+        super::container::signal(&self.0, number)
+    }
+
+    /// Waits until the process has ended, however long that takes.
+    pub fn wait_for_ever(&self) -> io::Result<bool> {
+        loop {
+            if self.wait(Duration::from_secs(3600))? {
+                return Ok(true);
+            }
+        }
+    }
+
     /// Waits until the process has ended, at most `timeout`; true if it has.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let timeout = Timespec {

@@ -13,8 +13,40 @@ pub struct SignalFd(File);
 
 impl SignalFd {
     /// Blocks TERM, INT and HUP and opens a descriptor that becomes readable when one of them arrives.
-    #[allow(unsafe_code)]
     pub fn block() -> io::Result<Self> {
+        SignalFd::block_these(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
+    }
+
+    /// Blocks every signal that a program in front of another passes on: all but those that cannot be blocked, that a fault
+    /// raises, or that job control needs. With `children`, also the one that says that a child has ended.
+    pub fn block_forwarded(children: bool) -> io::Result<Self> {
+        const KEPT: [i32; 14] = [
+            libc::SIGKILL,
+            libc::SIGSTOP,
+            libc::SIGCHLD,
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGTRAP,
+            libc::SIGSYS,
+            libc::SIGABRT,
+            libc::SIGPIPE,
+            libc::SIGTSTP,
+            libc::SIGTTIN,
+            libc::SIGTTOU,
+        ];
+        let mut numbers: Vec<i32> = (1..=31).filter(|n| !KEPT.contains(n)).collect();
+        if children {
+            numbers.push(libc::SIGCHLD);
+        }
+        // 32 and 33 are the C library's own.
+        numbers.extend(34..=64);
+        SignalFd::block_these(&numbers)
+    }
+
+    #[allow(unsafe_code)]
+    fn block_these(numbers: &[i32]) -> io::Result<Self> {
         let fd = {
             // SAFETY: an all-zero sigset_t is a valid value to pass to sigemptyset, which initialises it.
             let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -22,9 +54,9 @@ impl SignalFd {
             // descriptor and touches no other memory.
             unsafe {
                 libc::sigemptyset(&mut set);
-                libc::sigaddset(&mut set, libc::SIGTERM);
-                libc::sigaddset(&mut set, libc::SIGINT);
-                libc::sigaddset(&mut set, libc::SIGHUP);
+                for number in numbers {
+                    libc::sigaddset(&mut set, *number);
+                }
                 let rc = libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
                 if rc != 0 {
                     return Err(io::Error::from_raw_os_error(rc));
@@ -42,17 +74,21 @@ impl SignalFd {
 
     /// The name of a signal that has arrived, if any; never blocks.
     pub fn take(&self) -> io::Result<Option<&'static str>> {
+        Ok(self.take_number()?.map(|number| match number {
+            libc::SIGTERM => "SIGTERM",
+            libc::SIGINT => "SIGINT",
+            _ => "SIGHUP",
+        }))
+    }
+
+    /// The number of a signal that has arrived, if any; never blocks.
+    pub fn take_number(&self) -> io::Result<Option<i32>> {
         // struct signalfd_siginfo is 128 bytes; its first field is the signal number.
         let mut info = [0u8; 128];
         match (&self.0).read(&mut info) {
-            Ok(n) if n >= 4 => {
-                let number = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
-                Ok(Some(match number {
-                    libc::SIGTERM => "SIGTERM",
-                    libc::SIGINT => "SIGINT",
-                    _ => "SIGHUP",
-                }))
-            }
+            Ok(n) if n >= 4 => Ok(Some(i32::from_ne_bytes([
+                info[0], info[1], info[2], info[3],
+            ]))),
             Ok(_) => Ok(None),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),

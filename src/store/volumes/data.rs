@@ -92,8 +92,12 @@ pub(super) fn delete(
 fn remove_tree(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(dir)?;
-            fs::remove_dir_all(dir)
+            match open_up(dir).and_then(|()| fs::remove_dir_all(dir)) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    crate::sys::userns::remove_tree(dir)
+                }
+                done => done,
+            }
         }
         done => done,
     }

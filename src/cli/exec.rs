@@ -1,0 +1,76 @@
+//! `mica exec`.
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+
+use super::Context;
+use super::run::{failed, variable};
+use crate::ops::containers;
+use crate::ops::run::RunError;
+use crate::runtime::{self, ExecOptions};
+
+/// Run a command in a container that runs
+#[derive(clap::Args)]
+pub struct Args {
+    /// Give the command this standard input
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Do not wait for its end, show nothing of it
+    #[arg(short, long)]
+    detach: bool,
+    /// Set a variable: NAME=VALUE, or NAME for the value it has here
+    #[arg(short, long, value_name = "VARIABLE")]
+    env: Vec<String>,
+    /// Run as this user: NAME|UID[:GROUP|GID]
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Name or ID of the container
+    container: String,
+    /// The command
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    command: Vec<String>,
+}
+
+/// Runs a command.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    Ok(ExitCode::from(match exec(args, context) {
+        Ok(code) => code,
+        // docker's status for what its daemon refuses.
+        Err(error) => match failed(&error) {
+            125 => 1,
+            code => code,
+        },
+    }))
+}
+
+fn exec(args: Args, context: &Context) -> anyhow::Result<u8> {
+    if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
+        return Err(RunError::Usage("the input device is not a TTY".to_owned()).into());
+    }
+    let container = containers::find(&context.store()?, &args.container)?;
+    if !container.is_running() {
+        let id = &container.record.id;
+        return Err(RunError::Refused(format!("container {id} is not running")).into());
+    }
+    let options = ExecOptions {
+        args: args.command,
+        env: args.env.iter().filter_map(|text| variable(text)).collect(),
+        user: args.user,
+        working_dir: args.workdir,
+        tty: args.tty,
+        open_stdin: args.interactive,
+        detached: args.detach,
+    };
+    Ok(runtime::exec(&container, &options)?)
+}

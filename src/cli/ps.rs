@@ -1,0 +1,74 @@
+//! `mica ps`.
+
+use std::process::ExitCode;
+
+use super::Context;
+use super::output::{self, Printable};
+use crate::ops::containers::{self, Filters, ListOptions};
+use crate::ops::rows::Format;
+
+/// List containers
+#[derive(clap::Args)]
+pub struct Args {
+    /// Show also those that do not run
+    #[arg(short, long)]
+    all: bool,
+    /// Show the newest, whatever its state
+    #[arg(short, long)]
+    latest: bool,
+    /// Show so many of the newest, whatever their state
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    last: Option<usize>,
+    /// Show IDs only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Do not truncate IDs and commands
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show only some: id=, name=, label=, status=, exited=, ancestor=, volume=, before=, since=
+    #[arg(short, long, value_name = "FILTER")]
+    filter: Vec<String>,
+    /// Print each container by a Go template, "table TEMPLATE" with a header, or "json"; fields: ID Image Command CreatedAt
+    /// RunningFor Status State Ports Names Labels Mounts LocalVolumes Networks
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// Lists containers.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let format = args.format.as_deref().map(Format::parse).transpose()?;
+    let options = ListOptions {
+        all: args.all,
+        last: args.last.or(args.latest.then_some(1)),
+        filters: Filters::parse(args.filter.iter().map(String::as_str))?,
+    };
+    let rows = match context.existing_store()? {
+        Some(store) => {
+            // A store that cannot be written to can be listed.
+            if store.read_only().is_none() {
+                containers::sweep(&store)?;
+            }
+            containers::list(&store, &options)?
+        }
+        None => Vec::new(),
+    };
+    let now = jiff::Timestamp::now();
+    if let Some(format) = format {
+        let values = containers::values(&rows, args.no_trunc, now);
+        if let Some(text) = format.render(containers::COLUMNS, &values)? {
+            output::print_foreign(&text)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    let text = match args.quiet {
+        true => rows
+            .iter()
+            .map(|row| row.id(args.no_trunc) + "\n")
+            .collect(),
+        false => containers::table(&rows, args.no_trunc, now, |text| {
+            Printable(text).to_string()
+        }),
+    };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,108 @@
+//! `mica start` and `mica wait`.
+
+use std::process::ExitCode;
+
+use super::Context;
+use super::output::{Lines, print_error};
+use super::run::{failed, finish};
+use crate::ops::containers;
+use crate::ops::run::{self, RunError, mounts};
+use crate::runtime::{self, Job};
+use crate::store::Store;
+
+/// Start containers that have ended
+#[derive(clap::Args)]
+pub struct Args {
+    /// Stay with it: its output comes here, its exit status is this command's
+    #[arg(short, long)]
+    attach: bool,
+    /// With -a: give it this standard input, if it was made with -i
+    #[arg(short, long)]
+    interactive: bool,
+    /// Names or IDs
+    #[arg(value_name = "CONTAINER", required = true)]
+    containers: Vec<String>,
+}
+
+/// Starts containers.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let store = context.store()?;
+    let stays = args.attach || args.interactive;
+    if stays && args.containers.len() > 1 {
+        let text = "you cannot start and attach multiple containers at once";
+        return Err(RunError::Usage(text.to_owned()).into());
+    }
+    let mut code = 0;
+    let mut lines = Lines::default();
+    for text in &args.containers {
+        match start(&store, text, stays) {
+            Ok(ended) if stays => code = ended,
+            Ok(_) => lines.print(text),
+            Err(error) => {
+                failed(&error);
+                code = 1;
+            }
+        }
+    }
+    lines.finish()?;
+    Ok(ExitCode::from(code))
+}
+
+fn start(store: &Store, text: &str, stays: bool) -> anyhow::Result<u8> {
+    let mut container = containers::find(store, text)?;
+    let Some(lock) = container.try_lock()? else {
+        // It runs already, which is no error.
+        return Ok(0);
+    };
+    let (uses, fresh) = run::renew_volumes(store, &container.record)?;
+    if uses != container.record.mounts {
+        let held = store.lock()?;
+        let record = crate::store::containers::ContainerRecord {
+            mounts: uses,
+            ..container.record.clone()
+        };
+        container.write_record(record, &held)?;
+    }
+    let fresh = run::is_fresh(&fresh);
+    let (mounts, volumes) = mounts::ready(store, &container.record.mounts, &fresh)?;
+    let job = Job {
+        store: store.clone(),
+        container,
+        lock,
+        mounts,
+        volumes,
+    };
+    if !stays {
+        runtime::run_detached(job, finish)?;
+        return Ok(0);
+    }
+    let (job, result) = runtime::run(job);
+    finish(job);
+    Ok(result?)
+}
+
+/// Wait for containers to end, and print their exit codes
+#[derive(clap::Args)]
+pub struct WaitArgs {
+    /// Names or IDs
+    #[arg(value_name = "CONTAINER", required = true)]
+    containers: Vec<String>,
+}
+
+/// Waits for containers.
+pub fn wait(args: WaitArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let store = context.store()?;
+    let mut lines = Lines::default();
+    let mut code = ExitCode::SUCCESS;
+    for text in &args.containers {
+        match containers::wait(&store, text) {
+            Ok(ended) => lines.print(&ended.to_string()),
+            Err(error) => {
+                print_error(&error.into());
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    lines.finish()?;
+    Ok(code)
+}

@@ -1,0 +1,56 @@
+//! Containers: found by name or ID, listed, removed.
+
+mod list;
+mod remove;
+mod signals;
+
+pub use list::{COLUMNS, Filters, Options as ListOptions, Row, list, table, values};
+pub use remove::{RemoveOptions, finish, remove, sweep};
+pub use signals::{kill, number_of, stop, wait};
+
+use super::run::RunError;
+use crate::store::Store;
+use crate::store::containers::Container;
+
+/// The container that `text` means: a name, an ID, or the beginning of one.
+pub fn find(store: &Store, text: &str) -> Result<Container, RunError> {
+    let name = text.strip_prefix('/').unwrap_or(text);
+    let all = store.containers()?;
+    let exact = |c: &&Container| c.record.id.as_str() == name || c.record.name == name;
+    if let Some(found) = all.iter().find(exact) {
+        return Ok(found.clone());
+    }
+    let is_hex = !name.is_empty() && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let mut begins = all
+        .into_iter()
+        .filter(|c| is_hex && c.record.id.as_str().starts_with(name));
+    match (begins.next(), begins.next()) {
+        (Some(found), None) => Ok(found),
+        (Some(_), Some(_)) => Err(RunError::Refused(format!(
+            "Multiple IDs found with provided prefix: {text}"
+        ))),
+        (None, _) => Err(RunError::Refused(format!("No such container: {text}"))),
+    }
+}
+
+/// Disk space of what a container has changed, as far as this user may look.
+pub fn size(container: &Container) -> u64 {
+    fn below(path: &std::path::Path) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
+        let Ok(stat) = std::fs::symlink_metadata(path) else {
+            return 0;
+        };
+        let own = stat.blocks().saturating_mul(512);
+        let inside: u64 = match stat.is_dir() {
+            true => std::fs::read_dir(path)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| below(&entry.path()))
+                .sum(),
+            false => 0,
+        };
+        own.saturating_add(inside)
+    }
+    below(&container.upper())
+}

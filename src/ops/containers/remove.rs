@@ -1,0 +1,156 @@
+//! The end of containers: removal, and what goes with it.
+
+use std::time::Duration;
+
+use crate::ops::run::RunError;
+use crate::ops::volumes::life;
+use crate::store::containers::{Container, ContainerLock, MountSource, Status};
+use crate::store::{Store, Volume, VolumeName};
+use crate::sys::proc::Process;
+
+/// How long a killed container may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How to remove.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RemoveOptions {
+    /// Kill it first if it runs.
+    pub force: bool,
+    /// Remove the volumes without a name too.
+    pub volumes: bool,
+}
+
+/// Removes the container that `text` means.
+pub fn remove(store: &Store, text: &str, options: RemoveOptions) -> Result<(), RunError> {
+    let container = super::find(store, text)?;
+    let name = &container.record.name;
+    let lock = match container.try_lock()? {
+        Some(lock) => lock,
+        None if !options.force => {
+            return Err(RunError::Refused(format!(
+                "cannot remove container \"{name}\": container is running: stop the container before removing or force remove"
+            )));
+        }
+        None => {
+            kill(&container)?;
+            match wait_for_lock(&container)? {
+                Some(lock) => lock,
+                // It was removed at its end, by its supervisor.
+                None => return Ok(()),
+            }
+        }
+    };
+    drop_container(store, &container, lock)?;
+    if options.volumes {
+        evaporate(store, &container)?;
+    }
+    Ok(())
+}
+
+/// Kills the process of a container.
+fn kill(container: &Container) -> Result<(), RunError> {
+    let Some(pid) = container.state.status.pid() else {
+        return Ok(());
+    };
+    let process = Process::open(pid).map_err(RunError::io("looking for the process"))?;
+    if let Some(process) = process
+        && !container.is_gone()?
+    {
+        process
+            .signal(libc::SIGKILL)
+            .map_err(RunError::io("killing the process"))?;
+    }
+    Ok(())
+}
+
+/// Waits for the supervisor to end; `None` if it has removed the container.
+fn wait_for_lock(container: &Container) -> Result<Option<ContainerLock>, RunError> {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        if !container.directory().join("config.json").exists() {
+            return Ok(None);
+        }
+        match container.try_lock() {
+            Ok(Some(lock)) => return Ok(Some(lock)),
+            Ok(None) if std::time::Instant::now() < deadline => {}
+            Ok(None) => {
+                return Err(RunError::Refused(format!(
+                    "cannot remove container \"{}\": it does not end",
+                    container.record.name
+                )));
+            }
+            // Removed between the two looks.
+            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Takes a container out of the store.
+fn drop_container(
+    store: &Store,
+    container: &Container,
+    lock: ContainerLock,
+) -> Result<(), RunError> {
+    store.remove_container(container, lock)?;
+    Ok(())
+}
+
+/// What follows the end of a container's process: if it was to go, it goes, and its anonymous volumes go with their last
+/// user.
+pub fn finish(store: &Store, container: &Container, lock: ContainerLock) -> Result<(), RunError> {
+    if container.record.auto_remove {
+        drop_container(store, container, lock)?;
+    } else {
+        drop(lock);
+    }
+    evaporate(store, container)
+}
+
+/// Removes those volumes of a container that are ephemeral and that nobody uses any more.
+fn evaporate(store: &Store, container: &Container) -> Result<(), RunError> {
+    let names: Vec<VolumeName> = container
+        .record
+        .mounts
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            MountSource::Volume { name, .. } => VolumeName::parse(name).ok(),
+            _ => None,
+        })
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let all = store.volume_set()?;
+    let volumes: Vec<Volume> = names
+        .iter()
+        .filter_map(|name| all.get(name).cloned())
+        .collect();
+    let tell = || {
+        // A mount that does not answer is told by its own watch.
+        if let Err(error) = store.notify_mounts() {
+            log::warn!("{error}");
+        }
+    };
+    life::evaporate(store, &volumes, None, &tell)?;
+    Ok(())
+}
+
+/// Removes what killed supervisors left. Cheap if there is nothing.
+pub fn sweep(store: &Store) -> Result<(), RunError> {
+    for container in store.containers()? {
+        if !container.record.auto_remove || matches!(container.state.status, Status::Running { .. })
+        {
+            continue;
+        }
+        match container.try_lock() {
+            Ok(Some(lock)) => finish(store, &container, lock)?,
+            Ok(None) => {}
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    store.sweep_containers()?;
+    Ok(())
+}

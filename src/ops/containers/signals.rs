@@ -1,0 +1,171 @@
+//! `kill`, `stop`, `wait`.
+
+use std::time::Duration;
+
+use crate::ops::run::RunError;
+use crate::store::Store;
+use crate::store::containers::{Container, Status};
+use crate::sys::proc::Process;
+
+/// What `stop` sends when nothing says otherwise.
+const STOP_SIGNAL: &str = "SIGTERM";
+
+/// Sends a signal to the process of the container that `text` means.
+pub fn kill(store: &Store, text: &str, signal: i32) -> Result<(), RunError> {
+    let container = super::find(store, text)?;
+    let Some(process) = process_of(&container)? else {
+        return Err(RunError::Refused(format!(
+            "cannot kill container: {text}: container {} is not running",
+            container.record.id
+        )));
+    };
+    process
+        .signal(signal)
+        .map_err(RunError::io("sending the signal"))
+}
+
+/// Asks the process of a container to end, and makes it after `patience`. One that does not run is no error.
+pub fn stop(
+    store: &Store,
+    text: &str,
+    patience: Option<Duration>,
+    signal: Option<i32>,
+) -> Result<(), RunError> {
+    let container = super::find(store, text)?;
+    let Some(process) = process_of(&container)? else {
+        return Ok(());
+    };
+    let own = match container.record.config.stop_signal.as_str() {
+        "" => STOP_SIGNAL,
+        signal => signal,
+    };
+    let number = match signal {
+        Some(number) => number,
+        None => number_of(own)?,
+    };
+    let waiting = RunError::io("stopping the container");
+    let result = (|| {
+        process.signal(number)?;
+        let ended = match patience {
+            Some(patience) => process.wait(patience)?,
+            None => process.wait_for_ever()?,
+        };
+        if !ended {
+            process.signal(libc::SIGKILL)?;
+            process.wait(Duration::from_secs(10))?;
+        }
+        Ok(())
+    })();
+    result.map_err(waiting)?;
+    // The supervisor has something left to do.
+    container.wait()?;
+    Ok(())
+}
+
+/// Waits for the end of a container; its exit code.
+pub fn wait(store: &Store, text: &str) -> Result<u8, RunError> {
+    let container = super::find(store, text)?;
+    if container.is_running() {
+        container.wait()?;
+    }
+    // With --rm it is gone by now: what its supervisor wrote last was read through the state, if in time.
+    match store.container(&container.record.id)? {
+        Some(after) => match after.state.status {
+            Status::Exited { code, .. } => Ok(code),
+            Status::Created | Status::Running { .. } => Ok(0),
+        },
+        None => Ok(0),
+    }
+}
+
+/// The process of a container that runs.
+fn process_of(container: &Container) -> Result<Option<Process>, RunError> {
+    let Some(pid) = container.state.status.pid() else {
+        return Ok(None);
+    };
+    let process = Process::open(pid).map_err(RunError::io("looking for the process"))?;
+    // Its number may have become another's before it was opened.
+    match container.is_gone()? {
+        true => Ok(None),
+        false => Ok(process),
+    }
+}
+
+/// A signal by name, with or without `SIG`, or number.
+pub fn number_of(text: &str) -> Result<i32, RunError> {
+    const NAMES: [(&str, i32); 31] = [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ILL", 4),
+        ("TRAP", 5),
+        ("ABRT", 6),
+        ("BUS", 7),
+        ("FPE", 8),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("SEGV", 11),
+        ("USR2", 12),
+        ("PIPE", 13),
+        ("ALRM", 14),
+        ("TERM", 15),
+        ("STKFLT", 16),
+        ("CHLD", 17),
+        ("CONT", 18),
+        ("STOP", 19),
+        ("TSTP", 20),
+        ("TTIN", 21),
+        ("TTOU", 22),
+        ("URG", 23),
+        ("XCPU", 24),
+        ("XFSZ", 25),
+        ("VTALRM", 26),
+        ("PROF", 27),
+        ("WINCH", 28),
+        ("IO", 29),
+        ("PWR", 30),
+        ("SYS", 31),
+    ];
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = || {
+        let min = name.strip_prefix("RTMIN").map(|rest| (34, rest));
+        let (base, rest) = min.or_else(|| name.strip_prefix("RTMAX").map(|rest| (64, rest)))?;
+        let offset: i32 = match rest {
+            "" => 0,
+            rest => rest.parse().ok()?,
+        };
+        Some(base + offset).filter(|n| (34..=64).contains(n))
+    };
+    let known = NAMES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, n)| *n);
+    let number = name.parse().ok().filter(|n| (1..=64).contains(n));
+    known
+        .or(number)
+        .or_else(real_time)
+        .ok_or_else(|| RunError::Refused(format!("invalid signal: {text}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_read_by_name_and_number() {
+        for (text, number) in [
+            ("SIGTERM", 15),
+            ("term", 15),
+            ("9", 9),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX", 64),
+            ("RTMAX-1", 63),
+        ] {
+            assert_eq!(number_of(text).unwrap(), number, "{text}");
+        }
+        for bad in ["", "SIG", "0", "65", "FOO", "RTMIN+40"] {
+            assert!(number_of(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `run`: from an image, some volumes and a command line to a container that can be started.
+//!
+//! Everything is decided here and written down in the container's record; starting it needs nothing else. What docker does
+//! with the same options is what counts, its texts included.
+
+mod create;
+pub mod logs;
+pub mod mounts;
+mod names;
+pub mod user;
+
+pub use create::{Created, Options, create, is_fresh, renew_volumes};
+pub use names::is_valid as is_valid_name;
+
+use super::error::OpsError;
+use crate::store::StoreError;
+
+/// The search path of a container whose image sets none.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The capabilities of a container, docker's: by number.
+pub const CAPABILITIES: [(&str, u32); 14] = [
+    ("CHOWN", 0),
+    ("DAC_OVERRIDE", 1),
+    ("FOWNER", 3),
+    ("FSETID", 4),
+    ("KILL", 5),
+    ("SETGID", 6),
+    ("SETUID", 7),
+    ("SETPCAP", 8),
+    ("NET_BIND_SERVICE", 10),
+    ("NET_RAW", 13),
+    ("SYS_CHROOT", 18),
+    ("MKNOD", 27),
+    ("AUDIT_WRITE", 29),
+    ("SETFCAP", 31),
+];
+
+/// A container that was not made, or not found.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// docker's daemon refuses with these words.
+    #[error("{0}")]
+    Refused(String),
+    /// docker's command line does.
+    #[error("{0}")]
+    Usage(String),
+    /// An image.
+    #[error(transparent)]
+    Ops(#[from] OpsError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+impl RunError {
+    /// Whether docker's daemon says this; its command line then prints its prefix before it.
+    pub fn is_daemons(&self) -> bool {
+        match self {
+            RunError::Refused(_) => true,
+            RunError::Ops(error) => error.is_daemons(),
+            RunError::Usage(_) | RunError::Store(_) | RunError::Io { .. } => false,
+        }
+    }
+
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> RunError {
+        let what = what.into();
+        move |source| RunError::Io { what, source }
+    }
+}

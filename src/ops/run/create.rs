@@ -1,0 +1,448 @@
+//! Making a container: its record, its volumes, its directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::mounts::{self, Wanted, WantedSource, check_bind};
+use super::{CAPABILITIES, DEFAULT_PATH, RunError, names};
+use crate::oci::{ImageConfig, Platform};
+use crate::ops::{containers, resolve};
+use crate::store::containers::{
+    Container, ContainerConfig, ContainerId, ContainerLock, ContainerRecord, MountSource, MountUse,
+};
+use crate::store::volumes::{NewVolume, VolumeKind, VolumeName};
+use crate::store::{Store, StoreLock};
+use crate::sys::idmap::IdMap;
+
+/// The options of `run`, read but not looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `--name`.
+    pub name: Option<String>,
+    /// `--rm`.
+    pub auto_remove: bool,
+    /// `-d`.
+    pub detached: bool,
+    /// `-i`.
+    pub open_stdin: bool,
+    /// `-t`.
+    pub tty: bool,
+    /// `-v`, `--mount`, `--tmpfs`, in order.
+    pub mounts: Vec<Wanted>,
+    /// `--volumes-from`.
+    pub volumes_from: Vec<String>,
+    /// `-w`.
+    pub working_dir: Option<String>,
+    /// `-e` and `--env-file`, `NAME=value`, in order.
+    pub env: Vec<String>,
+    /// `-u`.
+    pub user: Option<String>,
+    /// `--read-only`.
+    pub read_only: bool,
+    /// `--entrypoint`; an empty one takes the image's away.
+    pub entrypoint: Option<String>,
+    /// `-h`.
+    pub hostname: Option<String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--init`.
+    pub init: bool,
+    /// `--stop-signal`.
+    pub stop_signal: Option<String>,
+    /// `--add-host`, as lines.
+    pub extra_hosts: Vec<String>,
+    /// `--cap-drop`.
+    pub cap_drop: Vec<String>,
+    /// The ids of the container's user namespace; `None` for root.
+    pub ids: Option<IdMap>,
+}
+
+/// A container made, ready to be started.
+#[derive(Debug)]
+pub struct Created {
+    /// The container.
+    pub container: Container,
+    /// The right to run it.
+    pub lock: ContainerLock,
+    /// Destinations of volumes that get the image's content if they are empty.
+    pub fresh: BTreeSet<PathBuf>,
+}
+
+/// Makes a container of `image` that will run `command`, or what the image says.
+pub fn create(
+    store: &Store,
+    image: &str,
+    command: &[String],
+    options: &Options,
+) -> Result<Created, RunError> {
+    if let Some(name) = &options.name
+        && !names::is_valid(name)
+    {
+        return Err(RunError::Refused(format!(
+            "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )));
+    }
+    let lock = store.lock()?;
+    let all = store.names()?;
+    let found = resolve::image(&all, image)?;
+    let config = store.config(&found.id)?;
+    check_platform(image, &config)?;
+    let record_of = all.images.get(&found.id);
+    let layers = record_of
+        .map(|record| record.layers.clone())
+        .unwrap_or_default();
+    let others = store.containers()?;
+    let taken = |name: &str| others.iter().find(|other| other.record.name == name);
+    let name = match &options.name {
+        Some(name) => match taken(name) {
+            Some(other) => {
+                return Err(RunError::Refused(format!(
+                    "Conflict. The container name \"/{name}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.",
+                    other.record.id
+                )));
+            }
+            None => name.clone(),
+        },
+        None => names::random(|name| taken(name).is_some())
+            .map_err(RunError::io("naming the container"))?,
+    };
+    let id = ContainerId::random().map_err(RunError::io("naming the container"))?;
+    let hostname = options
+        .hostname
+        .clone()
+        .unwrap_or_else(|| id.short().to_owned());
+    if hostname.is_empty()
+        || hostname.len() > 63
+        || hostname.bytes().any(|b| b.is_ascii_control() || b == b' ')
+    {
+        return Err(RunError::Refused(format!(
+            "invalid hostname format: {hostname}"
+        )));
+    }
+    let process = process(&config, command, options, &hostname)?;
+    let capabilities = capabilities(&options.cap_drop)?;
+    let (uses, fresh) = uses(store, &lock, &config, options)?;
+    let record = ContainerRecord {
+        version: crate::store::containers::RECORD_VERSION,
+        id,
+        name,
+        image: found.id,
+        image_name: image.to_owned(),
+        layers,
+        created: jiff::Timestamp::now(),
+        config: process,
+        mounts: uses,
+        auto_remove: options.auto_remove,
+        detached: options.detached,
+        read_only: options.read_only,
+        init: options.init,
+        hostname,
+        extra_hosts: options.extra_hosts.clone(),
+        capabilities,
+        ids: options.ids.clone(),
+    };
+    let (container, held) = store.create_container(record, &lock)?;
+    Ok(Created {
+        container,
+        lock: held,
+        fresh,
+    })
+}
+
+fn check_platform(image: &str, config: &ImageConfig) -> Result<(), RunError> {
+    let host = Platform::host();
+    let (have, want) = (&config.platform, &host);
+    // A 64-bit x86 processor and its kernel run 32-bit programs.
+    let runs = have.architecture == want.architecture
+        || (want.architecture == "amd64" && have.architecture == "386");
+    if have.os == want.os && runs {
+        return Ok(());
+    }
+    Err(RunError::Refused(format!(
+        "image {image} is for {have} and this machine is {want}: its programs do not run here; pull the image for this machine (--platform {want})"
+    )))
+}
+
+/// The image's configuration with the options applied, as docker merges them.
+fn process(
+    image: &ImageConfig,
+    command: &[String],
+    options: &Options,
+    hostname: &str,
+) -> Result<ContainerConfig, RunError> {
+    let given = (!command.is_empty()).then(|| command.to_vec());
+    let (entrypoint, cmd) = match &options.entrypoint {
+        // Another entry point takes the image's command away too.
+        Some(text) => ((!text.is_empty()).then(|| vec![text.clone()]), given),
+        None => (
+            image.run.entrypoint.clone(),
+            given.or_else(|| image.run.cmd.clone()),
+        ),
+    };
+    let args = entrypoint.iter().chain(&cmd).flatten().count();
+    if args == 0 {
+        return Err(RunError::Refused("no command specified".to_owned()));
+    }
+    let mut env = Vec::new();
+    set(&mut env, &format!("PATH={DEFAULT_PATH}"));
+    set(&mut env, &format!("HOSTNAME={hostname}"));
+    if options.tty {
+        set(&mut env, "TERM=xterm");
+    }
+    for variable in image.run.env.iter().chain(&options.env) {
+        set(&mut env, variable);
+    }
+    let mut labels = image.run.labels.clone();
+    labels.extend(options.labels.clone());
+    let working_dir = options.working_dir.clone();
+    if let Some(dir) = &working_dir
+        && !dir.starts_with('/')
+    {
+        return Err(RunError::Refused(format!(
+            "the working directory '{dir}' is invalid, it needs to be an absolute path"
+        )));
+    }
+    Ok(ContainerConfig {
+        user: options
+            .user
+            .clone()
+            .unwrap_or_else(|| image.run.user.clone()),
+        env,
+        entrypoint,
+        cmd,
+        working_dir: working_dir.unwrap_or_else(|| image.run.working_dir.clone()),
+        labels,
+        stop_signal: options
+            .stop_signal
+            .clone()
+            .unwrap_or_else(|| image.run.stop_signal.clone()),
+        tty: options.tty,
+        open_stdin: options.open_stdin,
+    })
+}
+
+/// Sets a variable; one without a value is taken away.
+fn set(env: &mut Vec<String>, variable: &str) {
+    let (name, value) = match variable.split_once('=') {
+        Some((name, _)) => (name, true),
+        None => (variable, false),
+    };
+    let same = |other: &String| other.split_once('=').map_or(other.as_str(), |(n, _)| n) == name;
+    match (env.iter().position(same), value) {
+        (Some(at), true) => {
+            if let Some(place) = env.get_mut(at) {
+                *place = variable.to_owned();
+            }
+        }
+        (Some(at), false) => drop(env.remove(at)),
+        (None, true) => env.push(variable.to_owned()),
+        (None, false) => {}
+    }
+}
+
+fn capabilities(dropped: &[String]) -> Result<Vec<u32>, RunError> {
+    let mut kept: Vec<(&str, u32)> = CAPABILITIES.to_vec();
+    for name in dropped {
+        let upper = name.to_ascii_uppercase();
+        let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+        match short {
+            "ALL" => kept.clear(),
+            _ if short.is_empty()
+                || short.bytes().any(|b| !b.is_ascii_uppercase() && b != b'_') =>
+            {
+                return Err(RunError::Refused(format!(
+                    "invalid CapDrop: unknown capability: \"CAP_{short}\""
+                )));
+            }
+            _ => kept.retain(|(name, _)| *name != short),
+        }
+    }
+    Ok(kept.into_iter().map(|(_, number)| number).collect())
+}
+
+/// What the container sees, in docker's order of precedence: what it inherits, what it is given, what its image asks for.
+/// Volumes that do not exist yet are made.
+fn uses(
+    store: &Store,
+    lock: &StoreLock,
+    image: &ImageConfig,
+    options: &Options,
+) -> Result<(Vec<MountUse>, BTreeSet<PathBuf>), RunError> {
+    let mut uses: BTreeMap<PathBuf, MountUse> = BTreeMap::new();
+    for text in &options.volumes_from {
+        let (name, read_only) = mounts::parse_volumes_from(text)?;
+        let from = containers::find(store, name)?;
+        for mount in &from.record.mounts {
+            let mut mount = mount.clone();
+            mount.read_only |= read_only;
+            uses.insert(mount.destination.clone(), mount);
+        }
+    }
+    let mut given = BTreeSet::new();
+    let mut fresh = BTreeSet::new();
+    for wanted in &options.mounts {
+        if !given.insert(wanted.destination.clone()) {
+            return Err(RunError::Refused(format!(
+                "Duplicate mount point: {}",
+                wanted.destination.display()
+            )));
+        }
+        // Everything is looked at before anything is made.
+        check(store, wanted)?;
+    }
+    for wanted in &options.mounts {
+        let source = make(store, lock, wanted)?;
+        if matches!(source, MountSource::Volume { .. }) && !wanted.no_copy {
+            fresh.insert(wanted.destination.clone());
+        }
+        uses.insert(
+            wanted.destination.clone(),
+            MountUse {
+                destination: wanted.destination.clone(),
+                source,
+                read_only: wanted.read_only,
+            },
+        );
+    }
+    for text in &image.run.volumes {
+        let destination = mounts::normal(text).map_err(RunError::Refused)?;
+        if uses.contains_key(&destination) {
+            continue;
+        }
+        let source = anonymous(store, lock)?;
+        fresh.insert(destination.clone());
+        uses.insert(
+            destination.clone(),
+            MountUse {
+                destination,
+                source,
+                read_only: false,
+            },
+        );
+    }
+    let mut uses: Vec<MountUse> = uses.into_values().collect();
+    uses.sort_by_key(|mount| mount.destination.components().count());
+    Ok((uses, fresh))
+}
+
+fn check(store: &Store, wanted: &Wanted) -> Result<(), RunError> {
+    match &wanted.source {
+        WantedSource::Bind(path) => check_bind(store, path),
+        WantedSource::Named { name, .. } => volume_name(name).map(drop),
+        WantedSource::Image { image, .. } => {
+            resolve::image(&*store.names()?, image)?;
+            Ok(())
+        }
+        WantedSource::Anonymous | WantedSource::Tmpfs { .. } => Ok(()),
+    }
+}
+
+fn volume_name(text: &str) -> Result<VolumeName, RunError> {
+    VolumeName::parse(text).map_err(|error| RunError::Refused(error.to_string()))
+}
+
+fn make(store: &Store, lock: &StoreLock, wanted: &Wanted) -> Result<MountSource, RunError> {
+    Ok(match &wanted.source {
+        WantedSource::Bind(path) => MountSource::Bind {
+            source: path.clone(),
+        },
+        WantedSource::Tmpfs { size, mode } => MountSource::Tmpfs {
+            size: *size,
+            mode: *mode,
+        },
+        WantedSource::Image { image, subpath } => MountSource::Image {
+            image: resolve::image(&*store.names()?, image)?.id,
+            subpath: subpath.clone(),
+        },
+        WantedSource::Anonymous => anonymous(store, lock)?,
+        WantedSource::Named { name, subpath } => {
+            let parsed = volume_name(name)?;
+            if store.volume(&parsed)?.is_none() {
+                let new = NewVolume {
+                    name: parsed,
+                    kind: VolumeKind::Persistent,
+                    labels: BTreeMap::new(),
+                    anonymous: false,
+                    ownership: None,
+                };
+                store.create_volume(lock, new)?;
+            }
+            MountSource::Volume {
+                name: name.clone(),
+                anonymous: false,
+                subpath: subpath.clone(),
+            }
+        }
+    })
+}
+
+/// A volume without a name, which goes with its last user.
+fn anonymous(store: &Store, lock: &StoreLock) -> Result<MountSource, RunError> {
+    let name = VolumeName::anonymous().map_err(RunError::io("naming a volume"))?;
+    let new = NewVolume {
+        name: name.clone(),
+        kind: VolumeKind::ephemeral(),
+        labels: BTreeMap::new(),
+        anonymous: true,
+        ownership: None,
+    };
+    store.create_volume(lock, new)?;
+    Ok(MountSource::Volume {
+        name: name.as_str().to_owned(),
+        anonymous: true,
+        subpath: String::new(),
+    })
+}
+
+/// Makes the anonymous volumes of a container anew that have gone since it last ran; the destinations of those.
+pub fn renew_volumes(
+    store: &Store,
+    record: &ContainerRecord,
+) -> Result<(Vec<MountUse>, BTreeSet<PathBuf>), RunError> {
+    let mut fresh = BTreeSet::new();
+    let mut uses = record.mounts.clone();
+    let lock = store.lock()?;
+    for mount in &mut uses {
+        let MountSource::Volume {
+            name,
+            anonymous: true,
+            ..
+        } = &mount.source
+        else {
+            continue;
+        };
+        if store.volume(&volume_name(name)?)?.is_none() {
+            mount.source = anonymous(store, &lock)?;
+            fresh.insert(mount.destination.clone());
+        }
+    }
+    Ok((uses, fresh))
+}
+
+/// Whether `path` is one of the places that `fresh` names.
+pub fn is_fresh(fresh: &BTreeSet<PathBuf>) -> impl Fn(&Path) -> bool + '_ {
+    |path| fresh.contains(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_replaced_in_place() {
+        let mut env = vec!["A=1".to_owned(), "B=2".to_owned()];
+        set(&mut env, "A=3");
+        set(&mut env, "C=");
+        set(&mut env, "B");
+        assert_eq!(env, ["A=3", "C="]);
+    }
+
+    #[test]
+    fn capabilities_can_be_dropped() {
+        assert_eq!(capabilities(&[]).unwrap().len(), 14);
+        let dropped = capabilities(&["cap_net_raw".to_owned(), "MKNOD".to_owned()]).unwrap();
+        assert_eq!(dropped.len(), 12);
+        assert_eq!(capabilities(&["ALL".to_owned()]).unwrap(), [] as [u32; 0]);
+        assert!(capabilities(&["a-b".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! What a detached container has printed: docker's `json-file`, a JSON object per line.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// A partial line longer than this is written as one.
+const MAX_PART: usize = 16 << 10;
+
+/// Which output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output, or a terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// One line, or the part of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// With its line end, if it had one. What is no UTF-8 is replaced, as docker does.
+    pub log: String,
+    /// Which output.
+    pub stream: Stream,
+    /// When.
+    pub time: jiff::Timestamp,
+}
+
+/// Writes a log.
+#[derive(Debug)]
+pub struct LogWriter {
+    file: File,
+    partial: [Vec<u8>; 2],
+}
+
+impl LogWriter {
+    /// Goes on with the log at `path`.
+    pub fn open(path: &Path) -> io::Result<LogWriter> {
+        let file = File::options().create(true).append(true).open(path)?;
+        Ok(LogWriter {
+            file,
+            partial: [Vec::new(), Vec::new()],
+        })
+    }
+
+    /// Takes bytes in; whole lines are written.
+    pub fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let partial = self.partial(stream);
+            partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || partial.len() >= MAX_PART {
+                let line = std::mem::take(partial);
+                self.entry(stream, &line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left without a line end.
+    pub fn finish(&mut self, stream: Stream) -> io::Result<()> {
+        let rest = std::mem::take(self.partial(stream));
+        match rest.is_empty() {
+            true => Ok(()),
+            false => self.entry(stream, &rest),
+        }
+    }
+
+    fn partial(&mut self, stream: Stream) -> &mut Vec<u8> {
+        let [out, err] = &mut self.partial;
+        match stream {
+            Stream::Stdout => out,
+            Stream::Stderr => err,
+        }
+    }
+
+    fn entry(&mut self, stream: Stream, line: &[u8]) -> io::Result<()> {
+        let entry = Entry {
+            log: String::from_utf8_lossy(line).into_owned(),
+            stream,
+            time: jiff::Timestamp::now(),
+        };
+        let mut text = serde_json::to_vec(&entry)?;
+        text.push(b'\n');
+        self.file.write_all(&text)
+    }
+}
+
+/// Reads a log, also while it is being written.
+#[derive(Debug)]
+pub struct LogReader {
+    file: BufReader<File>,
+    partial: Vec<u8>,
+}
+
+impl LogReader {
+    /// Opens the log at `path`; `None` if there is none.
+    pub fn open(path: &Path) -> io::Result<Option<LogReader>> {
+        match File::open(path) {
+            Ok(file) => Ok(Some(LogReader {
+                file: BufReader::new(file),
+                partial: Vec::new(),
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next entry that is there as a whole. A line that is none (a full disk cut it short) is left out.
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
+        loop {
+            self.file.read_until(b'\n', &mut self.partial)?;
+            if !self.partial.ends_with(b"\n") {
+                return Ok(None);
+            }
+            let line = std::mem::take(&mut self.partial);
+            if let Ok(entry) = serde_json::from_slice(&line) {
+                return Ok(Some(entry));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        assert!(LogReader::open(&path).unwrap().is_none());
+        let mut writer = LogWriter::open(&path).unwrap();
+        writer.write(Stream::Stdout, b"one\ntw").unwrap();
+        writer.write(Stream::Stderr, b"bad \xff\n").unwrap();
+        let mut reader = LogReader::open(&path).unwrap().unwrap();
+        let mut next = || reader.next_entry().unwrap().map(|e| (e.log, e.stream));
+        assert_eq!(next(), Some(("one\n".to_owned(), Stream::Stdout)));
+        assert_eq!(next(), Some(("bad \u{fffd}\n".to_owned(), Stream::Stderr)));
+        assert_eq!(next(), None);
+        writer.finish(Stream::Stdout).unwrap();
+        assert_eq!(next(), Some(("tw".to_owned(), Stream::Stdout)));
+    }
+}

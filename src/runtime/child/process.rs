@@ -1,0 +1,331 @@
+//! From inside the container's tree to its program: terminal, user, working directory, privileges, `exec`.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::process::{
+    Gid, Pid, Signal, Uid, WaitOptions, chdir, ioctl_tiocsctty, setsid, umask, waitpid,
+};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::super::channel::{Channel, FromChild};
+use super::{Fails, Failure, mounts, wait_for};
+use crate::ops::run::user;
+use crate::sys::container::{exec, exit_now, reset_signals, signal};
+use crate::sys::fork::{Fork, close_inherited, fork};
+use crate::sys::signal::SignalFd;
+
+/// A program to run in a container.
+#[derive(Debug, Clone)]
+pub(in crate::runtime) struct Program {
+    /// The first is looked up in the container's `PATH`.
+    pub(in crate::runtime) args: Vec<String>,
+    pub(in crate::runtime) env: Vec<String>,
+    pub(in crate::runtime) cwd: String,
+    /// Make the working directory if it is not there.
+    pub(in crate::runtime) make_cwd: bool,
+    pub(in crate::runtime) user: String,
+    pub(in crate::runtime) tty: bool,
+    /// Process 1 is a small init in front of the program.
+    pub(in crate::runtime) init: bool,
+    /// Ends with the supervisor, however that ends.
+    pub(in crate::runtime) tied: bool,
+    pub(in crate::runtime) capabilities: Vec<u32>,
+}
+
+/// What the program reads from and writes to, unless it has a terminal.
+#[derive(Debug)]
+pub(in crate::runtime) struct Stdio(pub(in crate::runtime) [OwnedFd; 3]);
+
+/// Runs the program in place of this process, which is inside the container's namespaces and root already.
+pub(in crate::runtime) fn run(
+    program: &Program,
+    channel: &Channel,
+    stdio: Option<Stdio>,
+    made: Option<Vec<String>>,
+    single_id: bool,
+) -> Result<Infallible, Failure> {
+    umask(Mode::from_raw_mode(0o022));
+    let slave = match program.tty {
+        true => Some(terminal(channel, made.is_some())?),
+        false => None,
+    };
+    let user = who(program, single_id)?;
+    if program.make_cwd && !Path::new(&program.cwd).exists() {
+        // What is wrong with it comes out when it is entered.
+        let _ = fs::create_dir_all(&program.cwd);
+    }
+    let path = lookup_path(&program.env);
+    let mut env = program.env.clone();
+    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+        env.push(format!("HOME={}", user.home));
+    }
+    let env = strings(&env)?;
+    let args = strings(&program.args)?;
+    if let Some(made) = made {
+        channel
+            .send(&FromChild::Ready { made }, None)
+            .fails("telling the supervisor")?;
+        wait_for(channel)?;
+    }
+    if program.init {
+        init()?;
+    }
+    // The terminal of whoever started us is none of the program's business.
+    if setsid().is_err() {
+        log::debug!("leading a session already");
+    }
+    match (slave, stdio) {
+        (Some(slave), _) => {
+            ioctl_tiocsctty(&slave).fails("taking the terminal")?;
+            redirect([&slave, &slave, &slave])?;
+        }
+        (None, Some(Stdio([input, output, errors]))) => redirect([&input, &output, &errors])?,
+        (None, None) => {}
+    }
+    let cwd = match program.cwd.as_str() {
+        "" => "/",
+        cwd => cwd,
+    };
+    drop_privileges(program, &user, single_id)?;
+    chdir(cwd).map_err(|error| Failure {
+        code: 126,
+        text: format!("unable to start container process: chdir to cwd ({cwd:?}) failed: {error}"),
+    })?;
+    if program.tied {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .fails("tying the process to its supervisor")?;
+        // It may have ended before that call.
+        let mut fds = [PollFd::new(channel, PollFlags::empty())];
+        let now = rustix::event::Timespec::default();
+        if poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0) && !program.init {
+            return Err(Failure::start("the supervisor ended".to_owned()));
+        }
+    }
+    Err(execute(&args, &env, &path))
+}
+
+/// Opens a terminal of the container's own and gives its master side away.
+fn terminal(channel: &Channel, console: bool) -> Result<OwnedFd, Failure> {
+    let what = "opening a terminal";
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty()).fails(what)?;
+    rustix::pty::unlockpt(&master).fails(what)?;
+    let name = rustix::pty::ptsname(&master, Vec::new()).fails(what)?;
+    let slave = openat(CWD, name.as_c_str(), flags, Mode::empty()).fails(what)?;
+    if console {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        openat(CWD, "/dev/console", flags, Mode::from_raw_mode(0o600)).fails(what)?;
+        let path = mounts::proc_path(&slave);
+        if let Err(error) = rustix::mount::mount_bind(&path, "/dev/console") {
+            log::debug!("/dev/console: {error}");
+        }
+    }
+    channel
+        .send(&FromChild::Terminal, Some(master.as_fd()))
+        .fails(what)?;
+    Ok(slave)
+}
+
+/// The user to run as, by the container's own files.
+fn who(program: &Program, single_id: bool) -> Result<user::User, Failure> {
+    let read = |path: &str| match fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        // Images without one exist.
+        Err(_) => String::new(),
+    };
+    let found = user::resolve(&program.user, &read("/etc/passwd"), &read("/etc/group")).map_err(
+        |error| Failure {
+            code: 126,
+            text: format!("unable to start container process: {error}"),
+        },
+    )?;
+    if single_id && (found.uid != 0 || found.gid != 0) {
+        return Err(Failure {
+            code: 126,
+            text: format!(
+                "cannot run as user {:?}: there is only one user id here, root; /etc/subuid and /etc/subgid give more (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER)",
+                program.user
+            ),
+        });
+    }
+    Ok(found)
+}
+
+fn redirect(descriptors: [&OwnedFd; 3]) -> Result<(), Failure> {
+    let [input, output, errors] = descriptors;
+    rustix::stdio::dup2_stdin(input).fails("standard input")?;
+    rustix::stdio::dup2_stdout(output).fails("standard output")?;
+    rustix::stdio::dup2_stderr(errors).fails("standard error")
+}
+
+/// Keeps the capabilities named and no others, for this process and everything it will start.
+fn drop_privileges(program: &Program, user: &user::User, single_id: bool) -> Result<(), Failure> {
+    let what = "giving up privileges";
+    let mut kept = CapabilitySet::empty();
+    for number in 0..64u32 {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if program.capabilities.contains(&number) {
+            kept |= capability;
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            // The kernel has none of that number.
+            Err(rustix::io::Errno::INVAL) => {}
+            other => other.fails(what)?,
+        }
+    }
+    clear_ambient_capability_set().fails(what)?;
+    if !single_id {
+        let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        set_thread_groups(&groups).fails(what)?;
+    }
+    let unmapped = |error| match error {
+        rustix::io::Errno::INVAL => Failure {
+            code: 126,
+            text: format!(
+                "cannot run as user {:?}: the container has no user {} or no group {}",
+                program.user, user.uid, user.gid
+            ),
+        },
+        error => Failure::start(format!("{what}: {error}")),
+    };
+    let gid = Gid::from_raw(user.gid);
+    set_thread_res_gid(gid, gid, gid).map_err(unmapped)?;
+    let uid = Uid::from_raw(user.uid);
+    set_thread_res_uid(uid, uid, uid).map_err(unmapped)?;
+    let held = match user.uid {
+        0 => kept,
+        _ => CapabilitySet::empty(),
+    };
+    let sets = CapabilitySets {
+        effective: held,
+        permitted: held,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, sets).fails(what)?;
+    set_no_new_privs(true).fails(what)
+}
+
+/// The directories a program without a slash is looked for in.
+fn lookup_path(env: &[String]) -> String {
+    let set = env.iter().find_map(|v| v.strip_prefix("PATH="));
+    set.unwrap_or(crate::ops::run::DEFAULT_PATH).to_owned()
+}
+
+/// Replaces this process by the program.
+fn execute(args: &[CString], env: &[CString], path: &str) -> Failure {
+    let Some(name) = args.first() else {
+        return Failure {
+            code: 127,
+            text: "no command specified".to_owned(),
+        };
+    };
+    let shown = name.to_string_lossy();
+    if shown.contains('/') {
+        let error = exec(name, args, env);
+        return refusal(&error, &shown, &format!("stat {shown}: "));
+    }
+    let mut denied = None;
+    for dir in path.split(':') {
+        let dir = if dir.is_empty() { "." } else { dir };
+        let Ok(candidate) = CString::new(format!("{dir}/{shown}")) else {
+            continue;
+        };
+        let error = exec(&candidate, args, env);
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
+            _ => {
+                denied.get_or_insert(error);
+            }
+        }
+    }
+    match denied {
+        Some(error) => refusal(&error, &shown, ""),
+        None => Failure {
+            code: 127,
+            text: format!(
+                "unable to start container process: exec: {shown:?}: executable file not found in $PATH"
+            ),
+        },
+    }
+}
+
+fn refusal(error: &io::Error, shown: &str, missing: &str) -> Failure {
+    let (code, text) = match error.raw_os_error() {
+        Some(libc::ENOENT) => (127, format!("{missing}no such file or directory")),
+        Some(libc::ENOTDIR) => (127, format!("{missing}not a directory")),
+        Some(libc::ENOEXEC) => (126, "exec format error".to_owned()),
+        Some(libc::EACCES) => (126, "permission denied".to_owned()),
+        _ => (126, error.to_string()),
+    };
+    Failure {
+        code,
+        text: format!("unable to start container process: exec: {shown:?}: {text}"),
+    }
+}
+
+/// The small init: process 1 stays behind in here, collects orphans, passes signals on, and ends as the program does. Only
+/// its child returns.
+fn init() -> Result<(), Failure> {
+    let signals = SignalFd::block_forwarded(true).fails("blocking signals")?;
+    let child = match fork().fails("starting the program")? {
+        Fork::Child => {
+            reset_signals();
+            return Ok(());
+        }
+        Fork::Parent(child) => child,
+    };
+    // The supervisor waits for the last copy of its channel to go. Nothing here returns to who owns the descriptors.
+    std::mem::forget(signals);
+    if close_inherited(rustix::stdio::stderr()).is_err() {
+        exit_now(125)
+    }
+    let Ok(signals) = SignalFd::block_forwarded(true) else {
+        exit_now(125)
+    };
+    // Signals of the terminal come through the supervisor only.
+    let _ = setsid();
+    let child = i32::try_from(child).ok().and_then(Pid::from_raw);
+    let Some(child) = child else { exit_now(125) };
+    let Ok(process) = rustix::process::pidfd_open(child, rustix::process::PidfdFlags::empty())
+    else {
+        exit_now(125)
+    };
+    if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+        exit_now(125)
+    }
+    loop {
+        let mut fds = [PollFd::new(&signals, PollFlags::IN)];
+        // Interrupted or not: what there is to do is looked for.
+        let _ = poll(&mut fds, None);
+        while let Ok(Some(number)) = signals.take_number() {
+            if number != libc::SIGCHLD {
+                // It may have ended.
+                let _ = signal(&process, number);
+            }
+        }
+        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+            if pid == child {
+                exit_now(super::super::code_of(status).into())
+            }
+        }
+    }
+}
+
+fn strings(texts: &[String]) -> Result<Vec<CString>, Failure> {
+    let texts = texts.iter().map(|text| CString::new(text.as_str()));
+    texts
+        .collect::<Result<_, _>>()
+        .fails("an argument or variable contains a NUL byte")
+}

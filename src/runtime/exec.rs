@@ -1,0 +1,224 @@
+//! `exec`: one more process in a container that runs.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+
+use super::channel::{self, Channel, FromChild};
+use super::child::{self, Failure, Program, Stdio};
+use super::stdio::{self, Moving, Output, Pumps};
+use super::supervisor::watch_process;
+use super::{NotStarted, code_of};
+use crate::store::containers::{Container, Status};
+use crate::sys::container::{close_others_on_exec, exit_now, reset_signals};
+use crate::sys::fork::{Fork, fork};
+use crate::sys::signal::SignalFd;
+
+/// What to run, and how.
+#[derive(Debug, Clone, Default)]
+pub struct ExecOptions {
+    /// The command.
+    pub args: Vec<String>,
+    /// Variables on top of the container's.
+    pub env: Vec<String>,
+    /// User, if not the container's.
+    pub user: Option<String>,
+    /// Working directory, if not the container's.
+    pub working_dir: Option<String>,
+    /// With a terminal.
+    pub tty: bool,
+    /// With our standard input.
+    pub open_stdin: bool,
+    /// Do not wait for its end, show nothing of it.
+    pub detached: bool,
+}
+
+/// Runs a command in a container; its exit code.
+pub fn exec(container: &Container, options: &ExecOptions) -> Result<u8, NotStarted> {
+    let preparing = "preparing the command";
+    let record = &container.record;
+    let Status::Running { pid, .. } = container.state.status else {
+        return Err(Failure::start(format!("container {} is not running", record.id)).into());
+    };
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let target = process
+        .ok_or(rustix::io::Errno::SRCH)
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
+        .map_err(|error| NotStarted::because("looking for the container")(error.into()))?;
+    // The process id may have become another's between the look and the opening.
+    if container.is_gone().unwrap_or(true) {
+        return Err(Failure::start(format!("container {} is not running", record.id)).into());
+    }
+    let mut env = record.config.env.clone();
+    env.extend(options.env.iter().filter(|v| v.contains('=')).cloned());
+    if options.tty {
+        env.push("TERM=xterm".to_owned());
+    }
+    let user = options
+        .user
+        .clone()
+        .unwrap_or_else(|| record.config.user.clone());
+    let cwd = options.working_dir.clone();
+    let program = Program {
+        args: options.args.clone(),
+        env: last_of_each(env),
+        cwd: cwd.unwrap_or_else(|| record.config.working_dir.clone()),
+        make_cwd: false,
+        user,
+        tty: options.tty,
+        init: false,
+        tied: false,
+        capabilities: record.capabilities.clone(),
+    };
+    let single_id = record.ids.as_ref().is_some_and(|ids| ids.is_single());
+    let output = Output::Caller;
+    let (stdio, pumps) = match (options.tty, options.detached) {
+        (true, _) => (None, Pumps::default()),
+        (false, true) => (
+            Some(null().map_err(NotStarted::because(preparing))?),
+            Pumps::default(),
+        ),
+        (false, false) => {
+            let (stdio, pumps) = stdio::prepare(options.open_stdin, &output)
+                .map_err(NotStarted::because(preparing))?;
+            (Some(stdio), pumps)
+        }
+    };
+    let (ours, theirs) = channel::pair().map_err(NotStarted::because(preparing))?;
+    let signals = SignalFd::block_forwarded(false).map_err(NotStarted::because(preparing))?;
+    let joiner = match fork().map_err(NotStarted::because(preparing))? {
+        Fork::Child => {
+            drop(ours);
+            if options.detached {
+                super::supervisor::detach();
+            }
+            let userns = record.ids.is_some();
+            let Err(failure) = join(&target, userns, &program, &theirs, stdio, single_id);
+            let (code, text) = (failure.code, failure.text);
+            // Without a caller there is nobody to tell.
+            let _ = theirs.send(&FromChild::Failed { code, text }, None);
+            exit_now(i32::from(code))
+        }
+        Fork::Parent(child) => i32::try_from(child).ok().and_then(Pid::from_raw),
+    };
+    drop((theirs, stdio));
+    let mut process = None;
+    let mut moving = None;
+    loop {
+        let message = ours
+            .receive::<FromChild>()
+            .map_err(NotStarted::because("talking to the command"))?;
+        match message {
+            Some((FromChild::Process { pid }, _)) => {
+                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+                process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+            }
+            Some((FromChild::Terminal, Some(master))) => {
+                let terminal = Moving::start_terminal(master, options.open_stdin, &output);
+                moving = Some(terminal.map_err(NotStarted::because("opening the terminal"))?);
+            }
+            Some((FromChild::Failed { code, text }, _)) => {
+                return Err(Failure { code, text }.into());
+            }
+            Some(_) => return Err(Failure::start("an unexpected message".to_owned()).into()),
+            None => break,
+        }
+    }
+    if options.detached {
+        return Ok(0);
+    }
+    if moving.is_none() {
+        let started = Moving::start(pumps, &output);
+        moving = Some(started.map_err(NotStarted::because("moving its output"))?);
+    }
+    if let Some(process) = &process {
+        watch_process(process, &signals, None, moving.as_ref())
+            .map_err(NotStarted::because("waiting for the command"))?;
+    }
+    let code = loop {
+        match waitpid(joiner, WaitOptions::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(Some((_, status))) => break code_of(status),
+            Ok(None) | Err(_) => break 125,
+        }
+    };
+    if let Some(moving) = moving {
+        moving.finish();
+    }
+    Ok(code)
+}
+
+/// Enters the container's namespaces and starts the program there. Comes back only with a failure.
+fn join(
+    target: &impl AsFd,
+    userns: bool,
+    program: &Program,
+    channel: &Channel,
+    stdio: Option<Stdio>,
+    single_id: bool,
+) -> Result<std::convert::Infallible, Failure> {
+    let entering = |error| Failure::start(format!("entering the container: {error}"));
+    reset_signals();
+    if let Err(error) = close_others_on_exec() {
+        log::debug!("closing what was handed down: {error}");
+    }
+    let mut kinds = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    kinds.set(ThreadNameSpaceType::USER, userns);
+    move_into_thread_name_spaces(target.as_fd(), kinds).map_err(entering)?;
+    if userns {
+        crate::sys::userns::become_root()
+            .map_err(|error| Failure::start(format!("entering the container: {error}")))?;
+    }
+    let forked =
+        fork_inside().map_err(|error| Failure::start(format!("starting the command: {error}")))?;
+    match forked {
+        Fork::Child => child::run_program(program, channel, stdio, None, single_id),
+        Fork::Parent(pid) => {
+            // From here on only the child speaks.
+            let told = channel.send(&FromChild::Process { pid }, None);
+            drop(stdio);
+            if told.is_err() || crate::sys::fork::close_inherited(rustix::stdio::stderr()).is_err()
+            {
+                exit_now(125)
+            }
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            loop {
+                match waitpid(pid, WaitOptions::empty()) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    Ok(Some((_, status))) => exit_now(i32::from(code_of(status))),
+                    Ok(None) | Err(_) => exit_now(125),
+                }
+            }
+        }
+    }
+}
+
+/// [`fork`] for a process whose `/proc` is that of another process id namespace already; it is a fresh fork itself, so it has
+/// one thread.
+fn fork_inside() -> std::io::Result<Fork> {
+    crate::sys::fork::fork_single()
+}
+
+fn null() -> std::io::Result<Stdio> {
+    let open = || File::options().read(true).write(true).open("/dev/null");
+    Ok(Stdio([open()?.into(), open()?.into(), open()?.into()]))
+}
+
+/// The last of several settings of a variable counts.
+fn last_of_each(env: Vec<String>) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for variable in env {
+        let name = variable.split_once('=').map(|(name, _)| format!("{name}="));
+        if let Some(name) = name {
+            kept.retain(|other| !other.starts_with(&name));
+        }
+        kept.push(variable);
+    }
+    kept
+}

@@ -1,0 +1,496 @@
+//! The process that stays with a container from its start to its end.
+
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, setsid, waitpid};
+
+use super::channel::{self, Channel, FromChild, ToChild};
+use super::child::{self, Failure, Plan, Program};
+use super::stdio::{self, Moving, Output, Pumps};
+use super::{NotStarted, code_of, files, image};
+use crate::fuse::session::{Session, State};
+use crate::ops::run::logs::LogWriter;
+use crate::ops::run::mounts::{ReadyMount, ReadySource};
+use crate::store::containers::{Container, ContainerLock, ContainerState, Status};
+use crate::store::volumes::VolumeName;
+use crate::store::{Names, Store};
+use crate::sys::container::{Namespaces, clone_into, close_handed_down, exit_now, signal};
+use crate::sys::fork::{Fork, fork};
+use crate::sys::signal::SignalFd;
+use crate::sys::userns::write_maps;
+
+/// A container to run.
+#[derive(Debug)]
+pub struct Job {
+    /// Its store.
+    pub store: Store,
+    /// The container, which does not run.
+    pub container: Container,
+    /// The right to run it.
+    pub lock: ContainerLock,
+    /// What to mount, parents first.
+    pub mounts: Vec<ReadyMount>,
+    /// Volumes among that, to be held.
+    pub volumes: Vec<VolumeName>,
+}
+
+/// Runs a container in the foreground; its exit code. The job comes back: what happens to the container now is for the caller.
+pub fn run(mut job: Job) -> (Job, Result<u8, NotStarted>) {
+    let result = supervise(&mut job, &Output::Caller, || {});
+    let result = noted(&mut job, result);
+    (job, result)
+}
+
+/// Starts a container behind the caller's back and returns when its program runs. When it ends, `finish` gets the job, in the
+/// process that was left with it.
+pub fn run_detached(mut job: Job, finish: impl FnOnce(Job)) -> Result<(), NotStarted> {
+    let preparing = "preparing the supervisor";
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (read, write) = pipe.map_err(|e| NotStarted::because(preparing)(e.into()))?;
+    match fork().map_err(NotStarted::because(preparing))? {
+        Fork::Parent(_) => {
+            drop(write);
+            let mut said = String::new();
+            File::from(read)
+                .read_to_string(&mut said)
+                .map_err(NotStarted::because("waiting for the supervisor"))?;
+            let verdict = said
+                .strip_suffix('\n')
+                .and_then(|said| said.split_once(' '));
+            match verdict {
+                Some(("0", _)) => Ok(()),
+                Some((code, text)) => Err(NotStarted {
+                    code: code.parse().unwrap_or(125),
+                    text: text.to_owned(),
+                }),
+                None => Err(NotStarted {
+                    code: 125,
+                    text: "the supervisor died while starting".to_owned(),
+                }),
+            }
+        }
+        Fork::Child => {
+            drop(read);
+            detach();
+            let mut told = Some(File::from(write));
+            let mut tell = |code: u8, text: &str| {
+                if let Some(mut to) = told.take() {
+                    // The starter was killed: the container runs all the same.
+                    let _ = writeln!(to, "{code} {text}");
+                }
+            };
+            let log = LogWriter::open(&job.container.log());
+            let result = match log {
+                Ok(log) => {
+                    let output = Output::Log(Arc::new(Mutex::new(log)));
+                    supervise(&mut job, &output, || tell(0, ""))
+                }
+                Err(error) => Err(NotStarted::because("opening the log")(error)),
+            };
+            let result = noted(&mut job, result);
+            // Cleaned up before the starter hears of a failure: it finds nothing left.
+            finish(job);
+            if let Err(error) = &result {
+                tell(error.code, &error.text);
+            }
+            exit_now(0)
+        }
+    }
+}
+
+/// Leaves everything of the caller's behind.
+pub(super) fn detach() {
+    if let Err(error) = close_handed_down() {
+        log::debug!("closing inherited descriptors: {error}");
+    }
+    // Fails only for who leads a session already.
+    let _ = setsid();
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let done = rustix::stdio::dup2_stdin(&null)
+            .and_then(|()| rustix::stdio::dup2_stdout(&null))
+            .and_then(|()| rustix::stdio::dup2_stderr(&null));
+        if let Err(error) = done {
+            log::debug!("leaving the standard descriptors: {error}");
+        }
+    }
+}
+
+/// Writes down why a container was not started.
+fn noted(job: &mut Job, result: Result<u8, NotStarted>) -> Result<u8, NotStarted> {
+    if let Err(error) = &result {
+        let state = ContainerState {
+            error: error.text.clone(),
+            status: match job.container.state.status {
+                Status::Running { .. } => Status::Created,
+                other => other,
+            },
+            ..job.container.state.clone()
+        };
+        if let Err(error) = job.container.write_state(state, &job.lock) {
+            log::warn!("{error}");
+        }
+    }
+    result
+}
+
+/// The container while it lives.
+struct Living {
+    pid: Pid,
+    process: OwnedFd,
+    reaped: Option<WaitStatus>,
+}
+
+impl Living {
+    fn kill(&self) {
+        // It may have ended.
+        let _ = signal(&self.process, libc::SIGKILL);
+    }
+
+    fn wait(&mut self) -> WaitStatus {
+        loop {
+            if let Some(status) = self.reaped {
+                return status;
+            }
+            match waitpid(Some(self.pid), WaitOptions::empty()) {
+                Ok(Some((_, status))) => self.reaped = Some(status),
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                // Nobody else waits for it.
+                Err(error) => {
+                    log::error!("waiting for the container: {error}");
+                    exit_now(125)
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        if self.reaped.is_none() {
+            self.kill();
+            self.wait();
+        }
+    }
+}
+
+fn supervise(job: &mut Job, output: &Output, started: impl FnOnce()) -> Result<u8, NotStarted> {
+    let mut images = vec![job.container.record.image];
+    images.extend(job.mounts.iter().filter_map(|mount| match &mount.source {
+        ReadySource::Image { image, .. } => Some(*image),
+        _ => None,
+    }));
+    let store_error = |error: crate::store::StoreError| NotStarted {
+        code: 125,
+        text: error.to_string(),
+    };
+    // Until the end of this function: none of them goes while the container runs.
+    let _lease = match job.volumes.is_empty() {
+        true => None,
+        false => Some(job.store.lease_volumes(&job.volumes).map_err(store_error)?),
+    };
+    let names = image::names(&job.store, &images).map_err(store_error)?;
+    files::write(job.container.directory(), &job.container.record)
+        .map_err(NotStarted::because("writing the files of /etc"))?;
+    // Before any thread exists.
+    let signals =
+        SignalFd::block_forwarded(false).map_err(NotStarted::because("blocking signals"))?;
+    let (living, channel, pumps) = spawn(job, output)?;
+    let mut start = Start {
+        names,
+        living,
+        channel,
+        session: None,
+        moving: None,
+        pumps: Some(pumps),
+    };
+    start.until_running(job, output)?;
+    let Start {
+        mut living,
+        session,
+        moving,
+        ..
+    } = start;
+    started();
+    watch(&mut living, &signals, session.as_ref(), moving.as_ref())
+        .map_err(NotStarted::because("waiting for the container"))?;
+    let code = code_of(living.wait());
+    if let Some(moving) = moving {
+        moving.finish();
+    }
+    let mut state = job.container.state.clone();
+    if let Status::Running { started, .. } = state.status {
+        let finished = jiff::Timestamp::now();
+        state.status = Status::Exited {
+            code,
+            started,
+            finished,
+        };
+    }
+    if let Err(error) = job.container.write_state(state, &job.lock) {
+        log::warn!("{error}");
+    }
+    Ok(code)
+}
+
+/// Starts the child. It waits for its ids, or mounts at once.
+fn spawn(job: &Job, output: &Output) -> Result<(Living, Channel, Pumps), NotStarted> {
+    let preparing = "preparing the container";
+    let record = &job.container.record;
+    let (stdio, pumps) = match record.config.tty {
+        true => (None, Pumps::default()),
+        false => {
+            let (stdio, pumps) = stdio::prepare(record.config.open_stdin, output)
+                .map_err(NotStarted::because(preparing))?;
+            (Some(stdio), pumps)
+        }
+    };
+    let plan = plan(job);
+    let (ours, theirs) = channel::pair().map_err(NotStarted::because(preparing))?;
+    let namespaces = Namespaces {
+        user: record.ids.is_some(),
+        container: true,
+    };
+    let child = match clone_into(namespaces).map_err(|error| no_namespaces(&error, &plan))? {
+        Fork::Child => {
+            drop(ours);
+            child::main(&plan, theirs, stdio)
+        }
+        Fork::Parent(child) => child,
+    };
+    drop((theirs, stdio));
+    let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
+    let process = pid.map(|pid| Ok((pid, pidfd_open(pid, PidfdFlags::empty())?)));
+    let (pid, process) = match process {
+        Some(Ok(found)) => found,
+        Some(Err::<_, rustix::io::Errno>(error)) => {
+            return Err(NotStarted::because(preparing)(error.into()));
+        }
+        None => {
+            return Err(NotStarted::because(preparing)(
+                std::io::ErrorKind::Other.into(),
+            ));
+        }
+    };
+    let living = Living {
+        pid,
+        process,
+        reaped: None,
+    };
+    if let Some(ids) = &record.ids {
+        write_maps(child, ids).map_err(|error| NotStarted {
+            code: 125,
+            text: format!(
+                "writing the id map of the user namespace: {error}{}",
+                hint()
+            ),
+        })?;
+        ours.send(&ToChild::Mapped, None)
+            .map_err(NotStarted::because(preparing))?;
+    }
+    Ok((living, ours, pumps))
+}
+
+fn plan(job: &Job) -> Plan {
+    let record = &job.container.record;
+    let config = &record.config;
+    let args = config.entrypoint.iter().chain(&config.cmd).flatten();
+    Plan {
+        directory: job.container.directory().to_owned(),
+        image: record.image.0.hex(),
+        rootless: record.ids.is_some(),
+        single_id: record.ids.as_ref().is_some_and(|ids| ids.is_single()),
+        volatile: record.auto_remove,
+        read_only: record.read_only,
+        hostname: record.hostname.clone(),
+        mounts: job.mounts.clone(),
+        program: Program {
+            args: args.cloned().collect(),
+            env: config.env.clone(),
+            cwd: config.working_dir.clone(),
+            make_cwd: true,
+            user: config.user.clone(),
+            tty: config.tty,
+            init: record.init,
+            tied: true,
+            capabilities: record.capabilities.clone(),
+        },
+    }
+}
+
+fn no_namespaces(error: &std::io::Error, plan: &Plan) -> NotStarted {
+    let text = match plan.rootless {
+        true => format!(
+            "an ordinary user needs user namespaces, and the kernel refuses one: {error}{}",
+            hint()
+        ),
+        false => format!("making namespaces: {error} (root needs CAP_SYS_ADMIN for that)"),
+    };
+    NotStarted { code: 125, text }
+}
+
+/// What to enable, by what the system says about itself.
+fn hint() -> &'static str {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/{name}"));
+        text.ok().map(|text| text.trim().to_owned())
+    };
+    if read("kernel/unprivileged_userns_clone").as_deref() == Some("0") {
+        "; enable them: sysctl -w kernel.unprivileged_userns_clone=1"
+    } else if read("user/max_user_namespaces").as_deref() == Some("0") {
+        "; enable them: sysctl -w user.max_user_namespaces=15000"
+    } else if read("kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
+        "; enable them: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    } else {
+        ""
+    }
+}
+
+/// A container on its way to run.
+struct Start {
+    names: Arc<Names>,
+    living: Living,
+    channel: Channel,
+    session: Option<Session>,
+    moving: Option<Moving>,
+    pumps: Option<Pumps>,
+}
+
+impl Start {
+    /// Does what the child asks for until its program runs.
+    fn until_running(&mut self, job: &mut Job, output: &Output) -> Result<(), NotStarted> {
+        let talking = "talking to the container";
+        let mut ready = false;
+        loop {
+            let message = self.channel.receive::<FromChild>();
+            let message = message.map_err(NotStarted::because(talking))?;
+            match message {
+                Some((FromChild::Connection, Some(connection))) => {
+                    let record = &job.container.record;
+                    let squash = record.ids.as_ref().is_some_and(|ids| ids.is_single());
+                    let session =
+                        image::serve(&job.store, Arc::clone(&self.names), connection, squash)
+                            .map_err(NotStarted::because("serving the image"))?;
+                    self.session = Some(session);
+                }
+                Some((FromChild::Terminal, Some(master))) => {
+                    let open = job.container.record.config.open_stdin;
+                    let moving = Moving::start_terminal(master, open, output)
+                        .map_err(NotStarted::because("opening the terminal"))?;
+                    self.moving = Some(moving);
+                }
+                Some((FromChild::Ready { made }, _)) => {
+                    self.ready(job, output, made)?;
+                    ready = true;
+                }
+                Some((FromChild::Failed { code, text }, _)) => {
+                    let text = match code {
+                        125 if job.container.record.ids.is_some() => format!("{text}{}", hint()),
+                        _ => text,
+                    };
+                    return Err(Failure { code, text }.into());
+                }
+                Some(_) => {
+                    return Err(Failure::start("an unexpected message".to_owned()).into());
+                }
+                // Closed by the exec.
+                None if ready => return Ok(()),
+                None => {
+                    let code = code_of(self.living.wait());
+                    return Err(Failure::start(format!(
+                        "the container's first process died while starting: status {code}"
+                    ))
+                    .into());
+                }
+            }
+        }
+    }
+
+    /// Everything is in place: writes down that the container runs, and lets it.
+    fn ready(
+        &mut self,
+        job: &mut Job,
+        output: &Output,
+        made: Vec<String>,
+    ) -> Result<(), NotStarted> {
+        let mut all = std::mem::take(&mut job.container.state.made);
+        all.extend(made);
+        let state = ContainerState {
+            status: Status::Running {
+                pid: self.living.pid.as_raw_nonzero().get().unsigned_abs(),
+                started: jiff::Timestamp::now(),
+            },
+            error: String::new(),
+            made: all,
+        };
+        let written = job.container.write_state(state, &job.lock);
+        written.map_err(|error| NotStarted {
+            code: 125,
+            text: error.to_string(),
+        })?;
+        if let Some(pumps) = self.pumps.take()
+            && self.moving.is_none()
+        {
+            let moving =
+                Moving::start(pumps, output).map_err(NotStarted::because("moving its output"))?;
+            self.moving = Some(moving);
+        }
+        self.channel
+            .send(&ToChild::Go, None)
+            .map_err(NotStarted::because("starting the program"))
+    }
+}
+
+/// Passes signals on until the container has ended.
+pub(super) fn watch_process(
+    process: &OwnedFd,
+    signals: &SignalFd,
+    session: Option<&Session>,
+    moving: Option<&Moving>,
+) -> std::io::Result<()> {
+    loop {
+        let mut fds = vec![
+            PollFd::new(process, PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        fds.extend(session.map(|s| PollFd::from_borrowed_fd(s.event_fd(), PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ended = fds.first().is_some_and(|fd| !fd.revents().is_empty());
+        while let Some(number) = signals.take_number()? {
+            match number {
+                libc::SIGWINCH => {
+                    if let Some(moving) = moving {
+                        moving.resize();
+                    }
+                }
+                // It may have ended.
+                number => drop(signal(process, number)),
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+        if let Some(session) = session
+            && let State::Broken(reason) = session.state()
+        {
+            log::error!("{reason}; the container is killed");
+            signal(process, libc::SIGKILL)?;
+        }
+    }
+}
+
+fn watch(
+    living: &mut Living,
+    signals: &SignalFd,
+    session: Option<&Session>,
+    moving: Option<&Moving>,
+) -> std::io::Result<()> {
+    watch_process(&living.process, signals, session, moving)
+}
