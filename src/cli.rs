@@ -17,6 +17,7 @@ use crate::ops::template::TemplateError;
 use crate::store::{OpenMode, Store, StoreError};
 
 mod archive_output;
+mod bundle;
 mod check;
 mod commit;
 mod completion;
@@ -118,6 +119,7 @@ enum Verb {
     Trash(trash::TrashArgs),
     Restore(trash::RestoreArgs),
     Events(events::Args),
+    Bundle(bundle::Args),
     Gc(gc::Args),
     Check(check::Args),
     Mount(mount::Args),
@@ -270,6 +272,7 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Trash(args) => trash::trash(args, context),
         Verb::Restore(args) => trash::restore(args, context),
         Verb::Events(args) => events::run(args, context),
+        Verb::Bundle(args) => bundle::run(args, context),
         Verb::Gc(args) => gc::run(args, context),
         Verb::Check(args) => check::run(args, context),
         Verb::Mount(args) => mount::run(args, context),

@@ -170,11 +170,8 @@ impl<'a> Walker<'a> {
         let place = Place::open(&directory);
         let (xattrs, notes) = walker.attributes(&place)?;
         let item = walker.item(&stat, EntryKind::Directory, xattrs, ChangeKind::Changed)?;
-        let below = base.clone().map(MergedEntry::Dir);
-        // The root's own time is nobody's work: every change in it changes it. docker leaves the root out altogether.
-        let same = source.base.is_some_and(|_| below.is_some());
-        let same = same && walker.same_directory(&item, below.as_ref())?;
-        if !same {
+        // On an image the root itself is left out, as docker leaves it out: it is what the container's maker made of it.
+        if source.base.is_none() {
             walker.ready.push(item);
         }
         walker.enter(directory, base, notes.opaque, None)?;
