@@ -19,6 +19,7 @@ mod oracle;
 mod power;
 mod registry;
 mod requests;
+mod runtimes;
 mod sample;
 mod save;
 mod semantics;

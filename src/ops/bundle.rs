@@ -139,7 +139,8 @@ pub fn bundle(store: &Store, options: &Options<'_>) -> Result<ImageId, BundleErr
         root: &root,
         user: &who,
     };
-    let document = spec::document(&id, &config, &wanted).ok_or(BundleError::NoCommand)?;
+    let document = spec::document(&id, &config, &image, &wanted)?;
+    let document = document.ok_or(BundleError::NoCommand)?;
 
     let made = prepare(options.directory)?;
     let filled = fill(options, &tree, &document.to_string());

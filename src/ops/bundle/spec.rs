@@ -6,6 +6,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::user::Identity;
+use crate::layer::IndexError;
+use crate::layer::merged::{Image, MergedEntry};
 use crate::oci::{ImageConfig, ImageId};
 
 /// What docker's containers may do.
@@ -57,7 +59,12 @@ pub(super) struct Wanted<'a> {
 }
 
 /// The document; `None`: nothing to run.
-pub(super) fn document(id: &ImageId, config: &ImageConfig, wanted: &Wanted<'_>) -> Option<Value> {
+pub(super) fn document(
+    id: &ImageId,
+    config: &ImageConfig,
+    image: &Image,
+    wanted: &Wanted<'_>,
+) -> Result<Option<Value>, IndexError> {
     let run = &config.run;
     let command = match wanted.command {
         [] => run.cmd.as_deref().unwrap_or_default(),
@@ -65,7 +72,7 @@ pub(super) fn document(id: &ImageId, config: &ImageConfig, wanted: &Wanted<'_>) 
     };
     let args: Vec<&String> = run.entrypoint.iter().flatten().chain(command).collect();
     if args.is_empty() {
-        return None;
+        return Ok(None);
     }
     let mut env = run.env.clone();
     if !env.iter().any(|line| line.starts_with("PATH=")) {
@@ -86,7 +93,7 @@ pub(super) fn document(id: &ImageId, config: &ImageConfig, wanted: &Wanted<'_>) 
     for set in ["bounding", "effective", "permitted"] {
         capabilities.insert(set.to_owned(), json!(CAPABILITIES));
     }
-    Some(json!({
+    Ok(Some(json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": wanted.terminal,
@@ -103,7 +110,7 @@ pub(super) fn document(id: &ImageId, config: &ImageConfig, wanted: &Wanted<'_>) 
         },
         "root": {"path": wanted.root.to_string_lossy(), "readonly": wanted.read_only},
         "hostname": id.short(),
-        "mounts": mounts(config),
+        "mounts": mounts(config, image)?,
         "annotations": annotations(config),
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
@@ -113,10 +120,10 @@ pub(super) fn document(id: &ImageId, config: &ImageConfig, wanted: &Wanted<'_>) 
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
         },
-    }))
+    })))
 }
 
-fn mounts(config: &ImageConfig) -> Value {
+fn mounts(config: &ImageConfig, image: &Image) -> Result<Value, IndexError> {
     let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     let mut all = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -145,11 +152,21 @@ fn mounts(config: &ImageConfig) -> Value {
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ];
-    // What the image declares as a volume never lands in its root.
+    // What the image declares as a volume never lands in its root. It belongs to whom the image says.
     for volume in &config.run.volumes {
-        all.push(mount(volume, "tmpfs", &["nosuid", "nodev", "mode=755"]));
+        let mut options = vec!["nosuid".to_owned(), "nodev".to_owned()];
+        if let Some(MergedEntry::Dir(dir)) = image.resolve(volume.as_bytes())? {
+            let like = image.attributes_of_dir(&dir)?;
+            options.push(format!("mode={:o}", like.mode));
+            options.push(format!("uid={}", like.uid));
+            options.push(format!("gid={}", like.gid));
+        } else {
+            options.push("mode=755".to_owned());
+        }
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        all.push(mount(volume, "tmpfs", &options));
     }
-    Value::Array(all)
+    Ok(Value::Array(all))
 }
 
 /// conversion.md: labels, and what has no place of its own in the runtime spec.
