@@ -30,6 +30,7 @@ mod export;
 mod filters;
 mod gc;
 mod history;
+mod hold;
 mod images;
 mod import;
 mod inspect;
@@ -60,6 +61,8 @@ mod transport;
 mod trash;
 mod tree;
 mod umount;
+mod users;
+mod volume;
 
 use output::print_error;
 
@@ -127,9 +130,14 @@ enum Verb {
     /// The verbs on containers by their long names
     #[command(subcommand)]
     Container(container::ContainerVerb),
+    Users(users::Args),
+    Hold(hold::Args),
     /// The verbs on images by their long names
     #[command(subcommand)]
     Image(ImageVerb),
+    /// Volumes: directories that processes share
+    #[command(subcommand)]
+    Volume(volume::VolumeVerb),
     /// The store as a whole
     #[command(subcommand)]
     System(SystemVerb),
@@ -287,6 +295,9 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Wait(args) => start::wait(args, context),
         Verb::Rm(args) => rm::run(args, context),
         Verb::Container(verb) => verb.run(context),
+        Verb::Users(args) => users::run(args, context),
+        Verb::Hold(args) => hold::run(args, context),
+        Verb::Volume(verb) => verb.run(context),
         Verb::Image(verb) => verb.run(context),
         Verb::System(SystemVerb::Df(args)) => df::run(args, context),
         Verb::System(SystemVerb::Events(args)) => events::run(args, context),

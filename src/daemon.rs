@@ -12,6 +12,7 @@
 //! change, and a watch on the store's index for those who die before they ask.
 
 mod control;
+mod ephemeral;
 mod log_file;
 mod mount_point;
 mod readiness;

@@ -14,6 +14,7 @@ mod removing;
 mod shells;
 mod tutorial;
 mod usage;
+mod volumes;
 
 /// An image of a year for which `CREATED` is stable for a while, with a shared and an own layer.
 fn image(name: &str) -> ImageBuilder {

@@ -63,6 +63,32 @@ pub fn images() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| candidates(typed).unwrap_or_default())
 }
 
+/// Completes the names of volumes.
+pub fn volumes() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| volume_candidates(typed).unwrap_or_default())
+}
+
+/// Completes both.
+pub fn volumes_and_images() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let mut all = volume_candidates(typed).unwrap_or_default();
+        all.extend(candidates(typed).unwrap_or_default());
+        all
+    })
+}
+
+fn volume_candidates(typed: &OsStr) -> Option<Vec<CompletionCandidate>> {
+    let typed = typed.to_str()?;
+    let store = Store::open(&Store::default_path(), OpenMode::ReadOnly).ok()?;
+    let names = store
+        .volumes()
+        .ok()?
+        .into_iter()
+        .map(|volume| volume.name.to_string());
+    let fitting = names.filter(|name| name.starts_with(typed));
+    Some(fitting.map(CompletionCandidate::new).collect())
+}
+
 /// The tags that begin as typed. Nothing that fails says so: nobody has asked mica to do anything.
 fn candidates(typed: &OsStr) -> Option<Vec<CompletionCandidate>> {
     let typed = typed.to_str()?;

@@ -8,7 +8,7 @@ use crate::ops::{OpsError, df, images, users};
 
 use super::{Context, output};
 
-/// Show what the images take on disk, and how much of it nothing uses
+/// Show what images and volumes take on disk, and how much of it nothing uses
 ///
 /// Bytes are those on disk, shared layers counted once. RECLAIMABLE is what `image prune -a` would free.
 #[derive(clap::Args)]
@@ -26,6 +26,7 @@ pub struct Args {
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let store = context.store()?;
+    super::volume::sweep(&store);
     let (names, users, df) = store.read(|names| {
         let leases = store.live_leases()?;
         let users = users::counts(&leases, names)?;

@@ -41,6 +41,15 @@ impl LongFilterArgs {
         self.filters.is_empty()
     }
 
+    /// Those about labels, which things other than images have too.
+    pub fn labels(&self) -> Vec<(String, String)> {
+        let labels = self
+            .filters
+            .iter()
+            .filter(|(name, _)| name.starts_with("label"));
+        labels.cloned().collect()
+    }
+
     /// As given, for a prompt.
     pub fn texts(&self) -> impl Iterator<Item = String> {
         self.filters

@@ -10,7 +10,7 @@ use super::output::Lines;
 
 /// Remove what interrupted work has left in the store
 ///
-/// Never removes an image, tagged or not.
+/// Never removes an image, tagged or not, and no volume but ephemeral ones whose time has come.
 #[derive(clap::Args)]
 pub struct Args {
     /// Print what would be removed and how much space that frees; remove nothing
@@ -21,6 +21,9 @@ pub struct Args {
 /// Collects garbage.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
+    if !args.dry_run {
+        super::volume::sweep(&store);
+    }
     let plan = gc::gc(&store, args.dry_run)?;
     let mut lines = Lines::default();
     gc::lines(&plan).iter().for_each(|line| lines.print(line));

@@ -22,7 +22,8 @@ pub struct Args {
     #[arg(short, long)]
     foreground: bool,
     /// Comma-separated: ro, strict (opening for writing fails at once), suid, dev, allow_other, rm=off|own|all
-    /// (who may remove through the mount: nobody, the mounting user and root, all), trash=DURATION, fsname=NAME
+    /// (who may remove through the mount: nobody, the mounting user and root, all), trash=DURATION, fsname=NAME, and how long ephemeral
+    /// volumes live unused: volume_wait=SECONDS (60, for the first user), volume_linger=SECONDS (2, after the last one)
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Keep what is removed through the mount for so long (30m, 12h, 7d, off), whatever `mica trash` has set

@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 use crate::ops::gc;
 use crate::ops::prune::{self, Options};
+use crate::ops::volumes;
+use crate::ops::volumes::list::{Filters as VolumeFilters, Verb};
+use crate::ops::volumes::prune as volume_prune;
 
 use super::Context;
 use super::filters::LongFilterArgs;
@@ -17,6 +20,9 @@ pub struct Args {
     /// Remove all images that nothing uses, not only those without a tag
     #[arg(short, long)]
     all: bool,
+    /// Remove also volumes that nothing uses and nobody has named, with their data
+    #[arg(long)]
+    volumes: bool,
     #[command(flatten)]
     filters: LongFilterArgs,
     /// Do not ask
@@ -35,14 +41,34 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         filters: args.filters.parse()?.of(&store),
         ..Options::default()
     };
+    if args.volumes && args.filters.texts().any(|text| text.starts_with("until")) {
+        anyhow::bail!("the \"until\" filter is not supported with \"--volumes\"");
+    }
+    super::volume::sweep(&store);
+    let volume_options = volume_prune::Options {
+        filters: VolumeFilters::parse(&args.filters.labels(), Verb::Prune)?,
+        ..volume_prune::Options::default()
+    };
     let mut lines = Lines::default();
-    let mut shown = None;
+    let (mut shown, mut shown_volumes) = (None, None);
     if !args.force && !args.dry_run {
         let plan = prune::rehearse(&store, &options)?;
-        if !prompt::confirm(&warning(&args, outlook(&plan)))? {
+        let volumes = match args.volumes {
+            true => volume_prune::rehearse(&store, &volume_options)?,
+            false => volume_prune::Pruned::default(),
+        };
+        let mut outlook = outlook(&plan);
+        outlook.extend(
+            volumes
+                .volumes
+                .iter()
+                .map(|name| format!("  volume {name}")),
+        );
+        if !prompt::confirm(&warning(&args, outlook))? {
             return Ok(ExitCode::SUCCESS);
         }
         shown = Some(plan.images());
+        shown_volumes = Some(volumes.volumes.into_iter().collect());
     }
     // Leftovers first: a removal takes them with it, and then they would not be counted.
     let leftovers = gc::gc(&store, args.dry_run)?;
@@ -54,9 +80,20 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         true => Ok(Vec::new()),
         false => store.notify_mounts(),
     };
+    let tell = || volumes::tell(&store);
+    let volumes = match (args.volumes, args.dry_run) {
+        (false, _) => volume_prune::Pruned::default(),
+        (true, true) => volume_prune::rehearse(&store, &volume_options)?,
+        (true, false) => {
+            volume_prune::prune(&store, &volume_options, shown_volumes.as_ref(), &tell)?
+        }
+    };
+    let names: Vec<String> = volumes.volumes.iter().map(ToString::to_string).collect();
+    section(&mut lines, "Deleted Volumes:", &names);
     section(&mut lines, "Deleted Images:", &pruned.lines());
     section(&mut lines, "Deleted Leftovers:", &gc::lines(&leftovers));
-    lines.print(&total(pruned.bytes.saturating_add(leftovers.bytes), verb));
+    let bytes = pruned.bytes.saturating_add(leftovers.bytes);
+    lines.print(&total(bytes.saturating_add(volumes.bytes), verb));
     notified?;
     lines.finish()?;
     Ok(ExitCode::SUCCESS)
@@ -69,8 +106,11 @@ fn warning(args: &Args, outlook: Vec<String>) -> Vec<String> {
         "WARNING! This will remove:".to_owned(),
         format!("  - {images}"),
         "  - what interrupted work has left".to_owned(),
-        String::new(),
     ];
+    if args.volumes {
+        lines.push(format!("  - {}", super::volume::ANONYMOUS));
+    }
+    lines.push(String::new());
     if !args.filters.is_empty() {
         lines.push("  Items to be pruned will be filtered with:".to_owned());
         lines.extend(args.filters.texts().map(|text| format!("  - {text}")));

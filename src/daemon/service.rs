@@ -12,6 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::control::{Control, Handler};
+use super::ephemeral::Reaper;
 use super::readiness::Reporter;
 use super::watch::Watch;
 use super::{MountPlan, log_file, mount_point, unmount};
@@ -19,6 +20,7 @@ use crate::fs::{FileSystem, FsOptions, KernelCache, Superblock};
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
+use crate::ops::volumes::activity::Activity;
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError};
 use crate::sys::fork;
 use crate::sys::mount::{self, FuseFlags, MountError, MountPoint, Mounted};
@@ -69,6 +71,8 @@ struct Service {
     signals: SignalFd,
     control: Option<Control>,
     watch: Option<Watch>,
+    /// Ends ephemeral volumes; none on a store that cannot be written to.
+    _reaper: Option<Reaper>,
     /// Kept until the end: it says that this mount lives.
     _lease: Option<Lease>,
 }
@@ -78,6 +82,7 @@ struct Shared {
     tree: Arc<Superblock>,
     queue: Arc<NotifyQueue>,
     stats: Arc<Stats>,
+    activity: Arc<Activity>,
     refreshing: Mutex<()>,
     store: Store,
     /// Whether a thread removes what is over in the trash.
@@ -104,6 +109,7 @@ impl Service {
                 None
             }
         };
+        let activity = Arc::new(Activity::default());
         let queue = NotifyQueue::new();
         let options = FsOptions {
             read_only: plan.options.read_only,
@@ -146,21 +152,28 @@ impl Service {
             store.path().display()
         );
         let stats = Arc::clone(session.stats());
+        let shared = Arc::new(Shared {
+            tree,
+            queue,
+            stats,
+            activity,
+            refreshing: Mutex::new(()),
+            store: store.clone(),
+            emptying: AtomicBool::new(false),
+            stop,
+        });
+        let reaper = match &lease {
+            Some(lease) => Some(reap(plan, &store, lease, &shared)?),
+            None => None,
+        };
         Ok(Service {
-            shared: Arc::new(Shared {
-                tree,
-                queue,
-                stats,
-                refreshing: Mutex::new(()),
-                store,
-                emptying: AtomicBool::new(false),
-                stop,
-            }),
+            shared,
             session,
             mounted,
             signals,
             control,
             watch,
+            _reaper: reaper,
             _lease: lease,
         })
     }
@@ -274,6 +287,7 @@ impl Service {
 impl Shared {
     fn refresh(&self) -> Result<(), String> {
         let _one_at_a_time = self.refreshing.lock();
+        self.activity.wake();
         self.tree.refresh().map_err(|error| error.to_string())
     }
 
@@ -360,6 +374,25 @@ fn announce(store: &Store, point: &MountPoint) -> anyhow::Result<(Option<Lease>,
     let control =
         Control::listen(&socket).with_context(|| format!("listening on {}", socket.display()))?;
     Ok((Some(lease), Some(control)))
+}
+
+/// Watches over ephemeral volumes.
+fn reap(
+    plan: &MountPlan,
+    store: &Store,
+    lease: &Lease,
+    shared: &Arc<Shared>,
+) -> anyhow::Result<Reaper> {
+    let activity = Arc::clone(&shared.activity);
+    let shared = Arc::clone(shared);
+    let refresh = move || {
+        if let Err(error) = shared.sync() {
+            log::warn!("showing that volumes have ended: {error}");
+        }
+    };
+    let times = plan.options.times;
+    Reaper::start(store.clone(), times, activity, lease.id().clone(), refresh)
+        .context("starting the thread for ephemeral volumes")
 }
 
 /// Root lets everybody in and has the kernel check modes; an ordinary user has the mount to himself.

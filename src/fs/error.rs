@@ -95,9 +95,10 @@ impl From<OpsError> for FsError {
         match error {
             OpsError::Store(error) => error.into(),
             // The tag was moved while the caller removed it: what he saw is gone.
-            OpsError::NoSuchImage(_) | OpsError::NotInTrash(_) | OpsError::TagMoved(_) => {
-                FsError::NotFound
-            }
+            OpsError::NoSuchImage(_)
+            | OpsError::NoSuchVolume(_)
+            | OpsError::NotInTrash(_)
+            | OpsError::TagMoved(_) => FsError::NotFound,
             OpsError::NameTaken(_) => FsError::Exists,
             OpsError::ManyReferences(_)
             | OpsError::ReferenceInUse { .. }
@@ -128,6 +129,10 @@ impl From<OpsError> for FsError {
             | OpsError::ManyUsed
             | OpsError::NotATag(_)
             | OpsError::Pattern(_) => FsError::Invalid(error.to_string()),
+            OpsError::Path { path, source } => FsError::Io {
+                context: path.display().to_string(),
+                source,
+            },
             OpsError::Users(source) => FsError::Io {
                 context: "looking for users".to_owned(),
                 source,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::fs::RmPolicy;
 use crate::ops::time;
+use crate::ops::volumes::life::Times;
 
 /// The mount options, as the user gave them.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,6 +21,8 @@ pub struct MountOptions {
     pub allow_other: Option<bool>,
     /// Who may remove, rename and tag through the mount.
     pub rm: RmPolicy,
+    /// How long ephemeral volumes live unused.
+    pub times: Times,
     /// What `findmnt` and `df` show as the source.
     pub source: Option<String>,
     /// How long what is removed through the mount can be brought back; `None`: as the store says.
@@ -35,6 +38,7 @@ impl Default for MountOptions {
             dev: false,
             allow_other: None,
             rm: RmPolicy::Own,
+            times: Times::default(),
             source: None,
             trash: None,
         }
@@ -46,7 +50,7 @@ impl Default for MountOptions {
 pub enum OptionError {
     /// Not an option.
     #[error(
-        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, trash=DURATION|off, fsname=NAME"
+        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, trash=DURATION|off, volume_wait=SECONDS, volume_linger=SECONDS, fsname=NAME"
     )]
     Unknown(String),
     /// An option with a wrong value.
@@ -117,6 +121,8 @@ impl MountOptions {
                     expected: "durations such as 30m, 12h, 7d, or off",
                 })?);
             }
+            ("volume_wait", value) => self.times.wait = seconds("volume_wait", value)?,
+            ("volume_linger", value) => self.times.linger = seconds("volume_linger", value)?,
             // fusermount3 takes a backslash for the start of an escape.
             ("fsname", Some(value)) if value.is_empty() || value.contains('\\') => {
                 return Err(OptionError::Value {
@@ -147,14 +153,32 @@ impl MountOptions {
     }
 }
 
+/// Seconds, with a fraction if need be.
+fn seconds(option: &'static str, value: Option<&str>) -> Result<Duration, OptionError> {
+    let value = value.unwrap_or_default();
+    let seconds = value.parse().ok();
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    // Longer than any machine runs, and still to be added to a point in time.
+    let sensible = duration.filter(|duration| duration.as_secs() < 1 << 32);
+    sensible.ok_or_else(|| OptionError::Value {
+        option,
+        value: value.to_owned(),
+        expected: "a number of seconds",
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn words_are_collected_from_all_lists() {
-        let options =
-            MountOptions::parse(["ro,strict", "", "rm=all, suid,dev,allow_other"]).unwrap();
+        let options = MountOptions::parse([
+            "ro,strict",
+            "",
+            "rm=all, suid,dev,allow_other,volume_linger=0.5",
+        ])
+        .unwrap();
         assert_eq!(
             options,
             MountOptions {
@@ -164,6 +188,10 @@ mod tests {
                 dev: true,
                 allow_other: Some(true),
                 rm: RmPolicy::All,
+                times: Times {
+                    linger: Duration::from_millis(500),
+                    ..Times::default()
+                },
                 source: None,
                 trash: None,
             }
@@ -191,6 +219,9 @@ mod tests {
             "rm=no",
             "ro=1",
             "fsname",
+            "volume_wait",
+            "volume_wait=-1",
+            "volume_wait=1e30",
         ] {
             let error = MountOptions::parse([wrong]).unwrap_err().to_string();
             assert!(error.contains(wrong.split('=').next().unwrap()), "{error}");

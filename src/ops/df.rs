@@ -12,12 +12,17 @@ use super::error::OpsError;
 use super::format;
 use super::images::{Row, Users};
 use super::template::Value;
+use super::volumes;
+use super::volumes::list::{Filters, Row as VolumeRow};
+use super::volumes::users::Look;
 
 /// Disk use of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Df {
     /// Images, with what they share counted once.
     pub images: Line,
+    /// Volumes, without binds' data.
+    pub volumes: Line,
     /// What interrupted work has left, for `mica gc`: files.
     pub leftovers: Line,
     /// Images that can be brought back; what other images have too is not counted.
@@ -28,6 +33,8 @@ pub struct Df {
     pub total: u64,
     /// What each image has.
     pub of_image: BTreeMap<ImageId, OfImage>,
+    /// What each volume has, by name.
+    pub of_volume: Vec<VolumeRow>,
 }
 
 /// One row of the summary.
@@ -61,9 +68,26 @@ pub fn of(
 ) -> Result<Df, OpsError> {
     let usage = store.disk_usage()?;
     let mut df = measure(&store.blob_sizes()?, names, leases, users);
+    measure_volumes(store, leases, &mut df)?;
     df.imports = df.imports.saturating_add(usage.tmp_bytes);
-    df.total = usage.total();
+    df.total = usage.total().saturating_add(df.volumes.size);
     Ok(df)
+}
+
+/// A file of `info/` shows this too: mappings are not looked at, as in every request.
+fn measure_volumes(store: &Store, leases: &[LiveLease], df: &mut Df) -> Result<(), OpsError> {
+    let found = volumes::users::find(store, leases, Look::default())?;
+    df.of_volume = volumes::list::list(store, &Filters::default(), Some(&found), true)?;
+    for row in &df.of_volume {
+        let (size, used) = (row.size.unwrap_or(0), row.users.unwrap_or(0) > 0);
+        df.volumes.count += 1;
+        df.volumes.size += size;
+        match used {
+            true => df.volumes.active += 1,
+            false => df.volumes.reclaimable += size,
+        }
+    }
+    Ok(())
 }
 
 /// The same from the sizes of all blobs; without what is not a blob.
@@ -130,11 +154,13 @@ fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], us
     }
     Df {
         images,
+        volumes: Line::default(),
         leftovers,
         trash,
         imports,
         total: 0,
         of_image,
+        of_volume: Vec::new(),
     }
 }
 
@@ -154,6 +180,10 @@ impl Df {
             name: "Images",
             line: self.images,
         };
+        let volumes = Named {
+            name: "Local Volumes",
+            line: self.volumes,
+        };
         let leftovers = Named {
             name: "Leftovers",
             line: self.leftovers,
@@ -163,7 +193,7 @@ impl Df {
             line: self.trash,
         };
         let seldom = [trash, leftovers].into_iter();
-        [images]
+        [images, volumes]
             .into_iter()
             .chain(seldom.filter(|row| row.line.count > 0))
             .collect()
@@ -254,7 +284,16 @@ pub fn verbose(df: &Df, rows: &[Row], users: &Users, now: jiff::Timestamp) -> St
     };
     let rows: Vec<_> = rows.iter().map(cells).collect();
     let table = format::table(Some(&header), &rows);
-    format!("Images space usage:\n\n{table}")
+    let volumes = df.of_volume.iter().map(|row| {
+        let size = row
+            .size
+            .map_or_else(|| "N/A".to_owned(), format::human_size);
+        let users = row.users.unwrap_or(0).to_string();
+        vec![row.volume.name.to_string(), users, size]
+    });
+    let volumes: Vec<_> = volumes.collect();
+    let volumes = format::table(Some(&["VOLUME NAME", "LINKS", "SIZE"]), &volumes);
+    format!("Images space usage:\n\n{table}\nLocal Volumes space usage:\n\n{volumes}")
 }
 
 #[cfg(test)]
@@ -294,9 +333,10 @@ mod tests {
         );
         assert_eq!(
             table(&df),
-            "TYPE        TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
-             Images      3         1         1.239kB   234B (18%)\n\
-             Leftovers   1         0         70kB      70kB (100%)\n"
+            "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
+             Images          3         1         1.239kB   234B (18%)\n\
+             Local Volumes   0         0         0B        0B\n\
+             Leftovers       1         0         70kB      70kB (100%)\n"
         );
         let nobody = measure(&sizes, &names, &[], &Users::new());
         assert_eq!(nobody.images.reclaimable, nobody.images.size);
@@ -307,8 +347,9 @@ mod tests {
         let df = measure(&HashMap::new(), &Names::default(), &[], &Users::new());
         assert_eq!(
             table(&df),
-            "TYPE      TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
-             Images    0         0         0B        0B\n"
+            "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
+             Images          0         0         0B        0B\n\
+             Local Volumes   0         0         0B        0B\n"
         );
     }
 }

@@ -1,5 +1,7 @@
 //! Why a use case failed, in docker's words where docker has them.
 
+use std::path::PathBuf;
+
 use crate::oci::{ImageId, ReferenceError, TagRef};
 use crate::store::{MaybeMissing, StoreError, VolumeName, VolumeNameError};
 
@@ -89,6 +91,17 @@ pub enum OpsError {
     /// The tag names another image than the caller has seen.
     #[error("{0} names another image now")]
     TagMoved(TagRef),
+    /// The argument names no volume.
+    #[error("get {0}: no such volume")]
+    NoSuchVolume(String),
+    /// A path given on the command line leads nowhere.
+    #[error("{}: {source}", path.display())]
+    Path {
+        /// As given.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A text is no volume name.
     #[error("{verb} {name}: {error}")]
     VolumeName {
@@ -141,7 +154,9 @@ impl OpsError {
     pub fn is_not_found(&self) -> bool {
         matches!(
             self,
-            OpsError::NoSuchImage(_) | OpsError::Store(StoreError::NoSuchVolume(_))
+            OpsError::NoSuchImage(_)
+                | OpsError::NoSuchVolume(_)
+                | OpsError::Store(StoreError::NoSuchVolume(_))
         )
     }
 
@@ -159,6 +174,7 @@ impl OpsError {
             | OpsError::ManyReferences(_)
             | OpsError::ReferenceInUse { .. }
             | OpsError::ImageInUse { .. }
+            | OpsError::NoSuchVolume(_)
             | OpsError::VolumeName { .. }
             | OpsError::VolumeConflict { .. }
             | OpsError::VolumeInUse { .. }
@@ -170,6 +186,7 @@ impl OpsError {
             | OpsError::NotATag(_)
             | OpsError::TagWithDigest
             | OpsError::TagMoved(_)
+            | OpsError::Path { .. }
             | OpsError::VolumeNotEmpty(_)
             | OpsError::BindHasNoLife(_)
             | OpsError::Store(_)

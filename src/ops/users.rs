@@ -4,6 +4,8 @@
 //! part of the tree is mounted elsewhere; or it runs with a lease on the image. Files that are merely open do not count,
 //! they stay readable. Only what this process may see in `/proc` is found.
 
+pub mod list;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;

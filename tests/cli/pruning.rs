@@ -300,8 +300,9 @@ fn df_is_dockers_table_and_what_prune_frees() {
     assert_eq!(
         sandbox.mica(["system", "df"]).ok().stdout(),
         format!(
-            "TYPE      TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
-             Images    3         0         {:10}{} (100%)\n",
+            "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
+             Images          3         0         {:10}{} (100%)\n\
+             Local Volumes   0         0         0B        0B\n",
             human(before),
             human(before)
         )
@@ -317,14 +318,24 @@ fn df_is_dockers_table_and_what_prune_frees() {
         lines[2].ends_with("SIZE      SHARED SIZE   UNIQUE SIZE   USERS"),
         "{long}"
     );
-    assert_eq!(lines.len(), 3 + 4, "{long}");
-    assert!(lines[3..].iter().all(|line| line.ends_with(" 0")), "{long}");
+    let end = [
+        "",
+        "Local Volumes space usage:",
+        "",
+        "VOLUME NAME   LINKS     SIZE",
+    ];
+    assert_eq!(lines[3 + 4..], end, "{long}");
+    assert!(
+        lines[3..7].iter().all(|line| line.ends_with(" 0")),
+        "{long}"
+    );
     sandbox.mica(["image", "prune", "-af"]).ok();
     assert_eq!(used(&sandbox), 0);
     assert_eq!(
         sandbox.mica(["system", "df"]).ok().stdout(),
-        "TYPE      TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
-         Images    0         0         0B        0B\n"
+        "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
+         Images          0         0         0B        0B\n\
+         Local Volumes   0         0         0B        0B\n"
     );
 }
 
@@ -352,7 +363,7 @@ fn fuse_what_is_used_is_neither_pruned_nor_reclaimable() {
     );
     let df = df.ok().stdout();
     let row = df.lines().nth(1).unwrap_or_default().to_owned();
-    assert!(row.starts_with("Images    3         1 "), "{df}");
+    assert!(row.starts_with("Images          3         1 "), "{df}");
     assert!(row.contains(&format!(" {freed} (")), "{freed} {df}");
     let info = info.expect("info/df");
     let words = |line: &str| {

@@ -105,7 +105,7 @@ pub enum Verb {
 const DRIVER: &str = "local";
 
 /// One volume of a list.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// The volume.
     pub volume: Volume,
@@ -201,7 +201,7 @@ pub fn size(store: &Store, volume: &Volume) -> Result<Option<u64>, OpsError> {
     }
 }
 
-/// As `du` counts: allocated, hard links once. What goes meanwhile, or may not be looked at, counts nothing.
+/// What the files take on disk, hard links once; directories count nothing, as docker has it. What goes meanwhile, or may not be looked at, counts nothing.
 fn allocated(path: &Path, seen: &mut std::collections::HashSet<(u64, u64)>) -> io::Result<u64> {
     let quiet = |error: &io::Error| {
         matches!(
@@ -217,8 +217,10 @@ fn allocated(path: &Path, seen: &mut std::collections::HashSet<(u64, u64)>) -> i
     if !stat.is_dir() && stat.nlink() > 1 && !seen.insert((stat.dev(), stat.ino())) {
         return Ok(0);
     }
-    let mut bytes = stat.blocks() * 512;
-    if stat.is_dir() {
+    let mut bytes = 0;
+    if !stat.is_dir() {
+        bytes += stat.blocks() * 512;
+    } else {
         match fs::read_dir(path) {
             Ok(entries) => {
                 for entry in entries {

@@ -1,0 +1,52 @@
+//! `mica volume`.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::ops::volumes::life::{self, Times};
+use crate::store::Store;
+
+use super::Context;
+
+mod create;
+mod inspect;
+mod ls;
+mod prune;
+mod rm;
+
+pub use inspect::find_name;
+pub use prune::ANONYMOUS;
+
+/// The verbs on volumes.
+#[derive(Subcommand)]
+pub enum VolumeVerb {
+    Create(create::Args),
+    Inspect(inspect::Args),
+    #[command(visible_alias = "list")]
+    Ls(ls::Args),
+    Prune(prune::Args),
+    #[command(visible_alias = "remove")]
+    Rm(rm::Args),
+}
+
+impl VolumeVerb {
+    /// Runs the verb.
+    pub fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
+        match self {
+            VolumeVerb::Create(args) => create::run(args, context),
+            VolumeVerb::Inspect(args) => inspect::run(args, context),
+            VolumeVerb::Ls(args) => ls::run(args, context),
+            VolumeVerb::Prune(args) => prune::run(args, context),
+            VolumeVerb::Rm(args) => rm::run(args, context),
+        }
+    }
+}
+
+/// Where no daemon watches, the verbs end the ephemeral volumes whose time has come. What keeps that from being done keeps nobody
+/// from anything else.
+pub fn sweep(store: &Store) {
+    if let Err(error) = life::sweep(store, Times::default()) {
+        log::warn!("ephemeral volumes: {error}");
+    }
+}

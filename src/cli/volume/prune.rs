@@ -1,0 +1,82 @@
+//! `mica volume prune`.
+
+use std::process::ExitCode;
+
+use crate::ops::filter;
+use crate::ops::volumes;
+use crate::ops::volumes::list::{Filters, Verb};
+use crate::ops::volumes::prune::{self, Options, Pruned};
+
+use super::super::output::Lines;
+use super::super::prune::{section, total};
+use super::super::{Context, prompt};
+
+/// Remove unused volumes with their data
+///
+/// Without options only those that nobody has named. What a process, a mount, a lease or a container uses always stays, and
+/// ephemeral volumes go by themselves. Asks before, and says what would go.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Remove all volumes that nothing uses, also those with a name
+    #[arg(short, long)]
+    all: bool,
+    /// Only volumes for which this holds: all=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE]; may be repeated
+    #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split)]
+    filters: Vec<(String, String)>,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Print what would be removed and how much space that frees; remove nothing
+    #[arg(long, conflicts_with = "force")]
+    dry_run: bool,
+}
+
+/// What goes with `-a`; docker's words.
+const ALL: &str = "all local volumes not used by at least one container";
+/// What goes without; docker's words.
+pub const ANONYMOUS: &str = "anonymous local volumes not used by at least one container";
+
+/// Prunes volumes.
+pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let store = context.store()?;
+    super::sweep(&store);
+    let options = Options {
+        all: args.all,
+        filters: Filters::parse(&args.filters, Verb::Prune)?,
+    };
+    let mut lines = Lines::default();
+    if args.dry_run {
+        report(
+            &mut lines,
+            &prune::rehearse(&store, &options)?,
+            "reclaimable",
+        );
+        lines.finish()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let shown = match args.force {
+        true => None,
+        false => {
+            let plan = prune::rehearse(&store, &options)?;
+            let what = if args.all { ALL } else { ANONYMOUS };
+            let mut warning = vec![format!("WARNING! This will remove {what}.")];
+            warning.extend(plan.volumes.iter().map(|name| format!("  {name}")));
+            warning.push(format!("  {}", total(plan.bytes, "reclaimable")));
+            if !prompt::confirm(&warning)? {
+                return Ok(ExitCode::SUCCESS);
+            }
+            Some(plan.volumes.into_iter().collect())
+        }
+    };
+    let tell = || volumes::tell(&store);
+    let pruned = prune::prune(&store, &options, shown.as_ref(), &tell)?;
+    report(&mut lines, &pruned, "reclaimed");
+    lines.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(lines: &mut Lines, pruned: &Pruned, verb: &str) {
+    let names: Vec<String> = pruned.volumes.iter().map(ToString::to_string).collect();
+    section(lines, "Deleted Volumes:", &names);
+    lines.print(&total(pruned.bytes, verb));
+}

@@ -1,0 +1,239 @@
+//! `users`: one row per process and way, of a path, a volume, an image, or of everything in the mounts of a store.
+
+use std::path::{Path, PathBuf};
+
+use crate::oci::ImageId;
+use crate::ops::error::OpsError;
+use crate::ops::template::Value;
+use crate::ops::volumes::list::containers;
+use crate::ops::volumes::users::{self as volume_users, Look, Usage, VolumeUser};
+use crate::ops::{format, resolve};
+use crate::store::{ImageRecord, LeaseKind, LiveLease, Store, Volume, VolumeName};
+use crate::sys::holders::{self, Below, How, Place, Question};
+use crate::sys::proc;
+
+/// One row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Who, and how.
+    pub user: VolumeUser,
+    /// What: the name of a volume, or a path below the root of a mount.
+    pub of: String,
+}
+
+/// What is asked about.
+enum Target {
+    Path(PathBuf),
+    Volume(Volume),
+    Image(ImageId),
+}
+
+/// The command line waits for nobody's page.
+const LOOK: Look = Look {
+    maps: true,
+    except: None,
+};
+
+/// Who uses what `text` means; `None`: anything.
+pub fn of(store: &Store, text: Option<&str>) -> Result<Vec<Row>, OpsError> {
+    let leases = store.live_leases()?;
+    let mut rows = match text.map(|text| target(store, &leases, text)).transpose()? {
+        Some(Target::Path(path)) => of_path(&path)?,
+        Some(Target::Volume(volume)) => of_volumes(store, &leases, std::slice::from_ref(&volume))?,
+        Some(Target::Image(id)) => {
+            let names = store.names()?;
+            let image = names.images.get(&id);
+            of_images(&leases, image)?
+        }
+        None => {
+            let mut rows = of_images(&leases, None)?;
+            rows.extend(of_volumes(store, &leases, &store.volumes()?)?);
+            rows
+        }
+    };
+    rows.sort_by(|a, b| {
+        let key = |row: &Row| (row.of.clone(), row.user.pid, row.user.usage);
+        key(a).cmp(&key(b))
+    });
+    rows.dedup();
+    Ok(rows)
+}
+
+/// A path begins as one; a volume comes before an image of the same name.
+fn target(store: &Store, leases: &[LiveLease], text: &str) -> Result<Target, OpsError> {
+    if text.starts_with(['/', '.']) {
+        let path = Path::new(text).canonicalize();
+        let path = path.map_err(|source| OpsError::Path {
+            path: text.into(),
+            source,
+        })?;
+        return Ok(volume_at(store, leases, &path)?.map_or(Target::Path(path), Target::Volume));
+    }
+    if let Ok(name) = VolumeName::parse(text)
+        && let Some(volume) = store.volume(&name)?
+    {
+        return Ok(Target::Volume(volume));
+    }
+    Ok(Target::Image(resolve::image(&*store.names()?, text)?.id))
+}
+
+/// The volume whose directory in a mount the path is: then users on the host side and leases count too.
+fn volume_at(store: &Store, leases: &[LiveLease], path: &Path) -> Result<Option<Volume>, OpsError> {
+    for lease in leases {
+        if let LeaseKind::Daemon { mountpoint } = &lease.record.kind
+            && path.parent() == Some(&mountpoint.join("volumes"))
+            && let Some(name) = path.file_name().and_then(|name| name.to_str())
+            && let Ok(name) = VolumeName::parse(name)
+        {
+            return Ok(store.volume(&name)?);
+        }
+    }
+    Ok(None)
+}
+
+fn row(pid: u32, how: How, shown: PathBuf, of: String) -> Row {
+    Row {
+        user: VolumeUser {
+            pid,
+            command: proc::name(pid).unwrap_or_default(),
+            usage: match how {
+                How::Cwd => Usage::Cwd,
+                How::Root => Usage::Root,
+                How::Open | How::OpenDirectory => Usage::Open,
+                How::Mapped => Usage::Mapped,
+                How::Mount => Usage::Mount,
+            },
+            path: shown,
+        },
+        of,
+    }
+}
+
+/// Whatever is held at a path or below, on any file system.
+fn of_path(path: &Path) -> Result<Vec<Row>, OpsError> {
+    let (device, inside) = holders::locate(path).map_err(OpsError::Users)?;
+    let question = Question {
+        whole: &[],
+        below: Some(Below {
+            device,
+            inside: &inside,
+            shown: path,
+        }),
+        maps: true,
+    };
+    let found = holders::holders(&question).map_err(OpsError::Users)?;
+    let known = found
+        .held
+        .into_iter()
+        .filter(|held| matches!(held.place, Place::At(_)));
+    let of = path.to_string_lossy();
+    Ok(known
+        .map(|held| row(held.pid, held.how, held.shown, of.clone().into_owned()))
+        .collect())
+}
+
+fn of_volumes(
+    store: &Store,
+    leases: &[LiveLease],
+    volumes: &[Volume],
+) -> Result<Vec<Row>, OpsError> {
+    let users = volume_users::find(store, leases, LOOK)?;
+    let mut rows = Vec::new();
+    for volume in volumes {
+        let mut of_volume = users.of(volume);
+        of_volume.extend(containers(store, &volume.name)?);
+        let of = volume.name.to_string();
+        rows.extend(of_volume.into_iter().map(|user| Row {
+            user,
+            of: of.clone(),
+        }));
+    }
+    Ok(rows)
+}
+
+/// Users of one image through every mount, or of all of them.
+fn of_images(leases: &[LiveLease], image: Option<&ImageRecord>) -> Result<Vec<Row>, OpsError> {
+    let mut rows = Vec::new();
+    let mut devices = Vec::new();
+    for lease in leases {
+        match &lease.record.kind {
+            LeaseKind::Daemon { mountpoint } => {
+                let device = super::device_at(mountpoint).map_err(OpsError::Users)?;
+                devices.extend(device);
+            }
+            LeaseKind::Run { image: id, .. } if image.is_none_or(|image| image.id == *id) => {
+                let pid = lease.record.pid;
+                rows.push(Row {
+                    user: VolumeUser {
+                        pid,
+                        command: proc::name(pid).unwrap_or_default(),
+                        usage: Usage::Lease,
+                        path: PathBuf::new(),
+                    },
+                    of: id.short(),
+                });
+            }
+            LeaseKind::Run { .. }
+            | LeaseKind::Import
+            | LeaseKind::Check
+            | LeaseKind::Volume { .. } => {}
+        }
+    }
+    if devices.is_empty() {
+        return Ok(rows);
+    }
+    let question = Question {
+        whole: &devices,
+        below: None,
+        maps: true,
+    };
+    for held in holders::holders(&question).map_err(OpsError::Users)?.held {
+        let Place::At(path) = &held.place else {
+            continue;
+        };
+        if image.is_none_or(|image| super::belongs(path, image)) {
+            let of = super::normal(path).to_string_lossy().into_owned();
+            rows.push(row(held.pid, held.how, held.shown, of));
+        }
+    }
+    Ok(rows)
+}
+
+/// The columns a template knows, with the names a table gives them.
+pub const COLUMNS: &[(&str, &str)] = &[
+    ("Command", "COMMAND"),
+    ("How", "HOW"),
+    ("Of", "OF"),
+    ("PID", "PID"),
+    ("Path", "PATH"),
+];
+
+/// The table.
+pub fn table(rows: &[Row]) -> String {
+    let header = ["PID", "COMMAND", "HOW", "OF", "PATH"];
+    let cells = |row: &Row| {
+        let pid = match row.user.pid {
+            0 => "-".to_owned(),
+            pid => pid.to_string(),
+        };
+        let path = row.user.path.to_string_lossy().into_owned();
+        let (command, how) = (row.user.command.clone(), row.user.usage.to_string());
+        vec![pid, command, how, row.of.clone(), path]
+    };
+    let rows: Vec<_> = rows.iter().map(cells).collect();
+    format::table(Some(&header), &rows)
+}
+
+/// The rows for a template.
+pub fn values(rows: &[Row]) -> Vec<Value> {
+    let value = |row: &Row| {
+        Value::record(&[
+            ("Command", row.user.command.clone()),
+            ("How", row.user.usage.to_string()),
+            ("Of", row.of.clone()),
+            ("PID", row.user.pid.to_string()),
+            ("Path", row.user.path.to_string_lossy().into_owned()),
+        ])
+    };
+    rows.iter().map(value).collect()
+}
