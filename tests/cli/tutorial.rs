@@ -67,6 +67,7 @@ docker images
             "",
             &[
                 "Images 0 0 0B",
+                "Local Volumes 0 0 0B",
                 "Total reclaimed space: 0B",
                 "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE"
             ][..]
