@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod container;
+pub mod beneath;
 pub mod fork;
 pub mod freeze;
 pub mod fusermount;
