@@ -36,6 +36,7 @@ mod telling;
 mod tests;
 mod trees;
 mod used;
+pub mod volumes;
 
 pub use face::{
     AttrReply, Caller, DirEntry, EntryReply, FileAttr, FileKind, FileSystem, FsError, Full,

@@ -5,6 +5,8 @@
 //! Under `info/`, whose files it asks about anyway, and for the flat listings, it also asks for the directory's attributes
 //! each time: a listing there is never older than the reader's call.
 
+use std::os::unix::ffi::OsStrExt as _;
+
 use super::attr;
 use super::face::{
     AttrReply, DirEntry, EntryReply, FileAttr, FileKind, FsError, Full, InodeNo, Lookup, Timestamp,
@@ -58,7 +60,10 @@ impl Superblock {
                 "by-id" => own(Place::ById),
                 "layers" => own(Place::Layers),
                 "info" => own(Place::Info),
-                "volumes" => own(Place::Volumes),
+                "volumes" => match self.volumes_link() {
+                    Some(path) => own(Place::Link(path.as_os_str().as_bytes().into())),
+                    None => own(Place::Volumes),
+                },
                 _ => None,
             },
             Place::Repo(path) => match view.resolve(path, name) {

@@ -64,6 +64,8 @@ pub struct Superblock {
     /// Attributes of the root directories of images, which `stat` of a tag directory shows.
     pub(super) roots: Mutex<HashMap<ImageId, Attributes>>,
     device: OnceLock<DeviceId>,
+    /// Where the volumes are mounted, if not inside.
+    volumes: OnceLock<PathBuf>,
     started: Timestamp,
     clock: std::time::Instant,
 }
@@ -107,6 +109,7 @@ impl Superblock {
             users: UsersCache::default(),
             roots: Mutex::default(),
             device: OnceLock::new(),
+            volumes: OnceLock::new(),
             started: Timestamp::now(),
             clock: std::time::Instant::now(),
             store,
@@ -119,6 +122,17 @@ impl Superblock {
         if self.device.set(device).is_err() {
             log::warn!("a second device number, {device}, for one mount");
         }
+    }
+
+    /// Makes `volumes` a symbolic link to where they are mounted. Before the first request.
+    pub fn link_volumes(&self, path: PathBuf) {
+        if self.volumes.set(path).is_err() {
+            log::warn!("a second place for the volumes of one mount");
+        }
+    }
+
+    pub(super) fn volumes_link(&self) -> Option<&PathBuf> {
+        self.volumes.get()
     }
 
     /// When this mount began: the time of what never changes in it.

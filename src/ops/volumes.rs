@@ -140,9 +140,9 @@ pub fn create_new(store: &Store, create: &Create) -> Result<Volume, OpsError> {
         CreateKind::Persistent => VolumeKind::Persistent,
         CreateKind::Ephemeral => VolumeKind::ephemeral(),
         CreateKind::Bind { source, read_only } => {
-            let file = check_bind(store, source)?;
+            let (source, file) = check_bind(store, source)?;
             VolumeKind::Bind {
-                source: source.clone(),
+                source,
                 read_only: *read_only,
                 file,
             }
@@ -174,13 +174,17 @@ fn is_same(wanted: &CreateKind, there: &VolumeKind) -> bool {
                 read_only: was,
                 ..
             },
-        ) => source == old && read_only == was,
+        ) => {
+            let real = source.canonicalize();
+            (source == old || real.is_ok_and(|real| real == *old)) && read_only == was
+        }
         (CreateKind::Persistent | CreateKind::Ephemeral | CreateKind::Bind { .. }, _) => false,
     }
 }
 
-/// Whether the source of a bind is a file (true) or a directory, if it can be one.
-fn check_bind(store: &Store, source: &Path) -> Result<bool, BindError> {
+/// The source of a bind without symbolic links, and whether it is a file (true) or a directory, if it can be one. A link that
+/// is put in its way later leads nowhere.
+fn check_bind(store: &Store, source: &Path) -> Result<(PathBuf, bool), BindError> {
     if !source.is_absolute() {
         return Err(BindError::Relative(source.to_owned()));
     }
@@ -218,8 +222,8 @@ fn check_bind(store: &Store, source: &Path) -> Result<bool, BindError> {
     }
     let stat = real.metadata().map_err(unreadable)?;
     match (stat.is_dir(), stat.is_file()) {
-        (true, _) => Ok(false),
-        (_, true) => Ok(true),
+        (true, _) => Ok((real, false)),
+        (_, true) => Ok((real, true)),
         (false, false) => Err(BindError::Kind(source.to_owned())),
     }
 }

@@ -18,7 +18,8 @@ mod name;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -34,6 +35,8 @@ use super::{Lease, LeaseKind, Stamp, Store, StoreError, read_limited, stamp};
 pub(super) const VOLUMES_JSON: &str = "volumes.json";
 /// Where its replacement is written.
 pub(super) const VOLUMES_JSON_NEW: &str = "volumes.json.new";
+/// The directory in which ordinary users' volumes are mounted, or what its name begins with; see [`beside_name`].
+pub const BESIDE: &str = "mica-volumes";
 /// The largest `volumes.json` that is read: a hundred thousand volumes with labels.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -166,6 +169,13 @@ impl Volumes {
         let found = self.by_name.get_mut(name);
         found.ok_or_else(|| StoreError::NoSuchVolume(name.clone()))
     }
+}
+
+/// Name of the directory, below one whose name begins with [`BESIDE`], on which the volumes of a mount point are mounted where
+/// they cannot be mounted inside it. One for each mount point: found again after a crash, and by those who look for users.
+pub fn beside_name(mountpoint: &Path) -> String {
+    let hex = crate::oci::Digest::of(mountpoint.as_os_str().as_bytes()).hex();
+    hex.chars().take(16).collect()
 }
 
 /// The last `volumes.json` read; see [`super::Snapshot`].

@@ -162,12 +162,7 @@ impl Host {
     /// Permission bits, set-id and sticky bits.
     pub fn chmod(&self, node: impl AsFd, mode: u32) -> Result<()> {
         let name = DecInt::from_fd(node);
-        rustix::fs::chmodat(
-            &self.descriptors,
-            name,
-            permissions(mode),
-            AtFlags::empty(),
-        )
+        rustix::fs::chmodat(&self.descriptors, name, permissions(mode), AtFlags::empty())
     }
 
     /// Sets the times of the last access and of the last change of content.
@@ -297,11 +292,7 @@ pub fn rmdir(parent: impl AsFd, name: &[u8]) -> Result<()> {
 }
 
 /// renameat2(2).
-pub fn rename(
-    from: (impl AsFd, &[u8]),
-    to: (impl AsFd, &[u8]),
-    flags: RenameFlags,
-) -> Result<()> {
+pub fn rename(from: (impl AsFd, &[u8]), to: (impl AsFd, &[u8]), flags: RenameFlags) -> Result<()> {
     component(from.1)?;
     component(to.1)?;
     rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags)
@@ -405,19 +396,9 @@ pub fn seek(file: impl AsFd, offset: u64, hole: bool) -> Result<u64> {
 }
 
 /// copy_file_range(2).
-pub fn copy(
-    from: (impl AsFd, u64),
-    to: (impl AsFd, u64),
-    length: usize,
-) -> Result<usize> {
+pub fn copy(from: (impl AsFd, u64), to: (impl AsFd, u64), length: usize) -> Result<usize> {
     let (mut source, mut target) = (from.1, to.1);
-    rustix::fs::copy_file_range(
-        from.0,
-        Some(&mut source),
-        to.0,
-        Some(&mut target),
-        length,
-    )
+    rustix::fs::copy_file_range(from.0, Some(&mut source), to.0, Some(&mut target), length)
 }
 
 /// fsync(2) or fdatasync(2).

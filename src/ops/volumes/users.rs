@@ -17,6 +17,7 @@ use std::path::{Component, Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::ops::error::OpsError;
+use crate::store::volumes::{BESIDE, beside_name};
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeId, VolumeName, Volumes};
 use crate::sys::holders::{self, Below, Held, How, Place, Question};
 use crate::sys::mountinfo::{self, DeviceId};
@@ -216,7 +217,15 @@ pub fn devices(leases: &[LiveLease]) -> Vec<DeviceId> {
         // The daemon's view: ours may lack the mount.
         let mounts = mountinfo::of_process(lease.record.pid).or_else(|_| mountinfo::of_self());
         let mounts = mounts.unwrap_or_default();
-        let here = mounts.iter().rev().find(|mount| mount.mount_point == point);
+        let name = beside_name(mountpoint);
+        let is_beside = |place: &Path| {
+            let above = place.parent().and_then(Path::file_name);
+            place.file_name() == Some(OsStr::new(&name))
+                && above
+                    .is_some_and(|above| above.as_encoded_bytes().starts_with(BESIDE.as_bytes()))
+        };
+        let mut newest = mounts.iter().rev();
+        let here = newest.find(|mount| mount.mount_point == point || is_beside(&mount.mount_point));
         let is_fuse = |kind: &OsStr| kind.as_encoded_bytes().starts_with(b"fuse");
         devices.extend(here.filter(|m| is_fuse(&m.fs_type)).map(|m| m.device));
     }

@@ -1,0 +1,134 @@
+//! `M/volumes`: the volumes of a store as directories, and every file operation on what is in them.
+//!
+//! The root directory holds names and is answered from the store (`root`); all below is the host's, reached through one `O_PATH`
+//! descriptor per inode the kernel knows (`nodes`). Nothing about the host is kept: each answer is the host's at that moment,
+//! so that a change on either side shows on the other at once; the kernel is told to ask again each time (the edge's business).
+//!
+//! | module | what |
+//! |---|---|
+//! | `attr` | what `stat` shows, and errors |
+//! | `nodes` | inodes the kernel knows, their numbers |
+//! | `root`, `naming` | the directory of volumes, and what changes it |
+//! | `tree` | names and attributes below a volume |
+//! | `files` | open files and directories |
+//! | `locks` | flock and fcntl locks, held on the host for others |
+//! | `sweep` | forgetting what was removed behind the kernel's back |
+//!
+//! Lock order: `Nodes` and `Files` each for a moment and alone; `Locks` alone. No lock is held over a call that can wait for a
+//! disk, except a directory's position.
+
+mod attr;
+mod files;
+mod locks;
+mod naming;
+mod nodes;
+mod root;
+mod sweep;
+mod tree;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::face::{Caller, InodeNo, KernelCache, Timestamp};
+use super::telling::Telling;
+use crate::ops::volumes::activity::Activity;
+use crate::store::Store;
+use crate::sys::beneath::{Host, Privileges};
+use crate::sys::mountinfo::DeviceId;
+
+pub use attr::{Attr, Change, VolumeError};
+pub use files::{FileNo, Listed, Opened};
+pub use locks::LockRequest;
+
+/// How the volumes of a mount behave.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct VolumeOptions {
+    /// Nothing can be changed through the mount.
+    pub read_only: bool,
+    /// The user whose mount it is.
+    pub uid: u32,
+    /// His group.
+    pub gid: u32,
+    /// The daemon's own lease: it need not notify itself of what it has done.
+    pub lease: Option<crate::store::LeaseId>,
+}
+
+/// The volumes of one mount.
+pub struct VolumeTree {
+    store: Store,
+    options: VolumeOptions,
+    /// Where the store is, without symbolic links.
+    store_path: PathBuf,
+    host: Host,
+    privileges: Privileges,
+    nodes: nodes::Nodes,
+    files: files::Files,
+    locks: locks::Locks,
+    known: root::Known,
+    telling: Telling,
+    activity: Arc<Activity>,
+    cache: Arc<dyn KernelCache>,
+    started: Timestamp,
+}
+
+impl VolumeTree {
+    /// The volumes of `store`. Must be called in the process that serves.
+    pub fn new(
+        store: Store,
+        options: VolumeOptions,
+        cache: Arc<dyn KernelCache>,
+        activity: Arc<Activity>,
+    ) -> Result<Arc<VolumeTree>, VolumeError> {
+        let store_path = store.path().canonicalize().map_err(attr::io_error)?;
+        let tree = Arc::new(VolumeTree {
+            store_path,
+            host: Host::new()?,
+            privileges: Privileges::new()?,
+            nodes: nodes::Nodes::default(),
+            files: files::Files::default(),
+            locks: locks::Locks::start().map_err(attr::io_error)?,
+            known: root::Known::default(),
+            telling: Telling::start(store.clone(), options.lease.clone()),
+            activity,
+            cache,
+            started: Timestamp::now(),
+            store,
+            options,
+        });
+        sweep::start(&tree).map_err(attr::io_error)?;
+        Ok(tree)
+    }
+
+    /// A file system that is never entered: one of our own, which would wait for itself.
+    pub fn exclude(&self, device: DeviceId) {
+        self.host.exclude(device);
+    }
+
+    /// Whether files are made as the caller, and permissions checked by the kernel.
+    pub fn many_users(&self) -> bool {
+        self.privileges.many_users()
+    }
+
+    /// Whether a request for a lock can be told to come from flock or from fcntl.
+    pub fn can_tell_flock(&self) -> bool {
+        locks::can_tell()
+    }
+
+    /// Prepares the calling thread; to be called before each operation.
+    pub fn enter(&self) -> Result<(), VolumeError> {
+        Ok(self.privileges.enter()?)
+    }
+
+    fn create_as(&self, caller: &Caller, umask: u32) -> Result<(), VolumeError> {
+        let creator = crate::sys::beneath::Creator {
+            uid: caller.uid,
+            gid: caller.gid,
+            umask,
+        };
+        Ok(self.privileges.create_as(&creator)?)
+    }
+
+    fn is_root(ino: InodeNo) -> bool {
+        ino == InodeNo::ROOT
+    }
+}

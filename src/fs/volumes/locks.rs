@@ -1,0 +1,297 @@
+//! flock and fcntl locks of the mount's users, held on the host: they meet those of the host's processes.
+//!
+//! An owner (what fcntl means by a process, what flock means by an open file) has one open file description per inode, and
+//! its locks are that description's. The kernel names owners, but not which of the two calls a request comes from; only a lock
+//! of a whole file can be either, and then the caller, who waits in that very call, is asked (`/proc/TID/syscall`).
+//!
+//! A request that has to wait is tried again until it succeeds or its caller has a signal to take: the crate behind the edge
+//! does not pass interruptions on.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::super::face::InodeNo;
+use super::VolumeTree;
+use super::attr::VolumeError;
+use super::files::{FileNo, OpenFile};
+use crate::sys::beneath::{self, LockKind, Range};
+
+/// Between two tries for a lock that somebody on the host holds.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What a caller asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct LockRequest {
+    /// The file.
+    pub ino: InodeNo,
+    /// As which it is open.
+    pub file: FileNo,
+    /// For whom.
+    pub owner: u64,
+    /// First and last byte.
+    pub range: (u64, u64),
+    /// `F_RDLCK`, `F_WRLCK`, `F_UNLCK`.
+    pub kind: i32,
+    /// Thread of the caller; 0 if it cannot be known.
+    pub thread: u32,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// A lock that stands in the way: kind, first and last byte, process.
+pub type Blocking = (i32, (u64, u64), u32);
+
+/// Which call locks are made with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Call {
+    Fcntl,
+    Flock,
+}
+
+/// The locks of one owner on one inode.
+#[derive(Debug)]
+struct Holder {
+    descriptor: OwnedFd,
+    call: Call,
+    pid: u32,
+}
+
+type Answer = Box<dyn FnOnce(Result<(), VolumeError>) + Send>;
+
+struct Waiting {
+    request: LockRequest,
+    file: Arc<OpenFile>,
+    answer: Answer,
+}
+
+#[derive(Default)]
+struct State {
+    holders: Mutex<HashMap<(InodeNo, u64), Holder>>,
+    /// Holders, so that closing a file without locks costs nothing.
+    count: AtomicUsize,
+    waiting: Mutex<Vec<Waiting>>,
+    changed: Condvar,
+}
+
+/// All locks of a mount.
+pub(super) struct Locks(Arc<State>);
+
+impl Locks {
+    /// Starts the thread that waits for others, for as long as the process lives.
+    pub(super) fn start() -> io::Result<Locks> {
+        let state = Arc::<State>::default();
+        let waiter = Arc::clone(&state);
+        thread::Builder::new()
+            .name("mica-locks".to_owned())
+            .stack_size(128 * 1024)
+            .spawn(move || waiter.serve())?;
+        Ok(Locks(state))
+    }
+
+    /// An owner has closed a descriptor of the file: its locks end.
+    pub(super) fn owner_closed(&self, ino: InodeNo, owner: u64) {
+        if self.0.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let gone = self.0.holders.lock().remove(&(ino, owner));
+        if gone.is_some() {
+            self.0.count.fetch_sub(1, Ordering::Release);
+            drop(gone);
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl VolumeTree {
+    /// Sets or removes a lock; `answer` is called now or, if `wait`, when it has been granted or given up.
+    pub fn lock(
+        &self,
+        request: LockRequest,
+        wait: bool,
+        answer: impl FnOnce(Result<(), VolumeError>) + Send + 'static,
+    ) {
+        let file = match self.open_file(request.file) {
+            Ok(file) => file,
+            Err(error) => return answer(Err(error)),
+        };
+        if let Err(error) = Self::same(&file, request.ino) {
+            return answer(Err(error));
+        }
+        match self.locks.0.attempt(&request, &file) {
+            Err(VolumeError::Host(Errno::AGAIN | Errno::ACCESS)) if wait => {
+                self.locks.0.waiting.lock().push(Waiting {
+                    request,
+                    file,
+                    answer: Box::new(answer),
+                });
+                self.locks.0.changed.notify_all();
+            }
+            result => {
+                answer(result);
+                self.locks.0.changed.notify_all();
+            }
+        }
+    }
+
+    /// The lock that stands in the way of `request`.
+    pub fn blocking_lock(
+        &self,
+        request: &LockRequest,
+    ) -> Result<Option<Blocking>, VolumeError> {
+        let file = self.open_file(request.file)?;
+        let kind = LockKind::from_raw(request.kind).ok_or(Errno::INVAL)?;
+        let range = range(request);
+        let holders = self.locks.0.holders.lock();
+        let found = match holders.get(&(request.ino, request.owner)) {
+            Some(holder) => beneath::get_lock(&holder.descriptor, kind, &range)?,
+            // The descriptor of the open file itself never holds a lock.
+            None => beneath::get_lock(&file.descriptor, kind, &range)?,
+        };
+        let Some((kind, range, pid)) = found else {
+            return Ok(None);
+        };
+        let pid = u32::try_from(pid).unwrap_or_else(|_| {
+            // One of ours, or a description without a process: the owner that has a lock there.
+            let mut others = holders.iter().filter(|((ino, owner), holder)| {
+                *ino == request.ino && *owner != request.owner && holder.call == Call::Fcntl
+            });
+            others.next().map_or(0, |(_, holder)| holder.pid)
+        });
+        Ok(Some((kind.raw(), (range.start, range.end), pid)))
+    }
+}
+
+impl State {
+    fn serve(&self) {
+        let mut waiting = self.waiting.lock();
+        loop {
+            if waiting.is_empty() {
+                self.changed.wait(&mut waiting);
+            } else {
+                // Woken at once by a lock that ends here; those of the host's processes end unseen.
+                let _ = self.changed.wait_for(&mut waiting, PAUSE);
+            }
+            let mut ready = Vec::new();
+            let mut still = Vec::new();
+            for one in waiting.drain(..) {
+                match self.attempt(&one.request, &one.file) {
+                    Err(VolumeError::Host(Errno::AGAIN | Errno::ACCESS)) => {
+                        if signalled(one.request.thread) {
+                            ready.push((one.answer, Err(Errno::INTR.into())));
+                        } else {
+                            still.push(one);
+                        }
+                    }
+                    result => ready.push((one.answer, result)),
+                }
+            }
+            *waiting = still;
+            parking_lot::MutexGuard::unlocked(&mut waiting, || {
+                for (answer, result) in ready {
+                    answer(result);
+                }
+            });
+        }
+    }
+
+    fn attempt(&self, request: &LockRequest, file: &OpenFile) -> Result<(), VolumeError> {
+        let kind = LockKind::from_raw(request.kind).ok_or(Errno::INVAL)?;
+        let range = range(request);
+        let key = (request.ino, request.owner);
+        let known = self.holders.lock().get(&key).map(|holder| holder.call);
+        let call = match known {
+            Some(call) => call,
+            None if kind == LockKind::Unlock => return Ok(()),
+            None if range.is_whole() => calling(request.thread),
+            None => Call::Fcntl,
+        };
+        let set = |descriptor: &OwnedFd| match call {
+            Call::Fcntl => beneath::set_lock(descriptor, kind, &range),
+            Call::Flock => beneath::set_flock(descriptor, kind),
+        };
+        if known.is_some() {
+            let holders = self.holders.lock();
+            if let Some(holder) = holders.get(&key) {
+                return Ok(set(&holder.descriptor)?);
+            }
+        }
+        let descriptor = reopen(file)?;
+        set(&descriptor)?;
+        let holder = Holder {
+            descriptor,
+            call,
+            pid: request.pid,
+        };
+        if self.holders.lock().insert(key, holder).is_none() {
+            self.count.fetch_add(1, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+fn range(request: &LockRequest) -> Range {
+    Range {
+        start: request.range.0,
+        end: request.range.1,
+    }
+}
+
+/// A description of its own for an owner, with all rights there are: a later lock may need more than the first.
+fn reopen(file: &OpenFile) -> Result<OwnedFd, VolumeError> {
+    use std::os::fd::AsRawFd as _;
+    let path = format!("/proc/self/fd/{}", file.descriptor.as_raw_fd());
+    let open = |flags| rustix::fs::open(&*path, flags | OFlags::CLOEXEC, rustix::fs::Mode::empty());
+    let wanted = if file.node.volume.read_only {
+        OFlags::RDONLY
+    } else {
+        OFlags::RDWR
+    };
+    let own = rustix::fs::fcntl_getfl(&file.descriptor)? & OFlags::RWMODE;
+    Ok(open(wanted).or_else(|_| open(own))?)
+}
+
+/// The call in which `thread` waits.
+fn calling(thread: u32) -> Call {
+    /// flock(2) for 32-bit programs on x86.
+    const COMPAT_FLOCK: libc::c_long = 143;
+    let text = fs::read_to_string(format!("/proc/{thread}/syscall")).unwrap_or_default();
+    let number = text.split_ascii_whitespace().next();
+    match number.and_then(|number| number.parse::<libc::c_long>().ok()) {
+        Some(libc::SYS_flock | COMPAT_FLOCK) => Call::Flock,
+        _ => Call::Fcntl,
+    }
+}
+
+/// Whether a thread has a signal to take, or is gone.
+fn signalled(thread: u32) -> bool {
+    if thread == 0 {
+        return false;
+    }
+    let Ok(status) = fs::read_to_string(format!("/proc/{thread}/status")) else {
+        return true;
+    };
+    let mask = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .unwrap_or(0)
+    };
+    let pending = mask("SigPnd:") | mask("ShdPnd:");
+    // Blocked and ignored ones do not interrupt.
+    pending & !mask("SigBlk:") & !mask("SigIgn:") != 0
+}
+
+/// Whether the call of another process can be seen, without which flock and fcntl cannot be told apart.
+pub(super) fn can_tell() -> bool {
+    // The parent of all is somebody else's to anyone but root.
+    fs::read_to_string("/proc/1/syscall").is_ok()
+}

@@ -1,0 +1,223 @@
+//! The inodes of volumes that the kernel knows.
+//!
+//! A node is (volume, device, inode) and has one `O_PATH` descriptor, which keeps the host's inode number from being used again
+//! while the kernel has it. Its number is made of the host's: the lower 48 bits, below a number for (volume, device); so it is
+//! the same for each visit and hard links look like ones. What does not fit gets a number of its own, above all others.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{FileType, Statx};
+use rustix::io::Errno;
+
+use super::super::face::{FsError, InodeNo};
+use super::attr::{Attr, VolumeError};
+use super::root::Attached;
+use crate::sys::beneath;
+use crate::sys::mountinfo::DeviceId;
+
+/// Bits of the host's inode number in ours.
+const HOST_BITS: u32 = 48;
+/// (volume, device) pairs that have numbers of their own; beyond, every node gets an invented number.
+const MAX_SPACES: u64 = 1 << 15;
+/// The first invented number.
+const INVENTED: u64 = 1 << 63;
+
+/// One inode of the host, as seen through one volume.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) ino: InodeNo,
+    pub(super) volume: Arc<Attached>,
+    descriptor: OwnedFd,
+    pub(super) kind: FileType,
+    pub(super) device: DeviceId,
+    host_ino: u64,
+    /// It is the volume itself.
+    pub(super) top: bool,
+    /// The name under which it was last found, to make the kernel forget it.
+    last_name: Mutex<Option<(InodeNo, Box<[u8]>)>>,
+}
+
+impl AsFd for Node {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Node {
+    pub(super) fn directory(&self) -> Result<&Self, VolumeError> {
+        match self.kind {
+            FileType::Directory => Ok(self),
+            _ => Err(Errno::NOTDIR.into()),
+        }
+    }
+
+    pub(super) fn regular(&self) -> Result<&Self, VolumeError> {
+        match self.kind {
+            FileType::RegularFile => Ok(self),
+            FileType::Directory => Err(Errno::ISDIR.into()),
+            // The kernel opens these itself.
+            _ => Err(Errno::OPNOTSUPP.into()),
+        }
+    }
+
+    /// Refuses a change through a volume that is for reading.
+    pub(super) fn writable(&self) -> Result<&Self, VolumeError> {
+        if self.volume.read_only {
+            return Err(Errno::ROFS.into());
+        }
+        Ok(self)
+    }
+
+    pub(super) fn last_name(&self) -> Option<(InodeNo, Box<[u8]>)> {
+        self.last_name.lock().clone()
+    }
+}
+
+/// Which node: volume, device, host's inode number, and whether it is the volume itself.
+type Key = (u32, DeviceId, u64, bool);
+
+#[derive(Debug, Default)]
+struct Table {
+    by_ino: HashMap<InodeNo, (Arc<Node>, u64)>,
+    by_key: HashMap<Key, InodeNo>,
+    spaces: HashMap<(u32, DeviceId), u64>,
+    invented: u64,
+}
+
+/// All nodes of a mount.
+#[derive(Debug, Default)]
+pub(super) struct Nodes(Mutex<Table>);
+
+impl Nodes {
+    pub(super) fn get(&self, ino: InodeNo) -> Result<Arc<Node>, VolumeError> {
+        let table = self.0.lock();
+        match table.by_ino.get(&ino) {
+            Some((node, _)) => Ok(Arc::clone(node)),
+            None => Err(FsError::Stale(ino.0).into()),
+        }
+    }
+
+    /// Takes one reference for the kernel on the node that `descriptor` (with `stat`) is, known before or not.
+    pub(super) fn enter(
+        &self,
+        volume: &Arc<Attached>,
+        descriptor: OwnedFd,
+        stat: &Statx,
+        top: bool,
+        found_as: (InodeNo, &[u8]),
+    ) -> (Arc<Node>, Attr) {
+        let device = beneath::device(stat);
+        let key = (volume.number, device, stat.stx_ino, top);
+        let mut table = self.0.lock();
+        let table = &mut *table;
+        let known = table.by_key.get(&key).copied();
+        if let Some(ino) = known
+            && let Some((node, references)) = table.by_ino.get_mut(&ino)
+        {
+            *references = references.saturating_add(1);
+            remember(node, found_as);
+            return (Arc::clone(node), Attr::new(ino, stat));
+        }
+        let ino = table.number(volume.number, device, stat.stx_ino, top);
+        let node = Arc::new(Node {
+            ino,
+            volume: Arc::clone(volume),
+            descriptor,
+            kind: beneath::kind(stat),
+            device,
+            host_ino: stat.stx_ino,
+            top,
+            last_name: Mutex::new(Some((found_as.0, found_as.1.into()))),
+        });
+        table.by_key.insert(key, ino);
+        table.by_ino.insert(ino, (Arc::clone(&node), 1));
+        (node, Attr::new(ino, stat))
+    }
+
+    /// Drops references of the kernel.
+    pub(super) fn forget(&self, ino: InodeNo, count: u64) {
+        let mut table = self.0.lock();
+        let Some((_, references)) = table.by_ino.get_mut(&ino) else {
+            return;
+        };
+        *references = references.saturating_sub(count);
+        if *references > 0 {
+            return;
+        }
+        let gone = table.by_ino.remove(&ino);
+        if let Some((node, _)) = &gone {
+            let key = (node.volume.number, node.device, node.host_ino, node.top);
+            table.by_key.remove(&key);
+        }
+        drop(table);
+        // Closing the last descriptor of a removed file frees its space, which takes time.
+        drop(gone);
+    }
+
+    /// A number that is no node's.
+    pub(super) fn nothing(&self) -> InodeNo {
+        self.0.lock().invent()
+    }
+
+    /// The number a listing shows for an inode of the host.
+    pub(super) fn shown(&self, volume: u32, device: DeviceId, host_ino: u64) -> InodeNo {
+        let mut table = self.0.lock();
+        match table.by_key.get(&(volume, device, host_ino, false)) {
+            Some(ino) => *ino,
+            None => table.number(volume, device, host_ino, false),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().by_ino.len()
+    }
+
+    /// All of them that are not directories.
+    pub(super) fn leaves(&self) -> Vec<Arc<Node>> {
+        let table = self.0.lock();
+        let nodes = table.by_ino.values().map(|(node, _)| node);
+        nodes
+            .filter(|node| node.kind != FileType::Directory)
+            .cloned()
+            .collect()
+    }
+}
+
+impl Table {
+    fn number(&mut self, volume: u32, device: DeviceId, host_ino: u64, top: bool) -> InodeNo {
+        let next = u64::try_from(self.spaces.len()).unwrap_or(MAX_SPACES) + 1;
+        let space = match self.spaces.get(&(volume, device)) {
+            Some(space) => Some(*space),
+            None if next < MAX_SPACES => {
+                self.spaces.insert((volume, device), next);
+                Some(next)
+            }
+            None => None,
+        };
+        // The top of a volume may be a directory that is also below: another node.
+        match space {
+            Some(space) if !top && host_ino < 1 << HOST_BITS => {
+                InodeNo((space << HOST_BITS) | host_ino)
+            }
+            _ => self.invent(),
+        }
+    }
+
+    fn invent(&mut self) -> InodeNo {
+        self.invented = self.invented.saturating_add(1);
+        InodeNo(INVENTED | self.invented)
+    }
+}
+
+fn remember(node: &Node, (parent, name): (InodeNo, &[u8])) {
+    let mut last = node.last_name.lock();
+    if last
+        .as_ref()
+        .is_none_or(|(p, n)| *p != parent || **n != *name)
+    {
+        *last = Some((parent, name.into()));
+    }
+}
