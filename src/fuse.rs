@@ -14,3 +14,4 @@ pub mod notify;
 pub mod options;
 pub mod session;
 pub mod stats;
+mod volumes;

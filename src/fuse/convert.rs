@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::INodeNo;
 
+use crate::fs::volumes::Attr;
 use crate::fs::{FileAttr, FileKind, Timestamp, Ttl};
 
 /// "For ever" for the kernel, which counts in jiffies: a hundred years.
@@ -90,6 +91,40 @@ pub(super) fn attr(attr: &FileAttr) -> fuser::FileAttr {
         gid: attr.gid,
         rdev: device(attr.rdev_major, attr.rdev_minor),
         blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// The host's type; one it does not tell is shown as a regular file, which nobody may rely on in a listing.
+pub(super) fn host_kind(kind: rustix::fs::FileType) -> fuser::FileType {
+    use rustix::fs::FileType;
+    match kind {
+        FileType::Directory => fuser::FileType::Directory,
+        FileType::RegularFile | FileType::Unknown => fuser::FileType::RegularFile,
+        FileType::Symlink => fuser::FileType::Symlink,
+        FileType::CharacterDevice => fuser::FileType::CharDevice,
+        FileType::BlockDevice => fuser::FileType::BlockDevice,
+        FileType::Fifo => fuser::FileType::NamedPipe,
+        FileType::Socket => fuser::FileType::Socket,
+    }
+}
+
+pub(super) fn volume_attr(attr: &Attr) -> fuser::FileAttr {
+    fuser::FileAttr {
+        ino: INodeNo(attr.ino.0),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: time(attr.atime),
+        mtime: time(attr.mtime),
+        ctime: time(attr.ctime),
+        crtime: UNIX_EPOCH,
+        kind: host_kind(attr.kind),
+        perm: u16::try_from(attr.mode & 0o7777).unwrap_or(0),
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: device(attr.device.0, attr.device.1),
+        blksize: attr.block_size,
         flags: 0,
     }
 }

@@ -20,7 +20,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::adapter::Adapter;
 use super::notify::NotifyQueue;
 use super::stats::Stats;
+use super::volumes::Volumes;
 use crate::fs::FileSystem;
+use crate::fs::volumes::VolumeTree;
 
 /// How a connection is served.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -113,19 +115,40 @@ pub fn start<T: FileSystem>(
     settings: &Settings,
     queue: &Arc<NotifyQueue>,
 ) -> io::Result<Session> {
+    serve(connection, settings, queue, |stats, events| Adapter {
+        tree,
+        stats,
+        events,
+        strict: settings.strict,
+        readdirplus_auto: settings.readdirplus_auto,
+    })
+}
+
+/// Serves the volumes of a mount on a connection of their own; as [`start`] otherwise.
+pub fn start_volumes(
+    tree: Arc<VolumeTree>,
+    connection: OwnedFd,
+    settings: &Settings,
+    queue: &Arc<NotifyQueue>,
+) -> io::Result<Session> {
+    serve(connection, settings, queue, |stats, events| {
+        Volumes::new(tree, stats, events)
+    })
+}
+
+fn serve<A: fuser::Filesystem>(
+    connection: OwnedFd,
+    settings: &Settings,
+    queue: &Arc<NotifyQueue>,
+    adapter: impl FnOnce(Arc<Stats>, Arc<Events>) -> A,
+) -> io::Result<Session> {
     let events = Arc::new(Events {
         signal: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         thread_ended: AtomicBool::new(false),
         outcome: Mutex::new(None),
     });
     let stats = Arc::new(Stats::default());
-    let adapter = Adapter {
-        tree,
-        stats: Arc::clone(&stats),
-        events: Arc::clone(&events),
-        strict: settings.strict,
-        readdirplus_auto: settings.readdirplus_auto,
-    };
+    let adapter = adapter(Arc::clone(&stats), Arc::clone(&events));
     let probe = connection.try_clone()?;
 
     let mut config = fuser::Config::default();
