@@ -18,6 +18,7 @@ mod mount_point;
 mod readiness;
 mod service;
 mod unmount;
+mod volumes;
 mod watch;
 
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! The operating system: everything that needs `unsafe` or knows about `/proc`, mounts, locks and signals.
 
 pub mod atomic;
-pub mod container;
 pub mod beneath;
+pub mod container;
 pub mod fork;
 pub mod freeze;
 pub mod fusermount;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::control::{Control, Handler};
 use super::ephemeral::Reaper;
 use super::readiness::Reporter;
+use super::volumes::{self, Volumes};
 use super::watch::Watch;
 use super::{MountPlan, log_file, mount_point, unmount};
 use crate::fs::{FileSystem, FsOptions, KernelCache, Superblock};
@@ -29,6 +30,8 @@ use crate::sys::signal::SignalFd;
 
 /// How long a `sync` waits for the kernel; less than verbs wait for the answer.
 const SYNC_PATIENCE: Duration = Duration::from_secs(4);
+/// After the volumes were unmounted alone: whoever does that often goes on to unmount the rest.
+const REMOUNT_PAUSE: Duration = Duration::from_millis(500);
 /// How long the connection may take to end after its mount has gone.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 /// A stat or a shell's completion that happens to be inside passes: so often and so long the unmount is tried again.
@@ -68,13 +71,17 @@ struct Service {
     shared: Arc<Shared>,
     session: Session,
     mounted: Guard,
+    plan: MountPlan,
+    volumes: Option<Volumes>,
+    /// When to mount the volumes again, which somebody has unmounted.
+    again: Option<Instant>,
     signals: SignalFd,
     control: Option<Control>,
     watch: Option<Watch>,
     /// Ends ephemeral volumes; none on a store that cannot be written to.
     _reaper: Option<Reaper>,
     /// Kept until the end: it says that this mount lives.
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
 }
 
 /// What control requests use.
@@ -82,6 +89,8 @@ struct Shared {
     tree: Arc<Superblock>,
     queue: Arc<NotifyQueue>,
     stats: Arc<Stats>,
+    volumes: Mutex<Option<volumes::Shared>>,
+    /// What is known of the use of the volumes, through whichever of their connections.
     activity: Arc<Activity>,
     refreshing: Mutex<()>,
     store: Store,
@@ -122,12 +131,18 @@ impl Service {
         };
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
         let tree = Arc::new(Superblock::new(store.clone(), options, cache)?);
+        let store_path = store.path().to_owned();
 
+        let lease_id = lease.as_ref().map(|lease| lease.id().clone());
+        let beside = volumes::beside(plan, point.path())?;
+        if let Some(place) = &beside {
+            tree.link_volumes(place.path().to_owned());
+        }
         let source = plan.options.source.as_deref().unwrap_or(mount::SOURCE);
         let (connection, mounted) = mount::mount(&point, &flags(plan), source)?;
         // The descriptor of the directory below would keep that one busy.
         drop(point);
-        let mounted = Guard(Some(mounted));
+        let mounted = Guard::new(mounted);
         let (path, device) = mounted.place()?;
         tree.mounted(device);
         let settings = Settings {
@@ -142,20 +157,22 @@ impl Service {
         if rustix::fs::minor(stat.dev()) != device.minor {
             bail!("{}: something else was mounted over it", path.display());
         }
+        let volumes = Volumes::mount(plan, &store, &path, device, lease_id, beside, &activity)?;
         rustix::process::chdir("/").context("leaving the working directory")?;
         if !reporter.is_foreground() {
-            log_file::redirect(store.path())?;
+            log_file::redirect(&store_path)?;
         }
         log::info!(
             "{}: mounted, serving {}",
             path.display(),
-            store.path().display()
+            store_path.display()
         );
         let stats = Arc::clone(session.stats());
         let shared = Arc::new(Shared {
             tree,
             queue,
             stats,
+            volumes: Mutex::new(Some(volumes.shared())),
             activity,
             refreshing: Mutex::new(()),
             store: store.clone(),
@@ -170,11 +187,14 @@ impl Service {
             shared,
             session,
             mounted,
+            plan: plan.clone(),
+            volumes: Some(volumes),
+            again: None,
             signals,
             control,
             watch,
             _reaper: reaper,
-            _lease: lease,
+            lease,
         })
     }
 
@@ -193,6 +213,7 @@ impl Service {
                 State::Ended => {
                     log::info!("{}: unmounted from outside", self.mounted.shown());
                     self.mounted.forget();
+                    self.drop_volumes();
                     return Ok(());
                 }
                 State::Broken(reason) => {
@@ -204,6 +225,7 @@ impl Service {
                     bail!("{shown}: {reason}; the mount is taken away");
                 }
             }
+            self.keep_volumes();
             if let Some(watch) = &self.watch
                 && watch.index_changed()
                 && let Err(error) = self.shared.refresh()
@@ -215,6 +237,47 @@ impl Service {
             }
             Shared::empty_trash(&self.shared);
         }
+    }
+
+    /// Somebody may unmount the volumes alone: they belong to the mount, and come back while that stands.
+    fn keep_volumes(&mut self) {
+        if let Some(volumes) = &mut self.volumes
+            && let Some(reason) = volumes.ended()
+        {
+            log::info!("{}/volumes: {reason}", self.mounted.shown());
+            self.drop_volumes();
+            self.again = Some(Instant::now() + REMOUNT_PAUSE);
+        }
+        if self.again.is_none_or(|again| Instant::now() < again) || !self.session.connected() {
+            return;
+        }
+        self.again = None;
+        let lease = self.lease.as_ref().map(|lease| lease.id().clone());
+        let mounted = self.mounted.place().and_then(|(path, device)| {
+            let beside = volumes::beside(&self.plan, &path)?;
+            let activity = &self.shared.activity;
+            Volumes::mount(
+                &self.plan,
+                &self.shared.store,
+                &path,
+                device,
+                lease,
+                beside,
+                activity,
+            )
+        });
+        match mounted {
+            Ok(volumes) => {
+                *self.shared.volumes.lock() = Some(volumes.shared());
+                self.volumes = Some(volumes);
+            }
+            Err(error) => log::error!("mounting the volumes again: {error:#}"),
+        }
+    }
+
+    fn drop_volumes(&mut self) {
+        *self.shared.volumes.lock() = None;
+        self.volumes = None;
     }
 
     fn wait(&self) -> anyhow::Result<()> {
@@ -232,7 +295,17 @@ impl Service {
                 .chain(control)
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)),
         );
-        match poll(&mut fds, self.shared.until_trash_ends().as_ref()) {
+        if let Some(volumes) = &self.volumes {
+            fds.push(PollFd::from_borrowed_fd(volumes.event_fd(), PollFlags::IN));
+        }
+        let again = self.again.map(|again| {
+            let left = again.saturating_duration_since(Instant::now());
+            Timespec::try_from(left).unwrap_or_default()
+        });
+        let trash = self.shared.until_trash_ends();
+        let left = [again, trash].into_iter().flatten();
+        let left = left.min_by_key(|left| (left.tv_sec, left.tv_nsec));
+        match poll(&mut fds, left.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error).context("waiting for events"),
         }
@@ -245,17 +318,13 @@ impl Service {
         if !self.session.connected() {
             // Unmounted at the same moment: what stands there now is somebody else's.
             self.mounted.forget();
+            self.drop_volumes();
             return Ok(());
         }
-        let mut result = self.mounted.unmount(false);
-        for _ in 1..BUSY_TRIES {
-            if !matches!(result, Err(MountError::Busy(_))) {
-                break;
-            }
-            std::thread::sleep(BUSY_PAUSE);
-            result = self.mounted.unmount(false);
+        if let Some(volumes) = &mut self.volumes {
+            volumes.unmount(reason);
         }
-        match result {
+        match self.mounted.unmount_patiently() {
             Ok(()) => {
                 if !self.session.wait(END_PATIENCE) {
                     log::warn!("{shown}: still mounted elsewhere; what uses that gets errors now");
@@ -288,7 +357,10 @@ impl Shared {
     fn refresh(&self) -> Result<(), String> {
         let _one_at_a_time = self.refreshing.lock();
         self.activity.wake();
-        self.tree.refresh().map_err(|error| error.to_string())
+        let names = self.tree.refresh().map_err(|error| error.to_string());
+        let volumes = self.volumes.lock().clone();
+        let refreshed = volumes.map_or(Ok(()), |volumes| volumes.refresh());
+        names.and(refreshed)
     }
 
     /// How long until something in the trash is over.
@@ -340,7 +412,9 @@ impl Shared {
 impl Handler for Shared {
     fn sync(&self) -> Result<(), String> {
         self.refresh()?;
-        if self.queue.drain(SYNC_PATIENCE) {
+        let volumes = self.volumes.lock().clone();
+        let volumes = volumes.is_none_or(|volumes| volumes.drain(SYNC_PATIENCE));
+        if self.queue.drain(SYNC_PATIENCE) && volumes {
             Ok(())
         } else {
             Err("the kernel has not taken all changes yet".to_owned())
@@ -348,7 +422,11 @@ impl Handler for Shared {
     }
 
     fn stats(&self) -> String {
-        self.stats.render()
+        let mut text = self.stats.render();
+        if let Some(volumes) = &*self.volumes.lock() {
+            text.push_str(&volumes.stats());
+        }
+        text
     }
 
     fn stop(&self) {
@@ -396,7 +474,7 @@ fn reap(
 }
 
 /// Root lets everybody in and has the kernel check modes; an ordinary user has the mount to himself.
-fn flags(plan: &MountPlan) -> FuseFlags {
+pub(super) fn flags(plan: &MountPlan) -> FuseFlags {
     let root = rustix::process::geteuid().is_root();
     let allow_other = plan.options.allow_other.unwrap_or(root);
     FuseFlags {
@@ -417,27 +495,44 @@ fn read_ahead(device: DeviceId) {
 }
 
 /// Our mount; detached if it is still there when this is dropped.
-struct Guard(Option<Mounted>);
+pub(super) struct Guard(Option<Mounted>);
 
 impl Guard {
-    fn place(&self) -> anyhow::Result<(std::path::PathBuf, DeviceId)> {
+    pub(super) fn new(mounted: Mounted) -> Self {
+        Guard(Some(mounted))
+    }
+
+    /// Unmounts; one that is busy again, some times.
+    pub(super) fn unmount_patiently(&self) -> Result<(), MountError> {
+        let mut result = self.unmount(false);
+        for _ in 1..BUSY_TRIES {
+            if !matches!(result, Err(MountError::Busy(_))) {
+                break;
+            }
+            std::thread::sleep(BUSY_PAUSE);
+            result = self.unmount(false);
+        }
+        result
+    }
+
+    pub(super) fn place(&self) -> anyhow::Result<(std::path::PathBuf, DeviceId)> {
         let mounted = self.0.as_ref().context("not mounted")?;
         Ok((mounted.path.clone(), mounted.device))
     }
 
-    fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         let mounted = self.0.as_ref();
         mounted.map_or_else(String::new, |m| m.path.display().to_string())
     }
 
-    fn unmount(&self, lazy: bool) -> Result<(), MountError> {
+    pub(super) fn unmount(&self, lazy: bool) -> Result<(), MountError> {
         match &self.0 {
             Some(mounted) => mounted.unmount(lazy),
             None => Ok(()),
         }
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.0 = None;
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+use super::volumes;
 use crate::sys::mount::{FS_TYPE, MountError, MountPoint};
 use crate::sys::mountinfo::DeviceId;
 use crate::sys::proc::{self, Depth, Process, Usage, User};
@@ -38,18 +39,15 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
     let mounted = point.identify(&mount);
     // Found now: after the unmount nothing leads from the mount to its daemon. And the descriptor would make it busy.
     let daemon = proc::fuse_server(mount.device).and_then(|pid| Process::open(pid).ok().flatten());
+    // What stands in a dead mount cannot be reached; it goes with it.
+    let dead = !point.answers();
     drop(point);
-    match mounted.unmount(lazy) {
+    if !lazy && !dead {
+        unmount_volumes(path, mount.device)?;
+    }
+    match mounted.unmount(lazy || dead) {
         Ok(()) => {}
-        Err(MountError::Busy(path)) => {
-            let mut message = format!("{}: busy", path.display());
-            for (i, user) in users(mount.device).iter().take(MAX_NAMED).enumerate() {
-                message.push_str(if i == 0 { ": " } else { ", " });
-                message.push_str(&user.to_string());
-            }
-            message.push_str("; `mica umount -l` detaches it now and lets them finish");
-            bail!(message);
-        }
+        Err(MountError::Busy(path)) => bail!(busy(&path, mount.device)),
         Err(error) => return Err(error.into()),
     }
     if let Some(daemon) = daemon.filter(|_| !lazy)
@@ -59,6 +57,36 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
         log::info!("{shown}: unmounted; its daemon still serves another mount");
     }
     Ok(())
+}
+
+/// Unmounts the volumes that are mounted inside. Not while anything uses the mount around them: then both stay.
+fn unmount_volumes(path: &Path, outer: DeviceId) -> anyhow::Result<()> {
+    let Ok(point) = MountPoint::open(&path.join(volumes::NAME)) else {
+        return Ok(());
+    };
+    let Some(mount) = point.mounted_here()?.filter(|m| m.fs_type == FS_TYPE) else {
+        return Ok(());
+    };
+    if !users(outer).is_empty() {
+        bail!(busy(path, outer));
+    }
+    let mounted = point.identify(&mount);
+    drop(point);
+    match mounted.unmount(false) {
+        Ok(()) | Err(MountError::NotMounted(_)) => Ok(()),
+        Err(MountError::Busy(path)) => bail!(busy(&path, mount.device)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn busy(path: &Path, device: DeviceId) -> String {
+    let mut message = format!("{}: busy", path.display());
+    for (i, user) in users(device).iter().take(MAX_NAMED).enumerate() {
+        message.push_str(if i == 0 { ": " } else { ", " });
+        message.push_str(&user.to_string());
+    }
+    message.push_str("; `mica umount -l` detaches it now and lets them finish");
+    message
 }
 
 /// Who keeps the file system busy: one line per process.

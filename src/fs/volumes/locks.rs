@@ -144,10 +144,7 @@ impl VolumeTree {
     }
 
     /// The lock that stands in the way of `request`.
-    pub fn blocking_lock(
-        &self,
-        request: &LockRequest,
-    ) -> Result<Option<Blocking>, VolumeError> {
+    pub fn blocking_lock(&self, request: &LockRequest) -> Result<Option<Blocking>, VolumeError> {
         let file = self.open_file(request.file)?;
         let kind = LockKind::from_raw(request.kind).ok_or(Errno::INVAL)?;
         let range = range(request);

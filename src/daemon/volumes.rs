@@ -1,0 +1,253 @@
+//! The second connection of a mount: `M/volumes`, mounted inside the first and ended with it.
+//!
+//! An ordinary user cannot have it inside: `fusermount3` runs as root, and the kernel lets nobody but the user himself into his
+//! mount, not even to mount something there (unless with `allow_other`). His volumes are mounted beside, in a directory of
+//! `$XDG_RUNTIME_DIR` that belongs to this mount point, and `M/volumes` is a symbolic link there.
+
+use std::fs;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::MountPlan;
+use super::service::{Guard, flags};
+use super::unmount;
+use crate::fs::KernelCache;
+use crate::fs::volumes::{VolumeOptions, VolumeTree};
+use crate::fuse::notify::NotifyQueue;
+use crate::fuse::session::{self, Session, Settings, State};
+use crate::fuse::stats::Stats;
+use crate::ops::volumes::activity::Activity;
+use crate::store::volumes::{BESIDE, beside_name};
+use crate::store::{LeaseId, Store};
+use crate::sys::mount::{self, MountError, MountPoint};
+use crate::sys::mountinfo::DeviceId;
+
+/// The directory of M that the volumes are mounted on.
+pub(super) const NAME: &str = "volumes";
+
+/// As for a mount itself: more is no accident.
+const MAX_DEAD_MOUNTS: usize = 64;
+
+/// The volumes of a mount, being served.
+pub(super) struct Volumes {
+    session: Session,
+    mounted: Guard,
+    shared: Shared,
+    /// Dropped after the mount on it.
+    _beside: Option<Beside>,
+}
+
+/// What control requests use.
+#[derive(Clone)]
+pub(super) struct Shared {
+    tree: Arc<VolumeTree>,
+    queue: Arc<NotifyQueue>,
+    stats: Arc<Stats>,
+}
+
+impl Volumes {
+    /// Mounts on `volumes` in the mount of device `outer` at `path`, which is being served.
+    pub(super) fn mount(
+        plan: &MountPlan,
+        store: &Store,
+        path: &Path,
+        outer: DeviceId,
+        lease: Option<LeaseId>,
+        beside: Option<Beside>,
+        activity: &Arc<Activity>,
+    ) -> anyhow::Result<Self> {
+        let queue = NotifyQueue::new();
+        let options = VolumeOptions {
+            read_only: plan.options.read_only,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            lease,
+        };
+        let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
+        let tree = VolumeTree::new(store.clone(), options, cache, Arc::clone(activity))
+            .context("reading the volumes")?;
+        let point = match &beside {
+            Some(beside) => MountPoint::open(beside.path()),
+            None => MountPoint::open(&path.join(NAME)),
+        };
+        let point = point.context("mounting the volumes")?;
+        let source = plan.options.source.as_deref().unwrap_or(mount::SOURCE);
+        let (connection, mounted) =
+            mount::mount(&point, &flags(plan), source).context("mounting the volumes")?;
+        drop(point);
+        let device = mounted.device;
+        let mounted = Guard::new(mounted);
+        tree.exclude(outer);
+        tree.exclude(device);
+        let settings = Settings {
+            threads: threads(),
+            ..Settings::default()
+        };
+        let session = session::start_volumes(Arc::clone(&tree), connection, &settings, &queue)
+            .context("starting the FUSE session of the volumes")?;
+        // So that only what changes from now on is a change.
+        tree.refresh().context("reading the volumes")?;
+        let stats = Arc::clone(session.stats());
+        Ok(Volumes {
+            session,
+            mounted,
+            shared: Shared { tree, queue, stats },
+            _beside: beside,
+        })
+    }
+
+    pub(super) fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+
+    /// Readable when [`Volumes::ended`] may have changed.
+    pub(super) fn event_fd(&self) -> BorrowedFd<'_> {
+        self.session.event_fd()
+    }
+
+    /// Why they are no longer served, if so.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        match self.session.state() {
+            State::Running => None,
+            State::Ended => {
+                self.mounted.forget();
+                Some("unmounted from outside".to_owned())
+            }
+            State::Broken(reason) => {
+                if !self.session.connected() {
+                    self.mounted.forget();
+                }
+                Some(reason)
+            }
+        }
+    }
+
+    /// Unmounts, whatever it takes, because of `reason`.
+    pub(super) fn unmount(&mut self, reason: &str) {
+        let shown = self.mounted.shown();
+        match self.mounted.unmount_patiently() {
+            Ok(()) | Err(MountError::NotMounted(_)) => self.mounted.forget(),
+            Err(MountError::Busy(_)) => {
+                log::warn!("{shown}: in use, detached because of {reason}; these get errors now:");
+                let place = self.mounted.place();
+                for user in place
+                    .map(|(_, device)| unmount::users(device))
+                    .unwrap_or_default()
+                {
+                    log::warn!("{shown}: {user}");
+                }
+                // The guard detaches it.
+            }
+            Err(error) => log::error!("{error}"),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn refresh(&self) -> Result<(), String> {
+        self.tree.refresh().map_err(|error| error.to_string())
+    }
+
+    pub(super) fn drain(&self, timeout: Duration) -> bool {
+        self.queue.drain(timeout)
+    }
+
+    /// Request counters, each with `volumes.` before its name.
+    pub(super) fn stats(&self) -> String {
+        let lines = self.stats.render();
+        lines
+            .lines()
+            .map(|line| format!("volumes.{line}\n"))
+            .collect()
+    }
+}
+
+/// A directory outside the mount to have the volumes mounted on; removed when dropped.
+#[derive(Debug)]
+pub(super) struct Beside(PathBuf);
+
+impl Beside {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // A mount that was detached leaves it empty; anything else in it is not ours to remove.
+        if let Err(error) = fs::remove_dir(&self.0) {
+            log::debug!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Where the volumes of a mount at `path` go if they cannot go inside; what a daemon that died has left there is taken away.
+pub(super) fn beside(plan: &MountPlan, path: &Path) -> anyhow::Result<Option<Beside>> {
+    let inside = rustix::process::geteuid().is_root() || plan.options.allow_other.unwrap_or(false);
+    if inside {
+        return Ok(None);
+    }
+    let base = base()?;
+    let place = base.join(beside_name(path));
+    for _ in 0..MAX_DEAD_MOUNTS {
+        match fs::DirBuilder::new().mode(0o700).create(&place) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| place.display().to_string()),
+        }
+        let point = MountPoint::open(&place).context("a place for the volumes")?;
+        let Some(dead) = point
+            .mounted_here()?
+            .filter(|m| m.fs_type == mount::FS_TYPE)
+        else {
+            return Ok(Some(Beside(place)));
+        };
+        if point.answers() {
+            bail!("{}: volumes are mounted there already", place.display());
+        }
+        let dead = point.identify(&dead);
+        drop(point);
+        dead.unmount(true)?;
+    }
+    bail!(
+        "{}: too many dead mounts on top of each other",
+        place.display()
+    )
+}
+
+/// The user's own directory for mounts of volumes.
+fn base() -> anyhow::Result<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let uid = rustix::process::getuid().as_raw();
+    let base = match runtime.filter(|dir| dir.is_absolute() && dir.is_dir()) {
+        Some(dir) => dir.join(BESIDE),
+        None => std::env::temp_dir().join(format!("{BESIDE}-{uid}")),
+    };
+    match fs::DirBuilder::new().mode(0o700).create(&base) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).with_context(|| base.display().to_string()),
+    }
+    let stat = fs::symlink_metadata(&base).with_context(|| base.display().to_string())?;
+    if !stat.is_dir() || stat.uid() != uid || stat.mode() & 0o022 != 0 {
+        bail!(
+            "{}: must be a directory of your own that nobody else can write to",
+            base.display()
+        );
+    }
+    base.canonicalize()
+        .with_context(|| base.display().to_string())
+}
+
+/// Requests wait for the host's disk, some of them long (fsync): more than there are processors.
+fn threads() -> usize {
+    let processors = thread::available_parallelism().map_or(2, usize::from);
+    processors.saturating_mul(2).clamp(4, 16)
+}
