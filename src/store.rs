@@ -22,7 +22,7 @@ pub mod layout;
 pub mod lease;
 mod lock;
 pub mod names;
-mod notify;
+pub mod notify;
 pub mod partial;
 mod reserve;
 mod settings;
@@ -361,13 +361,13 @@ impl Store {
     /// Makes every live mount show the names as they are now; waits at most 5 s for all together. The answer
     /// is the mounts that did not, which is no failure of the change. Call it without holding the lock.
     pub fn notify_mounts(&self) -> Result<Vec<LiveLease>, StoreError> {
-        Ok(notify::notify(self.layout(), &self.live_leases()?, None))
+        Ok(notify::notify(&self.live_leases()?, None))
     }
 
     /// As [`Store::notify_mounts`], for a daemon that made the change itself and cannot wait for itself.
     pub fn notify_other_mounts(&self, own: &LeaseId) -> Result<Vec<LiveLease>, StoreError> {
         let leases = self.live_leases()?;
-        Ok(notify::notify(self.layout(), &leases, Some(own)))
+        Ok(notify::notify(&leases, Some(own)))
     }
 
     /// An image's config, verified against its ID.

@@ -63,6 +63,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         all: args.all,
         filters: args.filters.parse()?.of(&store),
         max_size: args.max_size,
+        empty_trash: false,
         keep: args.keep.map(|images| Keep {
             images,
             by: match args.keep_by {

@@ -22,8 +22,10 @@ pub struct Args {
 /// Runs the verb.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     args.output.check()?;
-    let plan = save::plan(&context.store()?, &args.images).map_err(unwrapped)?;
+    let store = context.store()?;
+    let plan = save::plan(&store, &args.images).map_err(unwrapped)?;
     args.output.write(|out| plan.write(out))?;
+    plan.note(&store);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::ops::gc;
 use crate::ops::prune::{self, Options};
-use crate::ops::volumes;
 use crate::ops::volumes::list::{Filters as VolumeFilters, Verb};
 use crate::ops::volumes::prune as volume_prune;
+use crate::ops::{gc, trash, volumes};
 
 use super::Context;
 use super::filters::LongFilterArgs;
@@ -39,6 +38,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let options = Options {
         all: args.all,
         filters: args.filters.parse()?.of(&store),
+        empty_trash: true,
         ..Options::default()
     };
     if args.volumes && args.filters.texts().any(|text| text.starts_with("until")) {
@@ -64,7 +64,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
                 .iter()
                 .map(|name| format!("  volume {name}")),
         );
-        if !prompt::confirm(&warning(&args, outlook))? {
+        let trash_is_empty = store.names()?.trash.is_empty();
+        if !prompt::confirm(&warning(&args, trash_is_empty, outlook))? {
             return Ok(ExitCode::SUCCESS);
         }
         shown = Some(plan.images());
@@ -72,6 +73,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     }
     // Leftovers first: a removal takes them with it, and then they would not be counted.
     let leftovers = gc::gc(&store, args.dry_run)?;
+    let trashed = trash::empty(&store, args.dry_run)?;
     let (pruned, verb) = match args.dry_run {
         true => (prune::rehearse(&store, &options)?, "reclaimable"),
         false => (prune::prune(&store, &options, shown.as_ref())?, "reclaimed"),
@@ -91,8 +93,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let names: Vec<String> = volumes.volumes.iter().map(ToString::to_string).collect();
     section(&mut lines, "Deleted Volumes:", &names);
     section(&mut lines, "Deleted Images:", &pruned.lines());
+    section(&mut lines, "Deleted Trash:", &trashed.lines());
     section(&mut lines, "Deleted Leftovers:", &gc::lines(&leftovers));
     let bytes = pruned.bytes.saturating_add(leftovers.bytes);
+    let bytes = bytes.saturating_add(trashed.bytes);
     lines.print(&total(bytes.saturating_add(volumes.bytes), verb));
     notified?;
     lines.finish()?;
@@ -100,7 +104,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// docker's warning, with what will go.
-fn warning(args: &Args, outlook: Vec<String>) -> Vec<String> {
+fn warning(args: &Args, trash_is_empty: bool, outlook: Vec<String>) -> Vec<String> {
     let images = if args.all { ALL } else { DANGLING };
     let mut lines = vec![
         "WARNING! This will remove:".to_owned(),
@@ -109,6 +113,9 @@ fn warning(args: &Args, outlook: Vec<String>) -> Vec<String> {
     ];
     if args.volumes {
         lines.push(format!("  - {}", super::volume::ANONYMOUS));
+    }
+    if !trash_is_empty {
+        lines.push("  - what is in the trash".to_owned());
     }
     lines.push(String::new());
     if !args.filters.is_empty() {

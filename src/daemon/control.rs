@@ -1,7 +1,7 @@
 //! The daemon's control socket.
 //!
 //! One request per connection, one line: `sync` (the kernel has forgotten every name that changed before: `ok`), `stats` (request
-//! counters, then end of file), `stop` (unmount and end: `ok`). Anything else gets `error: ...`. Whoever may enter the
+//! counters, then end of file), `users` (who works inside or has a part mounted elsewhere, a JSON object per line), `stop` (unmount and end: `ok`). Anything else gets `error: ...`. Whoever may enter the
 //! store's `leases` directory may ask.
 
 use std::fs::File;
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) trait Handler: Send + Sync + 'static {
     fn sync(&self) -> Result<(), String>;
     fn stats(&self) -> String;
+    /// Who uses the mount, for other processes' eyes.
+    fn users(&self) -> String;
     fn stop(&self);
 }
 
@@ -92,6 +94,7 @@ fn answer(stream: &UnixStream, handler: &impl Handler) -> io::Result<()> {
             Err(error) => format!("error: {error}\n"),
         },
         "stats" => handler.stats(),
+        "users" => handler.users(),
         "stop" => {
             handler.stop();
             "ok\n".to_owned()
@@ -119,6 +122,9 @@ mod tests {
         }
         fn stats(&self) -> String {
             "lookup 1\n".to_owned()
+        }
+        fn users(&self) -> String {
+            "{}\n".to_owned()
         }
         fn stop(&self) {
             self.0.store(100, Ordering::SeqCst);
@@ -148,6 +154,7 @@ mod tests {
         assert_eq!(ask("sync\n"), "ok\n");
         assert_eq!(ask("sync\n"), "error: again\n");
         assert_eq!(ask("stats\n"), "lookup 1\n");
+        assert_eq!(ask("users\n"), "{}\n");
         assert!(ask("nonsense\n").starts_with("error: "));
         assert!(ask(&"x".repeat(10_000)).starts_with("error: "));
         assert_eq!(ask("stop\n"), "ok\n");

@@ -429,6 +429,10 @@ impl Handler for Shared {
         text
     }
 
+    fn users(&self) -> String {
+        self.tree.users_report()
+    }
+
     fn stop(&self) {
         // Only fails when the counter is full, and then it is readable already.
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());

@@ -151,12 +151,13 @@ pub fn commit(store: &Store, options: &Options<'_>) -> Result<Committed, CommitE
     };
     let config = ImageConfig::child(Ok(&config), &step)?;
     let id = config.id;
-    import.commit(vec![NewImage {
+    let new = NewImage {
         layers: config.diff_ids.clone(),
         config,
         tags: options.target.iter().cloned().collect(),
         origins: Vec::new(),
-    }])?;
+    };
+    import.commit_from(Some(record.image), vec![new])?;
     Ok(Committed {
         id,
         sockets: written.sockets,

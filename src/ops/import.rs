@@ -114,5 +114,8 @@ pub fn import(
         tags: options.name.iter().cloned().collect(),
         origins: Vec::new(),
     }])?;
+    let name = options.name.as_ref();
+    let name = name.map_or_else(|| id.to_string(), ToString::to_string);
+    store.note_image("import", &id, &name);
     Ok(id)
 }

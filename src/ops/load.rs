@@ -128,6 +128,9 @@ pub fn load(store: &Store, options: Options, progress: &dyn Sink) -> Result<Load
         });
     }
     let committed = import.commit(new)?;
+    for image in &committed.images {
+        store.note_image("load", &image.id, &image.id.to_string());
+    }
     let images = committed.images.into_iter().map(|image| LoadedImage {
         notes: notes.remove(&image.id).unwrap_or_default(),
         id: image.id,

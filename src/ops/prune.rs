@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::oci::{Digest, ImageId, Repository, TagRef};
-use crate::store::{ImageRecord, LiveLease, Names, Store};
+use crate::store::{Event, ImageRecord, LiveLease, Names, Store, Trash};
 
 use super::error::OpsError;
 use super::filter::{self, Bound, Filters, Labels};
@@ -25,6 +25,8 @@ pub struct Options {
     pub keep: Option<Keep>,
     /// Only until the images take no more than so many bytes on disk, those that were used least recently first.
     pub max_size: Option<u64>,
+    /// The trash is emptied as well, before: what it has in common with an image goes with that.
+    pub empty_trash: bool,
 }
 
 /// How many images of each repository stay.
@@ -93,6 +95,8 @@ pub fn prune(
     store.change_freeing(&lock, pruned.bytes, |names| {
         pruned.plans.iter().try_for_each(|plan| plan.edit(names))
     })?;
+    let event = Event::now("image", "prune", "").with("reclaimed", pruned.bytes);
+    store.note(&[event]);
     if let Err(error) = store.collect(&lock) {
         // As with a removal: the names are gone, durably.
         log::warn!("images were removed, but their space is not free yet: {error}; run `mica gc`");
@@ -107,6 +111,15 @@ fn plan(
     options: &Options,
     shown: Option<&BTreeSet<ImageId>>,
 ) -> Result<Pruned, OpsError> {
+    let mut without_trash;
+    let names = match options.empty_trash {
+        true => {
+            without_trash = names.clone();
+            without_trash.trash = Trash::default();
+            &without_trash
+        }
+        false => names,
+    };
     let used = users::by_image(leases, names)?;
     let labels = |id: &ImageId| filter::labels_of(store, id);
     let mut picks = pick(names, options, &labels)?;

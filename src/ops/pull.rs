@@ -23,7 +23,7 @@ use crate::oci::{
     Reference, Repository, Tag, TagRef,
 };
 use crate::registry::{self, Client, Fetched, RegistryError};
-use crate::store::{NewImage, NewOrigin, Partial, Store, StoreError};
+use crate::store::{Event as StoreEvent, NewImage, NewOrigin, Partial, Store, StoreError};
 
 use layers::Work;
 
@@ -230,6 +230,8 @@ pub fn pull(
         .images
         .iter()
         .any(|image| !image.existed || image.tags.iter().any(|(_, old)| old.is_some()));
+    let name = reference.repository.familiar();
+    store.note(&[StoreEvent::now("image", "pull", &reference.to_string()).with("name", name)]);
     Ok(Pulled {
         id,
         digest: served.digest,

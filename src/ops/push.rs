@@ -21,7 +21,9 @@ use crate::oci::{
     Descriptor, DiffId, Digest, ImageConfig, LayerEncoding, Manifest, MediaType, Repository, TagRef,
 };
 use crate::registry::{self, Client, Failure, RegistryError};
-use crate::store::{ImageRecord, MaybeMissing, Names, NewImage, NewOrigin, Store, StoreError};
+use crate::store::{
+    Event as StoreEvent, ImageRecord, MaybeMissing, Names, NewImage, NewOrigin, Store, StoreError,
+};
 
 use super::proven;
 use source::Packed;
@@ -186,6 +188,9 @@ pub fn push(
         // The next push will compress again; this one is done.
         log::warn!("cannot keep the manifest that was pushed: {error}");
     }
+    let name = tag.repository.familiar();
+    store.note(&[StoreEvent::now("image", "push", &tag.to_string()).with("name", name)]);
+    store.note_use(&plan.record);
     Ok(Pushed { digest, size })
 }
 

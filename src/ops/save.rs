@@ -148,6 +148,19 @@ fn whole_repository(names: &Names, text: &str) -> Vec<(TagRef, ImageId)> {
 }
 
 impl SavePlan {
+    /// Notes in the store that its images were saved.
+    pub fn note(&self, store: &Store) {
+        let names = store.names();
+        for image in &self.images {
+            if let Ok(names) = &names
+                && let Some(record) = names.images.get(&image.id)
+            {
+                store.note_use(record);
+            }
+            store.note_image("save", &image.id, &image.id.to_string());
+        }
+    }
+
     /// Writes the archive.
     pub fn write(&self, out: &mut dyn Write) -> Result<(), SaveError> {
         let mut archive = Archive { out };

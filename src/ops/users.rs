@@ -11,9 +11,11 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::oci::ImageId;
 use crate::store::containers::ContainerId;
-use crate::store::{ImageRecord, LeaseKind, LiveLease, Names};
+use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, notify};
 use crate::sys::mountinfo::{self, DeviceId};
 use crate::sys::proc::{self, Depth, Usage};
 
@@ -58,7 +60,11 @@ pub fn of_image(leases: &[LiveLease], image: &ImageRecord) -> Result<Option<User
             LeaseKind::Daemon { mountpoint } => {
                 let users = of_mount(mountpoint).map_err(OpsError::Users)?;
                 let mut inside = users.into_iter().filter(|(path, _)| belongs(path, image));
-                inside.next().map(|(_, user)| user)
+                let seen = inside.next().map(|(_, user)| user);
+                seen.or_else(|| {
+                    let mut told = told_by(lease).into_iter();
+                    told.find(|(id, _)| *id == image.id).map(|(_, user)| user)
+                })
             }
             LeaseKind::Run { .. }
             | LeaseKind::Import
@@ -78,17 +84,18 @@ pub fn by_image(
     names: &Names,
 ) -> Result<BTreeMap<ImageId, Vec<User>>, OpsError> {
     let mut found: BTreeMap<ImageId, Vec<User>> = BTreeMap::new();
-    let mut inside = Vec::new();
+    let (mut inside, mut told) = (Vec::new(), Vec::new());
     for lease in leases {
         match &lease.record.kind {
             LeaseKind::Run { image, .. } => found.entry(*image).or_default().push(runner(lease)),
             LeaseKind::Daemon { mountpoint } => {
                 inside.extend(of_mount(mountpoint).map_err(OpsError::Users)?);
+                told.extend(told_by(lease));
             }
             LeaseKind::Import | LeaseKind::Check | LeaseKind::Volume { .. } => {}
         }
     }
-    if inside.is_empty() {
+    if inside.is_empty() && told.is_empty() {
         return Ok(found);
     }
     let trees: BTreeMap<PathBuf, ImageId> = names
@@ -99,6 +106,12 @@ pub fn by_image(
     for (path, user) in inside {
         if let Some(id) = normal(&path).ancestors().find_map(|dir| trees.get(dir)) {
             found.entry(*id).or_default().push(user);
+        }
+    }
+    for (id, user) in told {
+        let users = found.entry(id).or_default();
+        if !users.contains(&user) {
+            users.push(user);
         }
     }
     Ok(found)
@@ -126,6 +139,37 @@ fn runner(lease: &LiveLease) -> User {
     let pid = lease.record.pid;
     let name = proc::name(pid).unwrap_or_default();
     User::Process { pid, name }
+}
+
+/// What a daemon reports of one user: a line of its answer to `users`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The image.
+    pub image: ImageId,
+    /// The process, unless it is a mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Its name, or the mount point.
+    pub text: String,
+}
+
+/// What the daemon of a mount knows and we may not: the mount can be in another namespace than ours, and a name that is gone from
+/// it still be mounted elsewhere.
+fn told_by(lease: &LiveLease) -> Vec<(ImageId, User)> {
+    let told = notify::users(lease).unwrap_or_else(|error| {
+        // It ends, or hangs: what we see is what there is.
+        log::debug!("mount {}: {error}", lease.id.as_str());
+        String::new()
+    });
+    let user = |line: &str| {
+        let Report { image, pid, text } = serde_json::from_str(line).ok()?;
+        let user = match pid {
+            Some(pid) => User::Process { pid, name: text },
+            None => User::Mount(text.into()),
+        };
+        Some((image, user))
+    };
+    told.lines().filter_map(user).collect()
 }
 
 /// Who is attached through one mount of a store, and where below its root. Asks the kernel only, never the mount: it may be

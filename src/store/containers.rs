@@ -293,6 +293,7 @@ pub(super) fn as_leases(layout: &Layout) -> Result<Vec<LiveLease>, StoreError> {
                 since: record.created,
             },
             held,
+            socket: PathBuf::new(),
         });
     }
     Ok(found)

@@ -125,6 +125,16 @@ impl Import {
     /// Puts the images under their names, all in one step. A tag that named another image is moved; that
     /// image may become dangling. Takes the store lock.
     pub fn commit(self, images: Vec<NewImage>) -> Result<Committed, StoreError> {
+        self.commit_from(None, images)
+    }
+
+    /// The same for images that were made from a local one: it is shown in their history, and removed with the last of them
+    /// once it has no name.
+    pub fn commit_from(
+        self,
+        parent: Option<ImageId>,
+        images: Vec<NewImage>,
+    ) -> Result<Committed, StoreError> {
         for image in &images {
             if image.config.diff_ids != image.layers {
                 return Err(StoreError::LayersDisagree {
@@ -148,7 +158,8 @@ impl Import {
         let now = SystemTime::now();
         let committed = self.store.change(&lock, |names| {
             let mut done = Vec::with_capacity(images.len());
-            for (image, record) in images.iter().zip(records) {
+            for (image, mut record) in images.iter().zip(records) {
+                record.parent = parent.filter(|parent| *parent != record.id);
                 done.push(enter(names, image, record, now)?);
             }
             Ok::<_, StoreError>(Committed { images: done })

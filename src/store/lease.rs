@@ -114,6 +114,8 @@ pub struct LiveLease {
     pub record: LeaseRecord,
     /// Blobs it holds.
     pub held: BTreeSet<Digest>,
+    /// Where a daemon with this lease listens.
+    pub socket: PathBuf,
 }
 
 /// A lease of ours; ends when dropped, and when the process dies.
@@ -267,7 +269,9 @@ pub(super) fn live(layout: &Layout) -> Result<Vec<LiveLease>, StoreError> {
         if bytes.is_empty() {
             continue;
         }
-        found.push(parse(id, &bytes).map_err(|reason| StoreError::MetaDamaged { path, reason })?);
+        let socket = socket_path(layout, &id);
+        let lease = parse(id, &bytes).map_err(|reason| StoreError::MetaDamaged { path, reason })?;
+        found.push(LiveLease { socket, ..lease });
     }
     Ok(found)
 }
@@ -279,7 +283,12 @@ fn parse(id: LeaseId, text: &str) -> Result<LiveLease, String> {
     let held = lines
         .map(|line| serde_json::from_str::<Digest>(line).map_err(|error| error.to_string()))
         .collect::<Result<_, _>>()?;
-    Ok(LiveLease { id, record, held })
+    Ok(LiveLease {
+        id,
+        record,
+        held,
+        socket: PathBuf::new(),
+    })
 }
 
 /// The names of all leases, alive or dead, sorted.

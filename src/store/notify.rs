@@ -7,29 +7,29 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::layout::Layout;
 use super::lease::{LeaseId, LeaseKind, LiveLease};
 
 /// How long a verb waits for all mounts together.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long one daemon may look for users, and how much it may say of them.
+const USERS_PATIENCE: Duration = Duration::from_secs(2);
+const MAX_ANSWER: u64 = 16 << 20;
+
 /// Asks every live mount but `except` to catch up; all at once. The answer names those that did not.
-pub(super) fn notify(
-    layout: &Layout,
-    leases: &[LiveLease],
-    except: Option<&LeaseId>,
-) -> Vec<LiveLease> {
+pub(super) fn notify(leases: &[LiveLease], except: Option<&LeaseId>) -> Vec<LiveLease> {
     let until = Instant::now() + PATIENCE;
     let asked: Vec<_> = leases
         .iter()
         .filter(|lease| matches!(lease.record.kind, LeaseKind::Daemon { .. }))
         .filter(|lease| Some(&lease.id) != except)
-        .map(|lease| (lease, ask(layout, &lease.id, until)))
+        .map(|lease| (lease, ask(&lease.socket, b"sync\n", until)))
         .collect();
     let mut silent = Vec::new();
     for (lease, stream) in asked {
@@ -41,14 +41,23 @@ pub(super) fn notify(
     silent
 }
 
-fn ask(layout: &Layout, id: &LeaseId, until: Instant) -> io::Result<UnixStream> {
+/// What a daemon says of who uses its mount: the answer to `users\n`, whose form is not ours. It sees what its own namespaces show.
+pub fn users(lease: &LiveLease) -> io::Result<String> {
+    let until = Instant::now() + USERS_PATIENCE;
+    let stream = ask(&lease.socket, b"users\n", until)?;
+    stream.set_read_timeout(Some(left(until)?))?;
+    let mut text = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn ask(socket: &Path, request: &[u8], until: Instant) -> io::Result<UnixStream> {
     // A socket address holds 108 bytes; the store's path may be longer.
-    let dir = File::open(layout.leases())?;
-    let address = SocketAddrUnix::new(format!(
-        "/proc/self/fd/{}/{}.sock",
-        dir.as_raw_fd(),
-        id.as_str()
-    ))?;
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    let dir = File::open(socket.parent().ok_or_else(invalid)?)?;
+    let name = socket.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(invalid)?;
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))?;
     let socket = socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -58,7 +67,7 @@ fn ask(layout: &Layout, id: &LeaseId, until: Instant) -> io::Result<UnixStream> 
     set_socket_timeout(&socket, Timeout::Send, Some(left(until)?))?;
     connect(&socket, &address)?;
     let mut stream = UnixStream::from(socket);
-    stream.write_all(b"sync\n")?;
+    stream.write_all(request)?;
     Ok(stream)
 }
 

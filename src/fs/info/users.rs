@@ -2,6 +2,7 @@
 //!
 //! Nothing here asks the mount itself anything: a request handler may look.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -15,6 +16,7 @@ use crate::fs::namespace::View;
 use crate::fs::superblock::Superblock;
 use crate::fs::trees::Subject;
 use crate::oci::{DiffId, ImageId};
+use crate::ops::users::Report;
 use crate::store::{LeaseKind, LiveLease};
 use crate::sys::mountinfo::DeviceId;
 use crate::sys::proc::{self, Depth, Usage, User};
@@ -137,6 +139,50 @@ impl Superblock {
         };
         let users = look(device)?;
         Ok(users.iter().find(|user| is_in(user)).map(User::to_string))
+    }
+
+    /// Who is attached to which image, a JSON object per line: for verbs, which may see less.
+    pub fn users_report(&self) -> String {
+        let Some(device) = self.device() else {
+            return String::new();
+        };
+        let view = self.view();
+        let users = look(device).unwrap_or_else(|error| {
+            log::warn!("{error}");
+            Vec::new()
+        });
+        let mut text = String::new();
+        for user in users {
+            let images: BTreeSet<ImageId> = match (&user.usage, self.image_used_by(&view, &user)) {
+                (_, Some(id)) => BTreeSet::from([id]),
+                // By a name that is gone: of those images any could be meant.
+                (Usage::Mount { root, .. }, None) if is_lost(&view, root) => {
+                    let orphans = self.trees.orphans().into_iter();
+                    let images = orphans.filter_map(|dir| dir.tree.subject().image());
+                    images
+                        .filter(|id| view.names.images.contains_key(id))
+                        .collect()
+                }
+                _ => continue,
+            };
+            for image in images {
+                let (pid, name) = match &user.usage {
+                    Usage::Mount { mount_point, .. } => (None, mount_point.to_string_lossy()),
+                    _ => (Some(user.pid), user.name.as_str().into()),
+                };
+                let report = Report {
+                    image,
+                    pid,
+                    text: name.into_owned(),
+                };
+                // Texts and numbers are always JSON.
+                if let Ok(line) = serde_json::to_string(&report) {
+                    text += &line;
+                    text.push('\n');
+                }
+            }
+        }
+        text
     }
 
     /// The image whose tree a user is in.
