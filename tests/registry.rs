@@ -2,5 +2,9 @@
 
 mod liar;
 mod lying;
+mod places;
+mod proxies;
 mod pulling;
 mod pushing;
+mod resuming;
+mod together;

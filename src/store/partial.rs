@@ -28,8 +28,8 @@ pub const KEEP: Duration = Duration::from_secs(24 * 3600);
 const SMALLEST: u64 = 1 << 20;
 /// How often the room on the disk is looked at.
 const LOOK: u64 = 4 << 20;
-/// The rest of a blob may need so many times its size when it is unpacked; where there is less room it comes first.
-const EXPANSION: u64 = 8;
+/// The rest of a blob needs room here, and most often three times as much unpacked; where there is less, that comes first.
+const ROOM: u64 = 4;
 
 /// Which partial downloads a collection takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,8 @@ pub struct Partial {
     path: PathBuf,
     size: u64,
     length: u64,
-    looked: u64,
+    /// At which length the room on the disk was looked at.
+    looked: Option<u64>,
 }
 
 impl Store {
@@ -90,7 +91,7 @@ fn open(path: PathBuf, size: u64) -> io::Result<Option<Partial>> {
         path,
         size,
         length,
-        looked: length,
+        looked: None,
     }))
 }
 
@@ -113,8 +114,9 @@ impl Partial {
     /// Adds what came next. `false`: there is no room for keeping it; throw it away and go on without.
     #[must_use]
     pub fn add(&mut self, bytes: &[u8]) -> bool {
-        if self.length - self.looked >= LOOK {
-            self.looked = self.length;
+        let fresh = |looked| self.length.saturating_sub(looked) < LOOK;
+        if !self.looked.is_some_and(fresh) {
+            self.looked = Some(self.length);
             if !self.has_room() {
                 return false;
             }
@@ -127,14 +129,14 @@ impl Partial {
     fn has_room(&self) -> bool {
         let rest = self.size.saturating_sub(self.length);
         match rustix::fs::fstatvfs(&self.file) {
-            Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize) / EXPANSION >= rest,
+            Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize) / ROOM >= rest,
             Err(_) => false,
         }
     }
 
     /// Throws everything away and begins anew.
     pub fn clear(&mut self) -> bool {
-        (self.length, self.looked) = (0, 0);
+        (self.length, self.looked) = (0, None);
         self.file
             .set_len(0)
             .and_then(|()| self.file.flush())

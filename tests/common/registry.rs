@@ -16,6 +16,10 @@ pub enum Kind {
     Plain,
     /// With a certificate of a CA that nobody knows yet: [`Registry::trust`].
     Tls,
+    /// The same, for clients with a certificate of that CA: [`Registry::give_client_certificate`].
+    ClientTls,
+    /// Plain, a cache of the one on this port.
+    CacheOf(u16),
     /// Plain, for `tester` with the password `s3cr3t-w0rd` only.
     Password,
 }
@@ -36,9 +40,15 @@ impl Registry {
         let dir = sandbox.mkdir(&format!("registry-{port}"));
         let at = dir.display();
         let mut extra = String::new();
-        if kind == Kind::Tls {
+        if matches!(kind, Kind::Tls | Kind::ClientTls) {
             certificates(sandbox, &dir);
             extra = format!("  tls:\n    certificate: {at}/server.crt\n    key: {at}/server.key\n");
+        }
+        if kind == Kind::ClientTls {
+            extra.push_str(&format!("    clientcas:\n      - {at}/ca.crt\n"));
+        }
+        if let Kind::CacheOf(port) = kind {
+            extra = format!("proxy:\n  remoteurl: http://127.0.0.1:{port}\n");
         }
         let mut config = format!(
             "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {at}/data\n  \
@@ -92,6 +102,14 @@ impl Registry {
     pub fn trust(&self, sandbox: &Sandbox) {
         let dir = sandbox.mkdir(&format!(".config/docker/certs.d/{}", self.host()));
         fs::copy(self.dir.join("ca.crt"), dir.join("ca.crt")).expect("the CA");
+    }
+
+    /// Gives whoever runs in this sandbox a certificate of the registry's CA.
+    pub fn give_client_certificate(&self, sandbox: &Sandbox) {
+        let dir = sandbox.mkdir(&format!(".config/docker/certs.d/{}", self.host()));
+        for (from, to) in [("client.crt", "client.cert"), ("client.key", "client.key")] {
+            fs::copy(self.dir.join(from), dir.join(to)).expect("the client's certificate");
+        }
     }
 
     /// Takes a blob's bytes away behind the registry's back.
@@ -159,7 +177,12 @@ fn certificates(sandbox: &Sandbox, dir: &Path) {
            -keyout server.key -out server.csr 2>/dev/null\n\
          printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\\nbasicConstraints=CA:FALSE\\n' > ext\n\
          openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext \
-           -out server.crt 2>/dev/null\n",
+           -out server.crt 2>/dev/null\n\
+         openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=tester \
+           -keyout client.key -out client.csr 2>/dev/null\n\
+         printf 'extendedKeyUsage=clientAuth\nbasicConstraints=CA:FALSE\n' > ext\n\
+         openssl x509 -req -in client.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext \
+           -out client.crt 2>/dev/null\n",
         dir.display()
     );
     sandbox.sh(&script).ok();

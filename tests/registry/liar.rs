@@ -1,10 +1,11 @@
 //! A registry for the tests that answers what it is told to, right or wrong.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use crate::common::image::{ImageBuilder, digest};
 
@@ -16,6 +17,7 @@ pub struct Request {
     pub path: String,
     /// Names in lower case.
     pub headers: HashMap<String, String>,
+    pub body: String,
 }
 
 /// What is sent back.
@@ -30,6 +32,10 @@ pub struct Answer {
     pub cut: Option<usize>,
     /// Goes on with zeros for ever.
     pub endless: bool,
+    /// Bytes of the body after which nothing more comes, and the connection stays.
+    pub stall: Option<usize>,
+    /// One byte in this time.
+    pub trickle: Option<Duration>,
 }
 
 impl Answer {
@@ -42,6 +48,8 @@ impl Answer {
             body,
             cut: None,
             endless: false,
+            stall: None,
+            trickle: None,
         }
     }
 
@@ -157,6 +165,7 @@ fn serve(
         method: method.to_owned(),
         path: path.to_owned(),
         headers: HashMap::new(),
+        body: String::new(),
     };
     loop {
         let mut line = String::new();
@@ -167,6 +176,15 @@ fn serve(
                 .insert(name.to_ascii_lowercase(), value.trim().to_owned()),
             None => break,
         };
+    }
+    let length = request
+        .headers
+        .get("content-length")
+        .and_then(|l| l.parse().ok());
+    if request.method == "POST" {
+        let mut body = vec![0; length.unwrap_or(0)];
+        reader.read_exact(&mut body)?;
+        request.body = String::from_utf8_lossy(&body).into_owned();
     }
     log.lock().expect("the log").push(request.clone());
     let answer = lie(&request, honest(image, &request));
@@ -183,6 +201,19 @@ fn serve(
         return Ok(());
     }
     let body = &answer.body[..answer.cut.unwrap_or(answer.body.len())];
+    if let Some(pause) = answer.trickle {
+        for byte in body {
+            out.write_all(&[*byte])?;
+            thread::sleep(pause);
+        }
+        return Ok(());
+    }
+    if let Some(stall) = answer.stall {
+        out.write_all(&body[..stall])?;
+        // Until the client goes away.
+        thread::sleep(Duration::from_secs(60));
+        return Ok(());
+    }
     out.write_all(body)?;
     if !answer.endless {
         return Ok(());

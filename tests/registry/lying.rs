@@ -428,6 +428,26 @@ fn net_documents_that_are_none() {
 }
 
 #[test]
+fn net_a_trickle_is_no_progress() {
+    let image = app("app:1");
+    let layer = layer_digest(&image, 0);
+    let wanted = layer.clone();
+    let slow = Duration::from_millis(100);
+    refused(&image, "are no progress", move |request, mut answer| {
+        if is_blob(request, &wanted) {
+            answer.trickle = Some(slow);
+        }
+        answer
+    });
+    refused(&image, "are no progress", move |request, mut answer| {
+        if request.path.contains("/manifests/") && request.method == "GET" {
+            answer.trickle = Some(slow);
+        }
+        answer
+    });
+}
+
+#[test]
 fn net_nobody_there() {
     let sandbox = Sandbox::new();
     let start = Instant::now();
