@@ -6,10 +6,12 @@ use clap::ArgAction;
 
 use crate::oci::change;
 use crate::ops::commit::{self, Options};
-use crate::ops::tag;
+use crate::ops::{containers, tag};
+use crate::store::containers::Container;
+use crate::sys::userns;
 
 use super::Context;
-use super::output::Lines;
+use super::output::{self, Lines};
 
 /// Make an image of what a container has changed
 ///
@@ -59,22 +61,54 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let target = tag::parse_targets(args.target.as_slice())?.pop();
     let changes = change::parse(&args.change)?;
     let store = context.store()?;
+    let container = containers::find(&store, &args.container)?;
+    let mut frozen = match args.pause && !args.no_pause {
+        true => commit::pause(&container)?,
+        false => None,
+    };
     let options = Options {
-        container: &args.container,
+        container: &container,
         target,
         author: &args.author,
         message: &args.message,
         changes,
-        pause: args.pause && !args.no_pause,
         now: jiff::Timestamp::now(),
     };
-    let committed = commit::commit(&store, &options)?;
-    if committed.sockets > 0 {
-        log::info!("{} sockets were left out", committed.sockets);
-    }
-    let mut lines = Lines::default();
-    lines.print(&committed.id.to_string());
-    store.notify_mounts()?;
-    lines.finish()?;
-    Ok(ExitCode::SUCCESS)
+    as_its_root(&container, |elsewhere| {
+        // Whoever has stopped them lets them go on.
+        let frozen = if elsewhere { None } else { frozen.take() };
+        let committed = commit::commit(&store, &options, frozen)?;
+        if committed.sockets > 0 {
+            log::info!("{} sockets were left out", committed.sockets);
+        }
+        let mut lines = Lines::default();
+        lines.print(&committed.id.to_string());
+        store.notify_mounts()?;
+        lines.finish()?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Does `work` where all of a container's files can be read: an ordinary user's has files of other ids than his own, which
+/// only root of such a user namespace may read. `work` hears whether it is in another process than the caller.
+pub(super) fn as_its_root(
+    container: &Container,
+    work: impl FnOnce(bool) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    let ids = container.record.ids.as_ref();
+    let Some(ids) = ids.filter(|_| !rustix::process::geteuid().is_root()) else {
+        return work(false);
+    };
+    let work = || match work(true) {
+        Ok(_) => true,
+        Err(error) if super::is_broken_pipe(&error) => true,
+        Err(error) => {
+            output::print_error(&error);
+            false
+        }
+    };
+    Ok(match userns::as_root_of(ids, work)? {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }

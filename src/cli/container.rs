@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::output::{self, Lines};
-use super::{Context, exec, kill, logs, prompt, ps, rm, run, start};
+use super::{Context, commit, diff, exec, kill, logs, prompt, ps, rm, run, start};
 use crate::ops::containers::{self, RemoveOptions};
 use crate::ops::format::human_size_4;
 
@@ -23,6 +23,8 @@ pub enum ContainerVerb {
     Stop(kill::StopArgs),
     Kill(kill::KillArgs),
     Wait(start::WaitArgs),
+    Diff(diff::Args),
+    Commit(commit::Args),
     #[command(visible_alias = "remove")]
     Rm(rm::Args),
     Prune(PruneArgs),
@@ -46,6 +48,8 @@ impl ContainerVerb {
             ContainerVerb::Stop(args) => kill::stop(args, context),
             ContainerVerb::Kill(args) => kill::kill(args, context),
             ContainerVerb::Wait(args) => start::wait(args, context),
+            ContainerVerb::Diff(args) => diff::run(args, context),
+            ContainerVerb::Commit(args) => commit::run(args, context),
             ContainerVerb::Rm(args) => rm::run(args, context),
             ContainerVerb::Prune(args) => prune(args, context),
             ContainerVerb::RemoveTree { directory } => {

@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use crate::ops::diff;
+use crate::layer::diff::PathChange;
+use crate::ops::containers;
+use crate::ops::diff::{self, DiffError};
 
 use super::Context;
 use super::output;
@@ -25,11 +27,19 @@ pub struct Args {
 /// Prints the changes.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
-    let changes = match &args.second {
-        Some(second) => diff::images(&store, &args.first, second).map_err(unwrapped)?,
-        None => diff::one(&store, &args.first).map_err(unwrapped)?,
-    };
-    let lines = diff::lines(&changes);
+    if let Some(second) = &args.second {
+        return print(diff::images(&store, &args.first, second));
+    }
+    match containers::look(&store, &args.first)? {
+        Some(container) => super::commit::as_its_root(&container, |_| {
+            print(diff::of_container(&store, &container))
+        }),
+        None => print(diff::of_image(&store, &args.first)),
+    }
+}
+
+fn print(changes: Result<Vec<PathChange>, DiffError>) -> anyhow::Result<ExitCode> {
+    let lines = diff::lines(&changes.map_err(unwrapped)?);
     let mut out = io::stdout().lock();
     if out.is_terminal() {
         drop(out);
@@ -42,9 +52,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// What a use case says in docker's words is printed as such.
-fn unwrapped(error: diff::DiffError) -> anyhow::Error {
+fn unwrapped(error: DiffError) -> anyhow::Error {
     match error {
-        diff::DiffError::Ops(error) => error.into(),
+        DiffError::Ops(error) => error.into(),
+        DiffError::Find(error) => error.into(),
         other => other.into(),
     }
 }

@@ -9,7 +9,7 @@
 //! without a layer.
 
 mod stream;
-pub mod upper;
+pub(super) mod upper;
 
 use jiff::Timestamp;
 
@@ -20,14 +20,14 @@ use crate::oci::change::{self, Change, ChangeError};
 use crate::oci::config::Step;
 use crate::oci::{DocumentError, ImageConfig, ImageId, RunConfig, TagRef};
 use crate::store::containers::{Container, ContainerRecord, MountSource};
-use crate::store::{NewImage, Store, StoreError};
-use crate::sys::freeze;
+use crate::store::{Event, NewImage, Store, StoreError};
+use crate::sys::freeze::{self, Frozen};
 
 /// What to commit and as what.
 #[derive(Debug)]
 pub struct Options<'a> {
-    /// The container: name, ID or the beginning of one.
-    pub container: &'a str,
+    /// The container.
+    pub container: &'a Container,
     /// The new image's name; without one it is dangling.
     pub target: Option<TagRef>,
     /// Who made it.
@@ -36,8 +36,6 @@ pub struct Options<'a> {
     pub message: &'a str,
     /// Changes to its configuration.
     pub changes: Vec<Change>,
-    /// Stop the container's processes while its files are read.
-    pub pause: bool,
     /// When.
     pub now: Timestamp,
 }
@@ -54,12 +52,6 @@ pub struct Committed {
 /// Why nothing was made.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// docker's words.
-    #[error("No such container: {0}")]
-    NoSuchContainer(String),
-    /// A container that cannot be told.
-    #[error(transparent)]
-    Find(#[from] upper::FindError),
     /// A change that does not apply.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -102,11 +94,8 @@ impl CommitError {
     /// Whether docker's daemon says this.
     pub fn is_daemons(&self) -> bool {
         match self {
-            CommitError::NoSuchContainer(_)
-            | CommitError::Find(upper::FindError::Ambiguous(_))
-            | CommitError::Change(_) => true,
-            CommitError::Find(upper::FindError::Store(_))
-            | CommitError::Upper { .. }
+            CommitError::Change(_) => true,
+            CommitError::Upper { .. }
             | CommitError::Layer { .. }
             | CommitError::Pause { .. }
             | CommitError::Document(_)
@@ -116,10 +105,14 @@ impl CommitError {
     }
 }
 
-/// Makes an image of a container. The mounts are for the caller to notify.
-pub fn commit(store: &Store, options: &Options<'_>) -> Result<Committed, CommitError> {
-    let container = upper::find(store, options.container)?
-        .ok_or_else(|| CommitError::NoSuchContainer(options.container.to_owned()))?;
+/// Makes an image of a container; what was [`pause`]d goes on as soon as its files are read. The mounts are for the caller
+/// to notify.
+pub fn commit(
+    store: &Store,
+    options: &Options<'_>,
+    frozen: Option<Frozen>,
+) -> Result<Committed, CommitError> {
+    let container = options.container;
     let record = &container.record;
     let config = store.config(&record.image)?;
     let mut run = configuration(&config.run, record);
@@ -133,8 +126,7 @@ pub fn commit(store: &Store, options: &Options<'_>) -> Result<Committed, CommitE
     let layers = record.layers.iter().map(|layer| store.open_layer(layer));
     let base = Image::new(layers.collect::<Result<_, _>>()?)?;
     let directory = container.upper();
-    let source = upper::source(&container, &directory, &base);
-    let frozen = pause(&container, options.pause)?;
+    let source = upper::source(container, &directory, &base);
     let streamed = stream::layer(&import, &Limits::default(), &source);
     drop(frozen);
     let (layer, written) = streamed.map_err(|error| error.of(&record.name))?;
@@ -158,6 +150,12 @@ pub fn commit(store: &Store, options: &Options<'_>) -> Result<Committed, CommitE
         origins: Vec::new(),
     };
     import.commit_from(Some(record.image), vec![new])?;
+    let event = Event::now("container", "commit", record.id.as_str())
+        .with("name", &record.name)
+        .with("image", &record.image_name)
+        .with("imageID", id)
+        .with("comment", options.message);
+    store.note(&[event]);
     Ok(Committed {
         id,
         sockets: written.sockets,
@@ -192,8 +190,9 @@ fn configuration(image: &RunConfig, record: &ContainerRecord) -> RunConfig {
     run
 }
 
-fn pause(container: &Container, wanted: bool) -> Result<Option<freeze::Frozen>, CommitError> {
-    let Some(pid) = container.state.status.pid().filter(|_| wanted) else {
+/// Stops the processes of a container that runs, until the answer is dropped.
+pub fn pause(container: &Container) -> Result<Option<Frozen>, CommitError> {
+    let Some(pid) = container.state.status.pid() else {
         return Ok(None);
     };
     let frozen = freeze::freeze(pid).map_err(|source| CommitError::Pause {

@@ -14,22 +14,26 @@ use crate::store::containers::Container;
 
 /// The container that `text` means: a name, an ID, or the beginning of one.
 pub fn find(store: &Store, text: &str) -> Result<Container, RunError> {
+    look(store, text)?.ok_or_else(|| RunError::Refused(format!("No such container: {text}")))
+}
+
+/// The same; `None`: there is none.
+pub fn look(store: &Store, text: &str) -> Result<Option<Container>, RunError> {
     let name = text.strip_prefix('/').unwrap_or(text);
     let all = store.containers()?;
     let exact = |c: &&Container| c.record.id.as_str() == name || c.record.name == name;
     if let Some(found) = all.iter().find(exact) {
-        return Ok(found.clone());
+        return Ok(Some(found.clone()));
     }
     let is_hex = !name.is_empty() && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let mut begins = all
         .into_iter()
         .filter(|c| is_hex && c.record.id.as_str().starts_with(name));
     match (begins.next(), begins.next()) {
-        (Some(found), None) => Ok(found),
         (Some(_), Some(_)) => Err(RunError::Refused(format!(
             "Multiple IDs found with provided prefix: {text}"
         ))),
-        (None, _) => Err(RunError::Refused(format!("No such container: {text}"))),
+        (found, _) => Ok(found),
     }
 }
 

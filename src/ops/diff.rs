@@ -13,8 +13,10 @@ use crate::store::containers::Container;
 use crate::store::{MaybeMissing, Store, StoreError};
 
 use super::commit::upper;
+use super::containers;
 use super::error::OpsError;
 use super::resolve;
+use super::run::RunError;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +35,7 @@ pub enum DiffError {
     Container(String),
     /// A container that cannot be told.
     #[error(transparent)]
-    Find(#[from] upper::FindError),
+    Find(#[from] RunError),
     /// What the container left cannot be read.
     #[error("container {name}: {source}")]
     Upper {
@@ -73,7 +75,7 @@ pub fn images(store: &Store, old: &str, new: &str) -> Result<Vec<PathChange>, Di
         Ok((old, new)) => Ok(diff::images(&old, &new)?),
         Err(error) => {
             for text in [old, new] {
-                if upper::find(store, text)?.is_some() {
+                if containers::look(store, text)?.is_some() {
                     return Err(DiffError::Container(text.to_owned()));
                 }
             }
@@ -82,15 +84,8 @@ pub fn images(store: &Store, old: &str, new: &str) -> Result<Vec<PathChange>, Di
     }
 }
 
-/// What a container has changed in its image, or what the last layer of an image has changed in those below.
-pub fn one(store: &Store, text: &str) -> Result<Vec<PathChange>, DiffError> {
-    match upper::find(store, text)? {
-        Some(container) => of_container(store, &container),
-        None => of_image(store, text),
-    }
-}
-
-fn of_image(store: &Store, text: &str) -> Result<Vec<PathChange>, DiffError> {
+/// What the last layer of an image has changed in those below.
+pub fn of_image(store: &Store, text: &str) -> Result<Vec<PathChange>, DiffError> {
     let (below, image) = store.read(|names| {
         let id = match resolve::image(names, text) {
             Err(OpsError::NoSuchImage(name)) => return Err(DiffError::NoSuch(name)),

@@ -78,3 +78,18 @@ pub fn named_user(uid: u32) {
     }
     rustix::mount::mount_bind(copy.path(), "/etc/passwd").expect("binding /etc/passwd");
 }
+
+/// Gives the user subordinate ids, 65,536 from 200,000 on, in `/etc/subuid` and `/etc/subgid` that only this test sees.
+pub fn subordinate_ids(uid: u32) {
+    root();
+    for path in ["/etc/subuid", "/etc/subgid"] {
+        assert!(
+            Path::new(path).exists(),
+            "this test needs {path}: install uidmap (and passwd)"
+        );
+        let copy = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(copy.path(), format!("{uid}:200000:65536\n")).expect("writing");
+        rustix::fs::chmod(copy.path(), Mode::from_raw_mode(0o644)).expect("chmod");
+        rustix::mount::mount_bind(copy.path(), path).expect("binding it");
+    }
+}

@@ -5,37 +5,7 @@ use std::path::Path;
 use crate::layer::from_dir::{OverlayAttributes, Owners, Source};
 use crate::layer::merged::Image;
 use crate::store::containers::Container;
-use crate::store::{Store, StoreError};
-
-/// Why an argument names no container, although containers begin so.
-#[derive(Debug, thiserror::Error)]
-pub enum FindError {
-    /// The beginning of several.
-    #[error("Multiple IDs found with provided prefix: {0}")]
-    Ambiguous(String),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// The container that `text` names: its whole ID, its name, or the beginning of its ID, in docker's order.
-pub fn find(store: &Store, text: &str) -> Result<Option<Container>, FindError> {
-    let name = text.strip_prefix('/').unwrap_or(text);
-    let containers = store.containers()?;
-    let exact = |container: &&Container| {
-        container.record.id.as_str() == text || container.record.name == name
-    };
-    if let Some(container) = containers.iter().find(exact) {
-        return Ok(Some(container.clone()));
-    }
-    let mut beginning = containers
-        .iter()
-        .filter(|container| !text.is_empty() && container.record.id.as_str().starts_with(text));
-    match (beginning.next(), beginning.next()) {
-        (Some(_), Some(_)) => Err(FindError::Ambiguous(text.to_owned())),
-        (found, _) => Ok(found.cloned()),
-    }
-}
+use crate::sys::idmap;
 
 /// How a container's upper directory is to be read. A container in a user namespace has its overlay's notes in `user.`
 /// attributes; whoever reads from inside such a namespace sees its owners as the container does.
@@ -53,7 +23,7 @@ pub(in crate::ops) fn source<'a>(
             None => OverlayAttributes::Trusted,
         },
         owners: match &record.ids {
-            Some(ids) if !crate::sys::idmap::is_inside(ids) => Owners::Mapped(ids),
+            Some(ids) if !idmap::is_inside(ids) => Owners::Mapped(ids),
             _ => Owners::Same,
         },
         made: &container.state.made,
