@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::common::image::{ImageBuilder, LayerBuilder};
 use crate::common::sandbox::{Mount, Sandbox};
 
+mod committing;
 mod damage;
 mod doc;
 mod facts;
