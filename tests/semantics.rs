@@ -9,6 +9,7 @@ use crate::common::image::{ImageBuilder, LayerBuilder};
 use crate::common::sandbox::{Mount, Sandbox};
 
 mod committing;
+mod archives;
 mod damage;
 mod doc;
 mod facts;

@@ -6,7 +6,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use crate::ops::OpsError;
 use crate::ops::commit::CommitError;
 use crate::ops::diff::DiffError;
+use crate::ops::pull::PullError;
 use crate::ops::run::RunError;
+use crate::registry::RegistryError;
 
 /// Stdout of a verb that changes things: nothing that happens to the output stops the work.
 ///
@@ -71,6 +73,10 @@ fn is_daemons(error: &anyhow::Error) -> bool {
         || error.downcast_ref().is_some_and(CommitError::is_daemons)
         || error.downcast_ref().is_some_and(RunError::is_daemons)
         || matches!(error.downcast_ref(), Some(DiffError::NoSuch(_)))
+        || matches!(
+            error.downcast_ref(),
+            Some(PullError::Registry(RegistryError::NotFound { .. }))
+        )
 }
 
 /// The messages of an error and its causes, leaving out causes that the message before already spells out.

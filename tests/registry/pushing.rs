@@ -333,3 +333,63 @@ fn net_push_to_a_liar() {
         assert!(run.stderr().contains(words), "{}", run.describe());
     }
 }
+
+/// Mounting from another repository needs a token for both; nothing else gets more than it needs.
+#[test]
+fn net_tokens_for_mounting_name_both_repositories() {
+    let image = app("app:1");
+    let token = Liar::start(&image, |request, _| {
+        // The token says what it is for.
+        let scope = request.path.matches("scope=").count();
+        Answer::new(200, format!(r#"{{"token":"for-{scope}"}}"#))
+    });
+    let challenge = format!(
+        "Bearer realm=\"http://{}/token\",service=\"s\"",
+        token.host()
+    );
+    let liar = Liar::start(&image, move |request, answer| {
+        let given = request
+            .headers
+            .get("authorization")
+            .cloned()
+            .unwrap_or_default();
+        let path = request.path.clone();
+        let mounting = path.contains("mount=");
+        let good = match (request.method.as_str(), mounting) {
+            _ if path == "/v2/" => false,
+            (_, true) => given == "Bearer for-2",
+            _ => given == "Bearer for-1",
+        };
+        match (request.method.as_str(), path.as_str()) {
+            _ if !good => Answer::new(401, "").header("WWW-Authenticate", &challenge),
+            ("HEAD", path) if path.starts_with("/v2/copy/") => Answer::new(404, ""),
+            ("POST", _) if mounting => Answer::new(201, ""),
+            ("POST", _) => Answer::new(202, "").header("Location", "/v2/copy/blobs/uploads/x"),
+            ("PUT", _) => Answer::new(201, ""),
+            _ => answer,
+        }
+    });
+    let sandbox = Sandbox::new();
+    sandbox.mica(["pull", "-q", &liar.name()]).ok();
+    let copy = format!("{}/copy:1", liar.host());
+    sandbox.mica(["tag", &liar.name(), &copy]).ok();
+    let out = sandbox.mica(["push", &copy]).ok().stdout();
+    assert_eq!(out.matches(": Mounted from app\n").count(), 2, "{out}");
+    let asked: Vec<String> = token
+        .seen
+        .lock()
+        .expect("the log")
+        .iter()
+        .filter(|request| request.path.matches("scope=").count() == 2)
+        .map(|request| request.path.clone())
+        .collect();
+    assert!(!asked.is_empty());
+    for path in asked {
+        for scope in [
+            "scope=repository%3Acopy%3Apull%2Cpush",
+            "scope=repository%3Aapp%3Apull",
+        ] {
+            assert!(path.contains(scope), "{path}");
+        }
+    }
+}

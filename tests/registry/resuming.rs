@@ -377,7 +377,9 @@ fn root_a_pull_onto_a_full_disk_leaves_nothing() {
                 let left = sandbox.store_files();
                 let blobs = left.iter().filter(|(path, _)| {
                     let path = path.to_string_lossy();
-                    path.contains("/store/blobs/") || path.contains("/store/partial/") || path.contains("/store/tmp/")
+                    path.contains("/store/blobs/")
+                        || path.contains("/store/partial/")
+                        || path.contains("/store/tmp/")
                 });
                 assert_eq!(blobs.count(), 0, "{left:?}");
             }

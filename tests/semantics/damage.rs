@@ -71,7 +71,7 @@ fn log_of(sandbox: &Sandbox) -> String {
     text
 }
 
-/// A failed verb changes nothing that can be seen, and leaves nothing in the store after the next one.
+/// A failed verb changes nothing that can be seen, and leaves nothing in the store after the next one, but for a download that can be gone on with.
 #[test]
 fn fuse_failed_verbs() {
     let (sandbox, mount) = mounted(&["app:1"]);
