@@ -8,8 +8,8 @@ use std::path::Path;
 use crate::common::image::{ImageBuilder, LayerBuilder};
 use crate::common::sandbox::{Mount, Sandbox};
 
-mod committing;
 mod archives;
+mod committing;
 mod damage;
 mod doc;
 mod facts;
