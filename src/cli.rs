@@ -311,7 +311,10 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
 /// syntax).
 fn init_logging() {
     let environment = env_logger::Env::new()
-        .filter_or("MICA_LOG", "warn,mica::fs=info,fuser=off")
+        .filter_or(
+            "MICA_LOG",
+            "warn,mica::fs=info,mica::ops::volumes=info,fuser=off",
+        )
         .write_style("MICA_LOG_STYLE");
     // A second initialisation (tests) keeps the first.
     let mut builder = env_logger::Builder::from_env(environment);

@@ -10,6 +10,7 @@ mod chaos;
 mod cli;
 mod commit;
 mod common;
+mod ephemeral;
 mod hostile;
 mod import;
 mod levels;

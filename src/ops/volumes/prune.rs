@@ -65,7 +65,7 @@ pub fn prune(
                 pruned.bytes += bytes;
                 pruned.volumes.push(volume.name);
             }
-            Err(error @ OpsError::VolumeInUse { .. }) => log::info!("{error}"),
+            Err(error @ OpsError::VolumeInUse { .. }) => log::debug!("{error}"),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
