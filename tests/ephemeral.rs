@@ -372,6 +372,8 @@ fn root_volumes_in_processes() {
         .run(podman.command(&["load", "-q", "-i", archive.to_str().expect("UTF-8")]))
         .ok();
     let container = podman.command(&[
+        "--runtime",
+        "runc",
         "run",
         "--rm",
         "--network",
