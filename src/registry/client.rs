@@ -171,8 +171,12 @@ impl Inner {
     /// One request, through the proxy that is meant for it.
     fn run(&self, request: Request<impl AsSendBody>) -> Result<Response<Body>, ureq::Error> {
         let proxy = self.proxies.of(request.uri());
-        let request = self.agent.configure_request(request).proxy(proxy).build();
-        self.agent.run(request)
+        let takes_in = matches!(*request.method(), Method::PUT | Method::PATCH);
+        let mut config = self.agent.configure_request(request).proxy(proxy);
+        if takes_in {
+            config = config.timeout_per_read(Some(endpoint::DIGESTION));
+        }
+        self.agent.run(config.build())
     }
 
     /// Whether somebody answers at all, whatever they say.

@@ -16,6 +16,9 @@ const CONNECT: Duration = Duration::from_secs(15);
 /// A server that is silent for this long has hung.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// So long it may take over what it was sent: some copy whole blobs before they answer.
+pub(super) const DIGESTION: Duration = Duration::from_secs(300);
+
 /// The host that serves a domain of a reference.
 pub(super) fn host_of(domain: &str) -> String {
     match domain {
