@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -94,41 +95,53 @@ impl Rig {
         copy
     }
 
-    /// What a machine finds on a copy: one of `allowed`, and everything of it whole.
-    fn examine(&self, copy: &Path, allowed: &[&State], when: &str) {
+    /// Mounts a copy, looks at it, and throws it away.
+    fn after(&self, copy: &Path, look: impl FnOnce(&Path)) {
         let point = self.sandbox.mkdir("after");
         run(&self.sandbox, "mount", &["-o", "loop"], &[copy, &point]);
-        let store = point.join("store");
-        let text = |args: &[&str]| self.sandbox.run(self.command(&store, args)).ok().stdout();
-        let list = || -> State {
-            // Images without a name may be there or not: a load can take the name of another.
-            let format = "{{.Repository}}:{{.Tag}} {{.ID}}";
-            let named = [
-                "--filter",
-                "dangling=false",
-                "--no-trunc",
-                "--format",
-                format,
-            ];
-            let lines = text(&[&["images"], &named[..]].concat());
-            let pairs = lines.lines().map(|line| line.split_once(' ').unwrap());
-            pairs
-                .map(|(tag, id)| (tag.to_owned(), id.to_owned()))
-                .collect()
-        };
-        if store.join("meta.json").exists() || allowed.iter().all(|state| !state.is_empty()) {
-            let found = list();
+        look(&point.join("store"));
+        run(&self.sandbox, "umount", &[], &[&point]);
+        fs::remove_file(copy).unwrap();
+    }
+
+    /// What a machine finds on a copy: one of `allowed`, and everything of it whole.
+    fn examine(&self, copy: &Path, allowed: &[&State], when: &str) {
+        self.after(copy, |store| {
+            let nothing = allowed.iter().any(|state| state.is_empty());
+            if nothing && !store.join("meta.json").exists() {
+                return;
+            }
+            let found = self.names(store);
             assert!(
                 allowed.contains(&&found),
                 "{when}: found {found:?}, not one of {allowed:?}"
             );
-            text(&["check"]);
-            text(&["gc"]);
-            assert_eq!(list(), found, "{when}: after gc");
-            text(&["check"]);
-        }
-        run(&self.sandbox, "umount", &[], &[&point]);
-        fs::remove_file(copy).unwrap();
+            self.text(store, &["check"]);
+            self.text(store, &["gc"]);
+            assert_eq!(self.names(store), found, "{when}: after gc");
+            self.text(store, &["check"]);
+        });
+    }
+
+    fn text(&self, store: &Path, args: &[&str]) -> String {
+        self.sandbox.run(self.command(store, args)).ok().stdout()
+    }
+
+    fn names(&self, store: &Path) -> State {
+        // Images without a name may be there or not: a load can take the name of another.
+        let format = "{{.Repository}}:{{.Tag}} {{.ID}}";
+        let named = [
+            "--filter",
+            "dangling=false",
+            "--no-trunc",
+            "--format",
+            format,
+        ];
+        let lines = self.text(store, &[&["images"], &named[..]].concat());
+        let pairs = lines.lines().map(|line| line.split_once(' ').unwrap());
+        pairs
+            .map(|(tag, id)| (tag.to_owned(), id.to_owned()))
+            .collect()
     }
 
     /// Runs a verb that leads from one state to the other, and cuts the power at a random moment of it and at its end.
@@ -151,7 +164,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         // The loop devices go with their mounts.
-        for point in ["after", "disk", "copies"] {
+        for point in ["mnt", "after", "disk", "copies"] {
             let _ = Command::new("umount")
                 .arg("-l")
                 .arg(self.sandbox.path(point))
@@ -188,12 +201,13 @@ fn image(name: &str, number: u64) -> ImageBuilder {
         })
 }
 
+fn variable(name: &str, default: u64) -> u64 {
+    let value = std::env::var(name).ok();
+    value.map_or(default, |value| value.parse().expect("a number"))
+}
+
 #[test]
 fn root_power_cuts_lose_nothing_acknowledged() {
-    let variable = |name: &str, default: u64| {
-        let value = std::env::var(name).ok();
-        value.map_or(default, |value| value.parse().expect("a number"))
-    };
     let wanted = variable("MICA_POWER_CUTS", 40) as usize;
     let mut rig = Rig::new(variable("MICA_POWER_SEED", 7));
     let archives: Vec<(PathBuf, String)> = (0..4)
@@ -228,4 +242,54 @@ fn root_power_cuts_lose_nothing_acknowledged() {
         };
         usual[kind] = rig.verb(&args, &before, &state, usual[kind]);
     }
+}
+
+/// fsync on a file and on its directory, through the mount, means the disk.
+#[test]
+fn fuse_power_cuts_keep_what_a_volume_has_synced() {
+    let wanted = variable("MICA_POWER_CUTS", 40) as usize / 2;
+    let mut rig = Rig::new(variable("MICA_POWER_SEED", 7));
+    let store = rig.disk.join("store");
+    let point = rig.sandbox.mkdir("mnt");
+    let shown = point.to_str().unwrap().to_owned();
+    rig.text(&store, &["mount", &shown]);
+    let volume = point.join("volumes/data");
+    fs::create_dir(&volume).unwrap();
+    let mut synced: BTreeMap<String, (u64, usize)> = BTreeMap::new();
+    for number in 1..=wanted as u64 {
+        // New files, files written again, and files that take the place of others.
+        let name = format!("file-{}", rig.below(5));
+        let path = volume.join(&name);
+        let content = noise(number, 1 + rig.below(200_000) as usize);
+        let replaces = rig.below(2) == 0;
+        let target = if replaces {
+            volume.join("new")
+        } else {
+            path.clone()
+        };
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&target)?;
+            file.write_all(&content)?;
+            file.sync_all()?;
+            if replaces {
+                fs::rename(&target, &path)?;
+            }
+            File::open(&volume)?.sync_all()
+        };
+        write().unwrap();
+        synced.insert(name, (number, content.len()));
+        let copy = rig.cut();
+        rig.after(&copy, |store| {
+            let source = rig.text(store, &["volume", "inspect", "-f", "{{.Source}}", "data"]);
+            let source = Path::new(source.trim());
+            assert!(source.starts_with(store), "{source:?}");
+            for (name, (written, length)) in &synced {
+                let found = fs::read(source.join(name)).unwrap();
+                let same = found == noise(*written, *length);
+                assert!(same, "{name} after write {number}: {} bytes", found.len());
+            }
+            rig.text(store, &["check"]);
+        });
+    }
+    rig.text(&store, &["umount", &shown]);
 }
