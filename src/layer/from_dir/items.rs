@@ -1,7 +1,8 @@
 //! What has changed in an upper directory, one thing after the other.
 //!
-//! The walk goes down with one open descriptor for each directory on the way, names sorted. A directory that is perhaps no
-//! change is held back until something below it is one.
+//! The walk goes down with an open descriptor for each directory on the way, names sorted; of a deep path the upper ones are
+//! closed and found again, by `..` and their identity. A directory that is perhaps no change is held back until something
+//! below it is one.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -121,9 +122,15 @@ fn at(action: &'static str, path: &[u8]) -> impl Fn(io::Error) -> FromDirError {
     }
 }
 
+/// So many directories on the way stay open: a process may have 1,024 files as a rule.
+const OPEN: usize = 128;
+
 /// A directory on the way.
 struct Frame {
-    directory: OwnedFd,
+    /// `None`: closed, because the path is deep.
+    directory: Option<OwnedFd>,
+    /// Device and inode.
+    identity: (u64, u64),
     /// The image's directory of this path.
     base: Option<MergedDir>,
     /// Names still to be looked at, the next one last.
@@ -191,9 +198,37 @@ impl<'a> Walker<'a> {
             self.path.truncate(frame.length);
             match frame.names.pop() {
                 Some(name) => self.visit(&name)?,
-                None => _ = self.stack.pop(),
+                None => self.leave()?,
             }
         }
+    }
+
+    /// Goes back to the directory above, which may have to be opened again.
+    fn leave(&mut self) -> Result<(), FromDirError> {
+        let left = self.stack.pop().and_then(|frame| frame.directory);
+        let Some(frame) = self.stack.last_mut() else {
+            return Ok(());
+        };
+        if frame.directory.is_none() {
+            let path = self.path.get(..frame.length).unwrap_or_default();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let changed = || FromDirError::Changed(path.to_vec());
+            let left = left.ok_or_else(changed)?;
+            let above = rustix::fs::openat(&left, "..", flags, Mode::empty())
+                .map_err(|error| at("open", path)(error.into()))?;
+            let stat = rustix::fs::fstat(&above).map_err(|error| at("stat", path)(error.into()))?;
+            if (stat.st_dev, stat.st_ino) != frame.identity {
+                return Err(changed());
+            }
+            frame.directory = Some(above);
+        }
+        Ok(())
+    }
+
+    /// The directory that the walk is in.
+    fn here(&self) -> Result<&OwnedFd, FromDirError> {
+        let directory = self.stack.last().and_then(|frame| frame.directory.as_ref());
+        directory.ok_or_else(|| self.changed())
     }
 
     fn visit(&mut self, name: &[u8]) -> Result<(), FromDirError> {
@@ -205,7 +240,8 @@ impl<'a> Walker<'a> {
             return Ok(());
         };
         let here = OsStr::from_bytes(name);
-        let stat = match rustix::fs::statat(&frame.directory, here, AtFlags::SYMLINK_NOFOLLOW) {
+        let directory = self.here()?;
+        let stat = match rustix::fs::statat(directory, here, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(rustix::io::Errno::NOENT) => return Err(self.changed()),
             Err(error) => return Err(at("stat", &self.path)(error.into())),
@@ -235,7 +271,7 @@ impl<'a> Walker<'a> {
                 Ok(())
             }
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&frame.directory, here, Vec::new())
+                let target = rustix::fs::readlinkat(directory, here, Vec::new())
                     .map_err(|error| at("read", &self.path)(error.into()))?;
                 let mut item = self.special(name, &stat, EntryKind::Symlink, change)?;
                 item.target = target.into_bytes();
@@ -314,15 +350,20 @@ impl<'a> Walker<'a> {
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
         let hides = self.source.base.is_none() || base.is_some();
+        let stat = rustix::fs::fstat(&directory).map_err(|error| failed(error.into()))?;
         if opaque && hides {
-            let stat = rustix::fs::fstat(&directory).map_err(|error| failed(error.into()))?;
             let mut item = self.item(&stat, EntryKind::Regular, Vec::new(), ChangeKind::Changed)?;
             item.kind = ItemKind::Opaque;
             // Behind the directory, which is to be handed out next.
             self.ready.insert(0, item);
         }
+        let deep = self.stack.len().checked_sub(OPEN);
+        if let Some(frame) = deep.and_then(|deep| self.stack.get_mut(deep)) {
+            frame.directory = None;
+        }
         self.stack.push(Frame {
-            directory,
+            directory: Some(directory),
+            identity: (stat.st_dev, stat.st_ino),
             // In an opaque directory nothing of the image shows through: all that is in it counts.
             base: base.filter(|_| !opaque),
             names,
@@ -362,21 +403,15 @@ impl<'a> Walker<'a> {
         kind: EntryKind,
         change: ChangeKind,
     ) -> Result<Item, FromDirError> {
-        let xattrs = match self.stack.last() {
-            Some(frame) => self.attributes(&Place::name(&frame.directory, name))?.0,
-            None => Vec::new(),
-        };
+        let xattrs = self.attributes(&Place::name(self.here()?, name))?.0;
         self.item(stat, kind, xattrs, change)
     }
 
     /// Opens what `stat` was asked of.
     fn open(&self, name: &[u8], flags: OFlags, stat: &Stat) -> Result<OwnedFd, FromDirError> {
         use rustix::io::Errno;
-        let Some(frame) = self.stack.last() else {
-            return Err(self.changed());
-        };
         let here = OsStr::from_bytes(name);
-        let file = match rustix::fs::openat(&frame.directory, here, flags, Mode::empty()) {
+        let file = match rustix::fs::openat(self.here()?, here, flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::LOOP | Errno::NOTDIR | Errno::NOENT | Errno::NXIO) => {
                 return Err(self.changed());

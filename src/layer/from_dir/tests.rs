@@ -288,6 +288,39 @@ fn holes_stay_holes() {
     assert_eq!(&read, b"\0middle\0");
 }
 
+/// Deeper than a path may be long, and than a process may have files open.
+#[test]
+fn deep_directories() {
+    const DEPTH: usize = 1200;
+    let top = tempfile::tempdir().unwrap();
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+    let mut at = rustix::fs::openat(CWD, top.path(), flags, Mode::empty()).unwrap();
+    for level in 0..DEPTH {
+        rustix::fs::mkdirat(&at, "deep", Mode::from_bits_truncate(0o755)).unwrap();
+        if level % 500 == 3 {
+            // Behind the way down: what is closed is found again.
+            rustix::fs::mkdirat(&at, "later", Mode::from_bits_truncate(0o700)).unwrap();
+        }
+        at = rustix::fs::openat(&at, "deep", flags, Mode::empty()).unwrap();
+    }
+    let mut out = Vec::new();
+    let written = write(&source(top.path(), None), &mut out).unwrap();
+    assert_eq!(written.entries, 1 + DEPTH as u64 + 3);
+    let layer = layer_of(&out);
+    let path = vec!["deep"; 1003].join("/");
+    let later = node(&layer, &format!("{path}/later"));
+    assert_eq!(layer.index.attributes(later).unwrap().mode, 0o700);
+    // remove_dir_all of the standard library holds every level open.
+    assert!(
+        std::process::Command::new("rm")
+            .arg("-r")
+            .arg(top.path().join("deep"))
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
 /// Takes bytes, and at a certain one changes a file.
 struct Meddler<'a> {
     left: usize,
