@@ -9,6 +9,8 @@ use crate::common::sandbox::Sandbox;
 
 mod formatting;
 mod listing;
+mod managing;
+mod plans;
 mod pruning;
 mod removing;
 mod shells;

@@ -13,6 +13,7 @@ mod committing;
 mod damage;
 mod doc;
 mod facts;
+mod managing;
 mod names;
 mod registries;
 mod removing;

@@ -299,3 +299,49 @@ mod model {
         }
     }
 }
+
+#[test]
+fn untagged_parents_go_with_their_last_child() {
+    let mut all = names([
+        image("grandparent", &[], &["1"]),
+        image("parent", &[], &["1", "2"]),
+        image("child", &["child"], &["1", "2", "3"]),
+        image("brother", &["brother"], &["1", "2", "4"]),
+    ]);
+    for (child, parent) in [
+        ("child", "parent"),
+        ("brother", "parent"),
+        ("parent", "grandparent"),
+    ] {
+        all.images.get_mut(&id(child)).unwrap().parent = Some(id(parent));
+    }
+    let with_parents = |names: &Names, argument: &str| {
+        let (mut plan, _) = plan(names, argument, false).unwrap();
+        plan.take_parents(names, &[]).unwrap();
+        let mut after = names.clone();
+        plan.edit(&mut after).unwrap();
+        (plan, after)
+    };
+    let (first, after) = with_parents(&all, "brother");
+    assert!(first.parents.is_empty(), "another child needs it");
+    let (last, after) = with_parents(&after, "child");
+    assert_eq!(
+        last.lines(),
+        [
+            "Untagged: child:latest".to_owned(),
+            format!("Deleted: {}", id("child")),
+            format!("Deleted: {}", chain(&["1", "2", "3"])),
+            format!("Deleted: {}", id("parent")),
+            format!("Deleted: {}", chain(&["1", "2"])),
+            format!("Deleted: {}", id("grandparent")),
+            format!("Deleted: {}", chain(&["1"])),
+        ]
+    );
+    assert!(after.images.is_empty());
+    // One that has a name stays.
+    all.tag(&tag("kept"), id("parent"), std::time::SystemTime::now())
+        .unwrap();
+    let (_, after) = with_parents(&all, "brother");
+    let (last, _) = with_parents(&after, "child");
+    assert!(last.parents.is_empty());
+}

@@ -59,6 +59,56 @@ fn the_file_says_everything() {
 }
 
 #[test]
+fn pins_parents_and_the_trash_are_in_the_file() {
+    let mut names = sample();
+    names.set_pin(&tag("nginx:2"), true).unwrap();
+    names.images.get_mut(&image(2).id).unwrap().parent = Some(image(1).id);
+    // One name of an image that stays, and an image with its last.
+    let living = names.images[&image(1).id].clone();
+    names.untag(&tag("nginx:1")).unwrap();
+    names.put_in_trash(living, &[tag("nginx:1")], at(20), at(90));
+    let gone = names.images[&image(2).id].clone();
+    names.untag(&tag("b")).unwrap();
+    names.delete_image(&gone.id).unwrap();
+    names.put_in_trash(gone, &[tag("b")], at(21), at(91));
+    names.settle().unwrap();
+    let bytes = index_json::write(&names).unwrap();
+    let read = index_json::parse(&bytes).unwrap();
+    assert_eq!(read, names);
+    assert!(read.blobs().contains(&image(2).layers[0].0));
+    // A tag in the trash that has been given anew is not taken from its image.
+    let mut taken = names.clone();
+    taken.tag(&tag("b"), image(0).id, at(30)).unwrap();
+    let entry = taken
+        .trash
+        .entries
+        .iter()
+        .find(|e| e.name == Some(tag("b")));
+    let entry = entry.unwrap().clone();
+    assert!(matches!(
+        taken.restore(&entry, at(31)),
+        Err(StoreError::TagExists(_))
+    ));
+    // Brought back it is what it was, but for the time of the tag.
+    names.restore(&entry, at(10)).unwrap();
+    names.settle().unwrap();
+    assert_eq!(names.image_of(&tag("b")).unwrap().parent, Some(image(1).id));
+    assert_eq!(names.trash.entries.len(), 1);
+    assert!(names.trash.images.is_empty());
+    assert!(!names.trash.expire(at(89)) && names.trash.expire(at(90)));
+    assert!(names.trash.is_empty());
+    // Pins hold.
+    for refused in [
+        names.untag(&tag("nginx:2")).map(drop),
+        names.tag(&tag("nginx:2"), image(0).id, at(1)).map(drop),
+        names.rename_tag(&tag("nginx:2"), &tag("c"), at(1)),
+    ] {
+        assert!(matches!(refused, Err(StoreError::Pinned(_))));
+    }
+    names.tag(&tag("nginx:2"), image(1).id, at(1)).unwrap();
+}
+
+#[test]
 fn damaged_files_are_refused() {
     let good = String::from_utf8(index_json::write(&sample()).unwrap()).unwrap();
     let cases = [
