@@ -13,6 +13,7 @@ mod bench {
     pub mod table;
     pub mod timing;
     pub mod verbs;
+    pub mod wakeup;
     pub mod workloads;
 }
 
@@ -28,6 +29,7 @@ fn main() {
     let only = std::env::var("ONLY").unwrap_or_default();
     let wanted = |part: &str| only.is_empty() || only.split(',').any(|name| name == part);
     println!("{}", bench::systems::machine());
+    println!("{}", bench::wakeup::line());
     if wanted("warm") || wanted("cold") {
         bench::workloads::run(quick, wanted("warm"), wanted("cold"));
     }
