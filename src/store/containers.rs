@@ -27,6 +27,7 @@ pub use record::{
 };
 
 use super::error::StoreError;
+use super::events::{self, Event};
 use super::layout::{Layout, open_if_there};
 use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease, file_names};
 use super::lock::StoreLock;
@@ -132,8 +133,28 @@ impl Container {
         _lock: &ContainerLock,
     ) -> Result<(), StoreError> {
         put(&self.directory, STATE, &state, false)?;
+        match (&self.state.status, &state.status) {
+            (Status::Running { .. }, Status::Running { .. }) => {}
+            (_, Status::Running { .. }) => self.note(|event| event, "start"),
+            (Status::Running { .. }, Status::Exited { code, .. }) => {
+                self.note(|event| event.with("exitCode", code), "die");
+            }
+            _ => {}
+        }
         self.state = state;
         Ok(())
+    }
+
+    /// Notes in the store's log what has happened to it.
+    fn note(&self, complete: impl FnOnce(Event) -> Event, action: &str) {
+        // `<store>/containers/<id>`.
+        if let Some(root) = self.directory.ancestors().nth(2) {
+            let record = &self.record;
+            let event = Event::now("container", action, record.id.as_str())
+                .with("image", &record.image_name)
+                .with("name", &record.name);
+            events::note_in(root, &[complete(event)]);
+        }
     }
 
     /// Replaces its record.
@@ -194,14 +215,20 @@ impl Store {
             Ok((state, ContainerLock { _file: file }))
         })();
         match made {
-            Ok((state, lock)) => Ok((
-                Container {
+            Ok((state, lock)) => {
+                let container = Container {
                     record,
                     state,
                     directory,
-                },
-                lock,
-            )),
+                };
+                container.note(|event| event, "create");
+                if let Ok(names) = self.names()
+                    && let Some(image) = names.images.get(&container.record.image)
+                {
+                    self.note_use(image);
+                }
+                Ok((container, lock))
+            }
             Err(error) => {
                 if let Err(error) = fs::remove_dir_all(&directory) {
                     log::warn!("cannot remove {}: {error}", directory.display());
@@ -222,6 +249,7 @@ impl Store {
         self.writable()?;
         let config = container.directory.join(CONFIG);
         atomic::remove_if_there(&config).map_err(StoreError::io("remove", &config))?;
+        container.note(|event| event, "destroy");
         let removed = remove_tree(&container.directory);
         drop(lock);
         removed.map_err(StoreError::io("remove", &container.directory))

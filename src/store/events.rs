@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -94,54 +94,13 @@ impl Store {
         if events.is_empty() || self.read_only().is_some() {
             return;
         }
-        if let Err(error) = self.append(events) {
-            let level = match super::reserve::is_full(&error) {
-                true => log::Level::Info,
-                false => log::Level::Warn,
-            };
-            log::log!(level, "cannot note what was done in {EVENTS}: {error}");
-        }
+        note_in(self.path(), events);
     }
 
     /// Notes something done to an image, under a name if it had one.
     pub fn note_image(&self, action: &str, id: &ImageId, name: &str) {
         let event = Event::now("image", action, &id.to_string()).with("name", name);
         self.note(&[self.labelled(event, id)]);
-    }
-
-    fn append(&self, events: &[Event]) -> io::Result<()> {
-        let mut text = Vec::new();
-        for event in events {
-            serde_json::to_writer(&mut text, event)?;
-            text.push(b'\n');
-        }
-        let path = self.events_path();
-        loop {
-            let mut file = File::options()
-                .read(true)
-                .append(true)
-                .create(true)
-                .open(&path)?;
-            lock::lock(&file, LockMode::Exclusive)?;
-            let stat = file.metadata()?;
-            // Another may have begun a new one meanwhile.
-            if fs::metadata(&path).map_or(0, |now| now.ino()) != stat.ino() {
-                continue;
-            }
-            if stat.len() >= MAX_BYTES {
-                fs::rename(&path, self.old_events_path())?;
-                continue;
-            }
-            // A line that a crash has torn must not take the next one with it.
-            let mut last = [b'\n'];
-            if stat.len() > 0 {
-                file.read_exact_at(&mut last, stat.len() - 1)?;
-            }
-            if last != *b"\n" {
-                text.insert(0, b'\n');
-            }
-            return file.write_all(&text);
-        }
     }
 
     fn events_path(&self) -> PathBuf {
@@ -247,6 +206,52 @@ impl Store {
     }
 }
 
+/// Notes events in the store at `root`.
+pub(super) fn note_in(root: &Path, events: &[Event]) {
+    if let Err(error) = append(root, events) {
+        let level = match super::reserve::is_full(&error) {
+            true => log::Level::Info,
+            false => log::Level::Warn,
+        };
+        log::log!(level, "cannot note what was done in {EVENTS}: {error}");
+    }
+}
+
+fn append(root: &Path, events: &[Event]) -> io::Result<()> {
+    let mut text = Vec::new();
+    for event in events {
+        serde_json::to_writer(&mut text, event)?;
+        text.push(b'\n');
+    }
+    let path = root.join(EVENTS);
+    loop {
+        let mut file = File::options()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(&path)?;
+        lock::lock(&file, LockMode::Exclusive)?;
+        let stat = file.metadata()?;
+        // Another may have begun a new one meanwhile.
+        if fs::metadata(&path).map_or(0, |now| now.ino()) != stat.ino() {
+            continue;
+        }
+        if stat.len() >= MAX_BYTES {
+            fs::rename(&path, root.join(format!("{EVENTS}.1")))?;
+            continue;
+        }
+        // A line that a crash has torn must not take the next one with it.
+        let mut last = [b'\n'];
+        if stat.len() > 0 {
+            file.read_exact_at(&mut last, stat.len() - 1)?;
+        }
+        if last != *b"\n" {
+            text.insert(0, b'\n');
+        }
+        return file.write_all(&text);
+    }
+}
+
 /// Reads the log as it grows.
 #[derive(Debug)]
 pub struct EventReader {
@@ -289,7 +294,7 @@ impl EventReader {
     }
 }
 
-fn open(path: &std::path::Path) -> io::Result<Option<BufReader<File>>> {
+fn open(path: &Path) -> io::Result<Option<BufReader<File>>> {
     match File::open(path) {
         Ok(file) => Ok(Some(BufReader::new(file))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

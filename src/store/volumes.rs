@@ -28,6 +28,7 @@ use serde_json::{Map, Value};
 pub use data::Ownership;
 pub use name::{VolumeId, VolumeName, VolumeNameError};
 
+use super::events::Event;
 use super::lock::{SharedLock, StoreLock};
 use super::{Lease, LeaseKind, Stamp, Store, StoreError, read_limited, stamp};
 
@@ -182,6 +183,20 @@ pub fn beside_name(mountpoint: &Path) -> String {
 pub(super) struct VolumesSnapshot {
     file: Option<(File, Stamp)>,
     volumes: Arc<Volumes>,
+}
+
+/// What a change was, for the log of events.
+fn changes(before: &Volumes, after: &Volumes) -> Vec<Event> {
+    let event = |action: &str, volume: &Volume| {
+        let labels = volume.labels.iter();
+        let event = Event::now("volume", action, volume.name.as_str()).with("driver", "local");
+        labels.fold(event, |event, (key, value)| event.with(key, value))
+    };
+    let gone = before.iter().filter(|v| after.get(&v.name).is_none());
+    let new = after.iter().filter(|v| before.get(&v.name).is_none());
+    let gone = gone.map(|volume| event("destroy", volume));
+    gone.chain(new.map(|volume| event("create", volume)))
+        .collect()
 }
 
 impl Store {
@@ -388,6 +403,7 @@ impl Store {
             .retain(|id| !before.removed.contains(id) || layout.volume(id).exists());
         let bytes = json::write(&volumes).map_err(|reason| self.damaged(reason))?;
         let file = self.replace_document(VOLUMES_JSON_NEW, VOLUMES_JSON, &bytes)?;
+        self.note(&changes(&before, &volumes));
         *self.0.volumes.lock() = file.metadata().ok().map(|stat| VolumesSnapshot {
             file: Some((file, stamp(&stat))),
             volumes: Arc::new(volumes),

@@ -267,6 +267,19 @@ fn events_are_dockers_text() {
             .chain(&["--format", "{{.Action}} {{.Actor.Attributes.team}}"]),
     );
     assert_eq!(run.ok().stdout(), "load x\nload <no value>\n");
+    sandbox
+        .mica(["volume", "create", "--label", "a=b", "data"])
+        .ok();
+    sandbox.mica(["volume", "rm", "data"]).ok();
+    assert_eq!(
+        events(&sandbox, &["-f", "type=volume"]),
+        [
+            "volume create data (a=b, driver=local)",
+            "volume destroy data (a=b, driver=local)"
+        ]
+    );
+    let of = |filter: &str| events(&sandbox, &["-f", filter]).len();
+    assert_eq!(of("volume=data"), 2);
     let run = sandbox
         .mica(["events", "--until", "0s", "-f", "x=y"])
         .code(1);
