@@ -518,3 +518,48 @@ fn root_commit_without_root() {
             .contains("NONSENSE is not a valid change command")
     );
 }
+
+/// Killed at any moment it leaves the tag whole or absent, and nothing in the store after the next change.
+#[test]
+fn root_commit_killed() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&base("app:1"));
+    let mount = sandbox.mount();
+    let container = ByHand::new(&sandbox, &mount, "app:1", "worker");
+    container.sh("head -c 10000000 /dev/urandom >big; for i in $(seq 300); do echo $i >f$i; done");
+    let files = || {
+        let mut files = sandbox.store_files();
+        // Containers, and what is written for the user.
+        files.retain(|(path, _)| {
+            let path = path.strip_prefix(sandbox.store()).expect("in the store");
+            path.starts_with("blobs") || path.starts_with("layers") || path.starts_with("tmp")
+        });
+        files
+    };
+    let start = std::time::Instant::now();
+    sandbox.mica(["commit", "worker", "app:2"]).ok();
+    let whole = start.elapsed();
+    let layers = layers(&inspect(&sandbox, "app:2"));
+    sandbox.mica(["rmi", "app:2"]).ok();
+    let before = files();
+    let mut absent = 0;
+    for step in 0..12 {
+        let mut command = sandbox.command();
+        command.args(["commit", "worker", "app:2"]);
+        command.stdout(std::process::Stdio::null());
+        let mut child = command.spawn().expect("mica");
+        std::thread::sleep(whole * step / 10);
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        let images = sandbox.mica(["images", "-q", "app:2"]).ok().stdout();
+        if images.is_empty() {
+            absent += 1;
+        } else {
+            assert_eq!(self::layers(&inspect(&sandbox, "app:2")), layers);
+            sandbox.mica(["rmi", "app:2"]).ok();
+        }
+        sandbox.mica(["gc"]).ok();
+        assert_eq!(files(), before, "after a kill at step {step}");
+    }
+    assert!(absent > 1, "never killed in time");
+}
