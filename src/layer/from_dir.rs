@@ -17,11 +17,13 @@
 mod attributes;
 mod error;
 mod header;
-mod items;
+mod item;
+mod walk;
 
 pub use attributes::{OverlayAttributes, Owners};
 pub use error::FromDirError;
-pub use items::{Item, ItemKind, Source, Walker};
+pub use item::{Item, ItemKind, Source};
+pub use walk::Walker;
 
 use std::collections::HashMap;
 use std::fs::File;

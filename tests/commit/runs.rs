@@ -1,0 +1,161 @@
+//! Containers that `mica run` has made.
+
+use std::fs;
+
+use super::inspect;
+use crate::common::image::ImageBuilder;
+use crate::common::sandbox::Sandbox;
+use crate::common::tier;
+
+/// An image that runs.
+fn busybox(name: &str) -> ImageBuilder {
+    let program = fs::read("/bin/busybox").expect("busybox-static is installed");
+    ImageBuilder::new(name)
+        .config(|config| config["config"] = serde_json::json!({"Cmd": ["/bin/sh"]}))
+        .layer(|l| {
+            let l = l
+                .dir("bin", 0o755)
+                .file("bin/busybox", &program)
+                .mode(0o755);
+            let l = l.dir("etc", 0o755).file("etc/old", "old").dir("srv", 0o755);
+            let applets = [
+                "sh", "rm", "mkdir", "chown", "chmod", "true", "date", "echo",
+            ];
+            applets
+                .iter()
+                .fold(l, |l, applet| l.symlink(format!("bin/{applet}"), "busybox"))
+        })
+}
+
+/// What volumes and pseudo file systems hold is no part of the image, nor are the mount points that `run` has made.
+#[test]
+fn root_commit_of_a_run() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&busybox("box:1"));
+    let mount = sandbox.mount();
+    let host = sandbox.mkdir("host");
+    fs::write(host.join("file"), "host").expect("a file");
+    let bind = format!("{}:/bound", host.display());
+    sandbox
+        .mica([
+            "run", "--name", "one", "-v", "named:/data", "-v", "/anonymous", "-v", &bind, "--tmpfs", "/run",
+            "box:1", "sh", "-c",
+            "echo v >/data/v; echo v >/anonymous/v; echo v >/run/v; echo v >/bound/v; echo x >/srv/x; rm /etc/old",
+        ])
+        .ok();
+    let expected = "C /etc\nD /etc/old\nC /srv\nA /srv/x\n";
+    assert_eq!(sandbox.mica(["diff", "one"]).ok().stdout(), expected);
+    sandbox.mica(["container", "commit", "one", "box:2"]).ok();
+    assert_eq!(
+        sandbox.mica(["diff", "box:1", "box:2"]).ok().stdout(),
+        expected
+    );
+    let mut names: Vec<_> = fs::read_dir(mount.image("box/2"))
+        .expect("the image")
+        .collect();
+    names.sort_by_key(|entry| entry.as_ref().expect("an entry").file_name());
+    let names: Vec<String> = names
+        .into_iter()
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    assert_eq!(names, ["bin", "etc", "srv"]);
+    // A volume without a name is part of the configuration, as docker's.
+    let volumes = &inspect(&sandbox, "box:2")["Config"]["Volumes"];
+    assert_eq!(*volumes, serde_json::json!({"/anonymous": {}}));
+    sandbox
+        .mica([
+            "run",
+            "--rm",
+            "box:2",
+            "/bin/busybox",
+            "test",
+            "-f",
+            "/srv/x",
+        ])
+        .ok();
+}
+
+/// A container that runs is stopped while it is read, and goes on afterwards.
+#[test]
+fn root_commit_of_a_busy_container() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&busybox("box:1"));
+    let script = "while :; do echo line; done >>/srv/log";
+    sandbox
+        .mica(["run", "-d", "--name", "busy", "box:1", "sh", "-c", script])
+        .ok();
+    let id = sandbox.mica(["ps", "-q", "--no-trunc"]).ok().stdout();
+    let log = sandbox
+        .store()
+        .join("containers")
+        .join(id.trim())
+        .join("upper/srv/log");
+    let size = || fs::metadata(&log).map_or(0, |metadata| metadata.len());
+    let grows = || {
+        let before = size();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while size() <= before {
+            assert!(
+                std::time::Instant::now() < end,
+                "the container stands still"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    };
+    for _ in 0..3 {
+        grows();
+        sandbox.mica(["commit", "busy", "box:live"]).ok();
+    }
+    grows();
+    // Left running, it is read as it is or refused by name, never half.
+    let run = sandbox.mica(["commit", "--pause=false", "busy", "box:live"]);
+    let text = run.stderr();
+    assert!(
+        run.status.success() || text.contains("\"/srv/log\" changed while it was read"),
+        "{}",
+        run.describe()
+    );
+    sandbox.mica(["rm", "-f", "busy"]).ok();
+}
+
+/// An ordinary user's container: its files have ids of the host, the image has those inside.
+#[test]
+fn root_commit_without_root() {
+    const USER: u32 = 4321;
+    let sandbox = Sandbox::as_user(USER);
+    tier::subordinate_ids(USER);
+    let archive = sandbox.path("box.tar");
+    busybox("box:1").docker_archive(&archive);
+    sandbox.load_file(&archive).ok();
+    sandbox
+        .mica([
+            "run", "--name", "one", "box:1", "sh", "-c",
+            "echo s >/srv/s; chown 33:44 /srv/s; chmod 0 /srv/s; rm -r /etc; mkdir /etc; rm -r /bin/date",
+        ])
+        .ok();
+    let expected = "C /bin\nD /bin/date\nC /etc\nD /etc/old\nC /srv\nA /srv/s\n";
+    assert_eq!(sandbox.mica(["diff", "one"]).ok().stdout(), expected);
+    sandbox.mica(["commit", "one", "box:2"]).ok();
+    assert_eq!(sandbox.mica(["diff", "box:2"]).ok().stdout(), expected);
+    let list = "ls -ln /srv/s; ls -a /etc";
+    let run = sandbox.mica(["run", "--rm", "box:2", "/bin/busybox", "sh", "-c", list]);
+    let text = run.ok().stdout();
+    let line = text.lines().next().expect("a line");
+    assert!(
+        line.starts_with("----------") && line.contains(" 33 ") && line.contains(" 44 "),
+        "{line}"
+    );
+    let refused = sandbox.mica(["commit", "one", "box:3", "--change", "NONSENSE"]);
+    assert!(
+        refused
+            .fails()
+            .stderr()
+            .contains("NONSENSE is not a valid change command")
+    );
+}
