@@ -93,7 +93,10 @@ impl Volumes {
         let session = session::start_volumes(Arc::clone(&tree), connection, &settings, &queue)
             .context("starting the FUSE session of the volumes")?;
         // So that only what changes from now on is a change.
-        tree.refresh().context("reading the volumes")?;
+        if let Err(error) = tree.refresh() {
+            // Images are served all the same; whoever looks at the volumes gets the error.
+            log::error!("reading the volumes: {error}");
+        }
         let stats = Arc::clone(session.stats());
         Ok(Volumes {
             session,

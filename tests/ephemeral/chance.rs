@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{
-    LINGER, Mount, PATIENCE, Sandbox, TIMES, User, WAIT, ephemeral, is_there, number, until,
-};
+use super::{Mount, PATIENCE, Sandbox, User, ephemeral, is_there, number, until};
 
 /// How many volumes and users there are at most.
 const MAX_VOLUMES: usize = 6;
@@ -65,7 +63,7 @@ fn fuse_ephemeral_at_random() {
     let mut random = Random(seed);
     let sandbox = Sandbox::new();
     sandbox.mkdir("at");
-    let mount = sandbox.mount_with(&["-o", TIMES]);
+    let mount = sandbox.mount_with(&["-o", "volume_wait=20,volume_linger=0.5"]);
     let mut lives: BTreeMap<String, Life> = BTreeMap::new();
     let mut ending: Vec<(String, PathBuf, Instant)> = Vec::new();
     let (mut made, mut uses, mut kills) = (0, 0, 0);
@@ -123,7 +121,7 @@ fn fuse_ephemeral_at_random() {
         ending.retain(|(name, data, since)| {
             let gone = !is_there(&sandbox, name) && !data.exists();
             assert!(
-                gone || since.elapsed() < WAIT + LINGER + PATIENCE,
+                gone || since.elapsed() < Duration::from_secs(20) + PATIENCE,
                 "{name} lives on"
             );
             !gone
