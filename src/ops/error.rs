@@ -81,7 +81,7 @@ pub enum OpsError {
         user: User,
     },
     /// The image asked for by ID is in use.
-    #[error("conflict: unable to delete {} (must be forced) - image is being used by {user}", .id.short())]
+    #[error("conflict: unable to delete {} ({}) - image is being used by {}", .id.short(), .user.remedy(), .user.by_state())]
     ImageInUse {
         /// The image.
         id: ImageId,

@@ -130,6 +130,17 @@ impl Plan {
             }
             Target::Image(_) | Target::Untagged(_) => rest.drop_all(),
         }
+        if force && rest.is_empty() {
+            let by_name = !matches!(target, Target::Image(_) | Target::Untagged(_));
+            match users::container(leases, &id) {
+                // A name goes all the same; the image stays for its containers.
+                Some(_) if by_name => rest.kept = true,
+                Some(user @ User::Container { running: true, .. }) => {
+                    return Err(OpsError::ImageInUse { id, user });
+                }
+                _ => {}
+            }
+        }
         if let Some(pinned) = rest.gone_tags.iter().find(|tag| names.is_pinned(tag)) {
             return Err(StoreError::Pinned(pinned.clone()).into());
         }
@@ -396,6 +407,8 @@ struct References {
     digests: BTreeSet<(Repository, Digest)>,
     gone_tags: Vec<TagRef>,
     gone_digests: Vec<(Repository, Digest)>,
+    /// The image stays without any.
+    kept: bool,
 }
 
 impl References {
@@ -409,11 +422,13 @@ impl References {
             digests: digests.collect(),
             gone_tags: Vec::new(),
             gone_digests: Vec::new(),
+            kept: false,
         }
     }
 
+    /// Whether nothing is left that the image stays for.
     fn is_empty(&self) -> bool {
-        self.tags.is_empty() && self.digests.is_empty()
+        !self.kept && self.tags.is_empty() && self.digests.is_empty()
     }
 
     /// Whether an ID is enough to remove the image: at most one tag, and digests of one repository only, the tag's.

@@ -42,6 +42,25 @@ pub enum User {
     },
 }
 
+impl User {
+    /// docker's word on what removes an image from under this user.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            User::Container { running: true, .. } => "cannot be forced",
+            User::Process { .. } | User::Mount(_) | User::Container { .. } => "must be forced",
+        }
+    }
+
+    /// With the state of a container, as docker says it where an image was asked for by ID.
+    pub fn by_state(&self) -> String {
+        match self {
+            User::Container { running: true, .. } => format!("running {self}"),
+            User::Container { running: false, .. } => format!("stopped {self}"),
+            User::Process { .. } | User::Mount(_) => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -76,6 +95,17 @@ pub fn of_image(leases: &[LiveLease], image: &ImageRecord) -> Result<Option<User
         }
     }
     Ok(None)
+}
+
+/// The container that uses an image, one that runs if there is any.
+pub fn container(leases: &[LiveLease], image: &ImageId) -> Option<User> {
+    let of = |want: bool| {
+        leases.iter().find(|lease| {
+            matches!(&lease.record.kind, LeaseKind::Run { image: id, running, .. }
+                if id == image && *running == want)
+        })
+    };
+    of(true).or_else(|| of(false)).map(runner)
 }
 
 /// The users of all images that have any, at the cost of one look.

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{
-    Gid, Pid, Signal, Uid, WaitOptions, chdir, ioctl_tiocsctty, setsid, umask, waitpid,
+    Gid, Pid, Signal, Uid, WaitOptions, chdir, ioctl_tiocsctty, setsid, umask, wait,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
@@ -315,7 +315,7 @@ fn init() -> Result<(), Failure> {
                 let _ = signal(&process, number);
             }
         }
-        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == child {
                 exit_now(super::super::code_of(status).into())
             }
