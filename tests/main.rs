@@ -20,6 +20,7 @@ mod oracle;
 mod power;
 mod registry;
 mod requests;
+mod running;
 mod runtimes;
 mod sample;
 mod save;

@@ -284,13 +284,31 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     };
-    // The kernel makes it without any permission.
-    let inner = directory.join("work/work");
-    if inner.is_dir() {
-        // What stands in the way comes out below.
-        let _ = fs::set_permissions(&inner, fs::Permissions::from_mode(0o700));
+    // The kernel makes its own directories without any permission, and a container may too. What stands in the way of this
+    // comes out below.
+    fn open_up(directory: &Path) {
+        let Ok(entries) = fs::read_dir(directory) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let path = entry.path();
+                let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o700));
+                open_up(&path);
+            }
+        }
     }
-    match gone(fs::remove_dir_all(directory)) {
+    if !rustix::process::geteuid().is_root() {
+        open_up(&directory.join("work"));
+    }
+    let removed = match gone(fs::remove_dir_all(directory)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(directory);
+            gone(fs::remove_dir_all(directory))
+        }
+        other => other,
+    };
+    match removed {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             crate::sys::userns::remove_tree(directory).map_err(|_| error)
         }

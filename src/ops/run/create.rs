@@ -275,6 +275,16 @@ fn uses(
         for mount in &from.record.mounts {
             let mut mount = mount.clone();
             mount.read_only |= read_only;
+            // It ended with all who used it, and the volume with it.
+            if let MountSource::Volume {
+                name,
+                anonymous: true,
+                ..
+            } = &mount.source
+                && store.volume(&volume_name(name)?)?.is_none()
+            {
+                mount.source = anonymous(store, lock)?;
+            }
             uses.insert(mount.destination.clone(), mount);
         }
     }

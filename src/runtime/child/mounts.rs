@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
@@ -55,9 +56,14 @@ const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
 pub(super) struct Tree {
     root: OwnedFd,
     shown: PathBuf,
+    /// Links followed so far that led nowhere.
+    links: u32,
     /// What was made on the way, as the container sees it.
     pub(super) made: Vec<String>,
 }
+
+/// So many links that lead nowhere are followed; an image can have them in a circle.
+const MAX_LINKS: u32 = 64;
 
 /// What has to be at a place that something is mounted on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -75,6 +81,7 @@ impl Tree {
         Ok(Tree {
             root,
             shown,
+            links: 0,
             made: Vec::new(),
         })
     }
@@ -147,9 +154,17 @@ impl Tree {
         match made {
             Ok(()) => {}
             Err(Errno::EXIST) => {
-                return Err(Failure::start(format!(
-                    "cannot mount on {shown}: a symbolic link that leads nowhere"
-                )));
+                // A symbolic link that leads nowhere yet: what it leads to is made, inside.
+                let target =
+                    rustix::fs::readlinkat(&dir, name, Vec::new()).fails(shown.to_string())?;
+                let target = parent.join(std::ffi::OsStr::from_bytes(target.as_bytes()));
+                self.links = self.links.saturating_add(1);
+                if self.links > MAX_LINKS {
+                    return Err(Failure::start(format!(
+                        "cannot mount on {shown}: too many links"
+                    )));
+                }
+                return self.place(&target, kind);
             }
             Err(error) => return Err(error).fails(format!("making {shown}")),
         }

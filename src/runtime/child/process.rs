@@ -1,5 +1,6 @@
 //! From inside the container's tree to its program: terminal, user, working directory, privileges, `exec`.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
@@ -187,7 +188,10 @@ fn drop_privileges(program: &Program, user: &user::User, single_id: bool) -> Res
     }
     clear_ambient_capability_set().fails(what)?;
     if !single_id {
-        let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        // The group of the user is one of them: else a file that it is shut out of would be open to him.
+        let groups = [user.gid].into_iter().chain(user.groups.iter().copied());
+        let groups: BTreeSet<u32> = groups.collect();
+        let groups: Vec<Gid> = groups.into_iter().map(Gid::from_raw).collect();
         set_thread_groups(&groups).fails(what)?;
     }
     let unmapped = |error| match error {

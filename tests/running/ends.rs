@@ -1,0 +1,214 @@
+//! How containers end, and what is left when somebody is killed.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::*;
+
+fn pid_of(sandbox: &Sandbox, name: &str) -> Option<Pid> {
+    for dir in left(sandbox) {
+        let read = |file: &str| -> Option<serde_json::Value> {
+            serde_json::from_slice(&fs::read(dir.join(file)).ok()?).ok()
+        };
+        let (Some(config), Some(state)) = (read("config.json"), read("state.json")) else {
+            continue;
+        };
+        if config["name"] == name && state["status"] == "running" {
+            return Pid::from_raw(i32::try_from(state["pid"].as_i64()?).ok()?);
+        }
+    }
+    None
+}
+
+fn lives(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    // Nobody may be there to collect it.
+    status.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[test]
+fn root_a_killed_supervisor_takes_its_container_along() {
+    let s = sandbox();
+    let mut supervisor = Started::new(
+        &s,
+        &[
+            "run", "--name", "web", "-v", "/data", "app:1", "sleep", "600",
+        ],
+    );
+    wait_until("it runs", || pid_of(&s, "web").is_some());
+    let pid = pid_of(&s, "web").unwrap();
+    supervisor.0.kill().unwrap();
+    supervisor.0.wait().unwrap();
+    wait_until("its process is dead", || !lives(pid));
+    let row = shown(&s, "ps -a --format {{.Names}}={{.Status}}");
+    assert!(row.starts_with("web=Exited (137)"), "{row}");
+    // It can be started again, and removed.
+    shown(&s, "start web");
+    assert_eq!(shown(&s, "exec web echo here"), "here\n");
+    shown(&s, "rm -f web");
+    assert!(left(&s).is_empty());
+}
+
+#[test]
+fn root_what_a_killed_supervisor_left_of_rm_goes_with_the_next_verb() {
+    let s = sandbox();
+    let mut supervisor = Started::new(
+        &s,
+        &["run", "--rm", "--name", "web", "app:1", "sleep", "600"],
+    );
+    wait_until("it runs", || pid_of(&s, "web").is_some());
+    supervisor.0.kill().unwrap();
+    supervisor.0.wait().unwrap();
+    assert_eq!(left(&s).len(), 1);
+    assert_eq!(shown(&s, "ps -aq"), "");
+    assert!(left(&s).is_empty());
+}
+
+#[test]
+fn root_a_killed_init_is_137_and_leaves_nothing() {
+    let s = sandbox();
+    let mut supervisor = Started::new(
+        &s,
+        &["run", "--rm", "--name", "web", "app:1", "sleep", "600"],
+    );
+    wait_until("it runs", || pid_of(&s, "web").is_some());
+    kill_process(pid_of(&s, "web").unwrap(), Signal::KILL).unwrap();
+    assert_eq!(supervisor.0.wait().unwrap().code(), Some(137));
+    assert!(left(&s).is_empty());
+}
+
+#[test]
+fn root_signals_reach_the_program() {
+    let s = sandbox();
+    let script = "trap 'exit 5' TERM; trap 'exit 6' INT; while :; do sleep 0.1; done";
+    for (signal, code) in [(Signal::TERM, 5), (Signal::INT, 6)] {
+        let mut supervisor = Started::new(
+            &s,
+            &["run", "--rm", "--name", "web", "app:1", "sh", "-c", script],
+        );
+        wait_until("it runs", || pid_of(&s, "web").is_some());
+        // The trap is set a moment later.
+        std::thread::sleep(Duration::from_millis(300));
+        let pid = Pid::from_child(&supervisor.0);
+        kill_process(pid, signal).unwrap();
+        assert_eq!(supervisor.0.wait().unwrap().code(), Some(code));
+    }
+    // `stop` sends what the image says; `kill` any.
+    s.load(&image("stop:1").config(|c| c["config"]["StopSignal"] = "SIGINT".into()));
+    s.mica(["run", "-d", "--name", "web", "stop:1", "sh", "-c", script])
+        .ok();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(shown(&s, "stop web"), "web\n");
+    let row = shown(&s, "ps -a --format {{.Status}}");
+    assert!(row.starts_with("Exited (6)"), "{row}");
+    shown(&s, "start web");
+    std::thread::sleep(Duration::from_millis(300));
+    shown(&s, "kill -s TERM web");
+    assert_eq!(shown(&s, "wait web"), "5\n");
+    let gone = mica(&s, "kill web").code(1);
+    assert!(
+        gone.stderr().contains("is not running"),
+        "{}",
+        gone.describe()
+    );
+    // One that does not listen is killed.
+    shown(&s, "run -d --name deaf app:1 sleep 600");
+    shown(&s, "stop -t 0 deaf");
+    assert_eq!(shown(&s, "wait deaf"), "137\n");
+}
+
+#[test]
+fn root_a_small_init_collects_orphans() {
+    let s = sandbox();
+    // The grandchild is left to process 1, which must not keep it as a zombie.
+    let script =
+        "(sh -c 'sleep 0.1' &) ; sleep 0.5; grep -l 'State:.Z' /proc/[0-9]*/status | wc -l";
+    let run = s
+        .mica(["run", "--rm", "--init", "app:1", "sh", "-c", script])
+        .ok();
+    assert_eq!(run.stdout(), "0\n");
+}
+
+#[test]
+fn root_an_image_of_a_container_is_in_use() {
+    let s = sandbox();
+    let id = image("app:1").id().replace("sha256:", "");
+    let (short, mount) = (id.get(..12).unwrap().to_owned(), s.mount());
+    shown(&s, "run -d --name web app:1 sleep 600");
+    let container = shown(&s, "ps -q").trim().to_owned();
+    let refuses = |line: &str, words: String| {
+        let run = mica(&s, line).code(1);
+        assert!(
+            run.stderr().contains(&words),
+            "{words} in:\n{}",
+            run.describe()
+        );
+    };
+    let by_name = format!(
+        "conflict: unable to remove repository reference \"app:1\" (must force) - container {container} is using its referenced image {short}"
+    );
+    refuses("rmi app:1", by_name.clone());
+    let running = format!(
+        "conflict: unable to delete {short} (cannot be forced) - image is being used by running container {container}"
+    );
+    refuses(&format!("rmi {short}"), running.clone());
+    refuses(&format!("rmi -f {short}"), running);
+    let tag = mount.path("images/app/1");
+    let removed = fs::remove_dir_all(&tag).unwrap_err();
+    assert_eq!(removed.raw_os_error(), Some(libc::EBUSY), "{removed}");
+    shown(&s, "kill web");
+    shown(&s, "wait web");
+    refuses("rmi app:1", by_name);
+    refuses(
+        &format!("rmi {short}"),
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is being used by stopped container {container}"
+        ),
+    );
+    let removed = fs::remove_dir_all(&tag).unwrap_err();
+    assert_eq!(removed.raw_os_error(), Some(libc::EBUSY), "{removed}");
+    // The name can go; the image stays for its container.
+    assert_eq!(shown(&s, "rmi -f app:1"), "Untagged: app:1\n");
+    shown(&s, "start web");
+    assert_eq!(shown(&s, "exec web echo here"), "here\n");
+    shown(&s, "rm -f web");
+}
+
+#[test]
+fn root_a_full_disk_is_no_hang() {
+    let s = sandbox();
+    let small = s.mkdir("small");
+    let mut mount = Command::new("mount");
+    mount
+        .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
+        .arg(&small);
+    s.run(mount).ok();
+    let archive = s.path("app.tar");
+    image("app:1").docker_archive(&archive);
+    let run = |args: &[&str]| {
+        let mut command = s.command();
+        command.env("MICA_STORE", small.join("store")).args(args);
+        s.run(command)
+    };
+    run(&["load", "-i", archive.to_str().unwrap()]).ok();
+    let full = run(&[
+        "run",
+        "--rm",
+        "app:1",
+        "sh",
+        "-c",
+        "cat /dev/zero > /big; echo end",
+    ])
+    .ok();
+    assert_eq!(full.stdout(), "end\n");
+    assert!(
+        full.stderr().contains("No space left"),
+        "{}",
+        full.describe()
+    );
+    assert_eq!(
+        fs::read_dir(small.join("store/containers"))
+            .unwrap()
+            .count(),
+        0
+    );
+}

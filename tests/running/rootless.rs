@@ -1,0 +1,128 @@
+//! The same for an ordinary user: with subordinate ids, with a single one, and without user namespaces.
+
+use std::io::Write as _;
+
+use rustix::fs::Mode;
+
+use super::*;
+
+const USER: u32 = 54_330;
+const ALONE: u32 = 54_331;
+
+/// `/etc/subuid` and `/etc/subgid` with this line, seen by this test only.
+fn subordinate(line: &str) {
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        let mut copy = tempfile::NamedTempFile::new().unwrap();
+        copy.write_all(line.as_bytes()).unwrap();
+        rustix::fs::chmod(copy.path(), Mode::from_raw_mode(0o644)).unwrap();
+        if !std::path::Path::new(file).exists() {
+            fs::write(file, "").unwrap();
+        }
+        rustix::mount::mount_bind(copy.path(), file).unwrap();
+    }
+}
+
+fn user(uid: u32, line: &str) -> Sandbox {
+    let s = Sandbox::as_user(uid);
+    subordinate(line);
+    s.load(&image("app:1"));
+    s
+}
+
+#[test]
+fn fuse_rootless_with_subordinate_ids() {
+    let s = user(USER, &format!("mica-test-{USER}:700000:65536\n"));
+    let map = shown(&s, "run --rm app:1 cat /proc/self/uid_map");
+    let words: Vec<&str> = map.split_whitespace().collect();
+    assert_eq!(words, ["0", "54330", "1", "1", "700000", "65536"]);
+    assert_eq!(shown(&s, "run --rm app:1 id -u"), "0\n");
+    let bob = shown(&s, "run --rm -u bob app:1 id");
+    assert_eq!(
+        bob,
+        "uid=1000(bob) gid=1001(bobs) groups=10(wheel),1001(bobs)\n"
+    );
+    // Owners of the image are those of the image, and can be given.
+    s.load(&image("own:1").layer(|l| l.file("theirs", "x").owner(33, 44)));
+    let own = shown(
+        &s,
+        "run --rm own:1 -- stat -c %u:%g /theirs; chown 7:8 /theirs; stat -c %u:%g /theirs",
+    );
+    assert_eq!(own, "33:44\n7:8\n");
+    // What belongs to others inside, and is closed, is removed all the same.
+    shown(
+        &s,
+        "run --rm app:1 -- mkdir /p; touch /p/f; chmod 700 /p; chown -R 1000 /p",
+    );
+    assert!(left(&s).is_empty());
+    shown(
+        &s,
+        "run --name kept app:1 -- mkdir /p; touch /p/f; chmod 700 /p; chown -R 1000 /p; rm /bin/wc",
+    );
+    shown(&s, "start -a kept");
+    shown(&s, "rm kept");
+    assert!(left(&s).is_empty());
+    // Nothing of the host's root.
+    mica(&s, "run --rm app:1 -- echo 1 > /proc/sys/kernel/panic").code(1);
+    mica(&s, "run --rm app:1 mount -t tmpfs none /tmp").code(1);
+    let status = shown(&s, "run --rm app:1 cat /proc/self/status");
+    assert!(status.contains("CapBnd:\t00000000a80425fb") && status.contains("NoNewPrivs:\t1"));
+}
+
+#[test]
+fn fuse_rootless_volumes_and_what_stays_with_a_container() {
+    let s = user(USER, &format!("{USER}:700000:65536\n"));
+    shown(
+        &s,
+        "run -d --rm --name one -v /shared app:1 -- echo hello > /shared/f; mkdir -m 700 /shared/p; chown 1000 /shared/p; sleep 600",
+    );
+    wait_until("it has written", || {
+        mica(&s, "exec one ls /shared").stdout().contains('p')
+    });
+    shown(
+        &s,
+        "run -d --rm --name two --volumes-from one app:1 sleep 600",
+    );
+    shown(&s, "kill one");
+    assert_eq!(shown(&s, "exec two cat /shared/f"), "hello\n");
+    assert_eq!(shown(&s, "exec -u bob two id -u"), "1000\n");
+    shown(&s, "kill two");
+    wait_until("all is gone", || left(&s).is_empty() && volumes(&s) == 0);
+    let dir = s.mkdir("demo");
+    shown(
+        &s,
+        &format!(
+            "run --rm -v {}:/d -v data:/v app:1 touch /d/f /v/f",
+            dir.display()
+        ),
+    );
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(dir.join("f")).unwrap());
+    assert_eq!(owner, USER);
+}
+
+#[test]
+fn fuse_rootless_with_one_id_says_so() {
+    let s = user(ALONE, "");
+    s.load(&image("own:1").layer(|l| l.file("theirs", "x").owner(33, 44)));
+    let run = mica(
+        &s,
+        "run --rm own:1 -- id -u; stat -c %u:%g /theirs; echo y > /theirs; touch /new",
+    )
+    .ok();
+    assert_eq!(run.stdout(), "0\n0:0\n");
+    assert!(
+        run.stderr().contains("one user id only")
+            && run.stderr().contains("/etc/subuid has no line"),
+        "{}",
+        run.describe()
+    );
+    let refused = mica(&s, "run --rm -u bob app:1 id").code(126);
+    assert!(
+        refused.stderr().contains("only one user id here"),
+        "{}",
+        refused.describe()
+    );
+    shown(&s, "run -d --name web app:1 sleep 600");
+    assert_eq!(shown(&s, "exec web id -u"), "0\n");
+    shown(&s, "rm -f web");
+    assert!(left(&s).is_empty());
+}
