@@ -16,7 +16,6 @@
 
 mod attributes;
 mod error;
-mod header;
 mod item;
 mod walk;
 
@@ -29,10 +28,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 
-use header::Entry;
 use rustix::fs::SeekFrom;
 
 use super::tar::EntryKind;
+use super::tar::encode::Entry;
 use super::tar::sparse::Segment;
 
 /// Read at once from a file.

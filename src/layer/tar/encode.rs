@@ -1,7 +1,7 @@
 //! Tar entries as bytes: ustar headers, PAX records for what does not fit them.
 
-use crate::layer::tar::EntryKind;
-use crate::layer::tar::sparse::Segment;
+use super::EntryKind;
+use super::sparse::Segment;
 
 const BLOCK: usize = 512;
 /// Greatest number in an octal field of 7 and of 11 digits.
@@ -10,25 +10,25 @@ const OCTAL_11: u64 = 0o77_777_777_777;
 
 /// One entry to be written.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) kind: EntryKind,
-    pub(super) path: Vec<u8>,
-    pub(super) link: Vec<u8>,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+pub(in crate::layer) struct Entry {
+    pub(in crate::layer) kind: EntryKind,
+    pub(in crate::layer) path: Vec<u8>,
+    pub(in crate::layer) link: Vec<u8>,
+    pub(in crate::layer) mode: u32,
+    pub(in crate::layer) uid: u32,
+    pub(in crate::layer) gid: u32,
     /// Seconds, and nanoseconds to add.
-    pub(super) mtime: (i64, u32),
-    pub(super) device: (u32, u32),
+    pub(in crate::layer) mtime: (i64, u32),
+    pub(in crate::layer) device: (u32, u32),
     /// Bytes of content, holes included.
-    pub(super) size: u64,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(in crate::layer) size: u64,
+    pub(in crate::layer) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// The runs of data of a sparse file.
-    pub(super) segments: Option<Vec<Segment>>,
+    pub(in crate::layer) segments: Option<Vec<Segment>>,
 }
 
 impl Entry {
-    pub(super) fn new(kind: EntryKind, path: &[u8]) -> Entry {
+    pub(in crate::layer) fn new(kind: EntryKind, path: &[u8]) -> Entry {
         Entry {
             kind,
             path: path.to_vec(),
@@ -45,8 +45,11 @@ impl Entry {
     }
 
     /// Headers and, for a sparse file, its map: everything before the content.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let map = self.segments.as_deref().map(sparse_map).unwrap_or_default();
+    pub(in crate::layer) fn encode(&self) -> Vec<u8> {
+        let map = match &self.segments {
+            Some(segments) => sparse_map(segments, self.size),
+            None => Vec::new(),
+        };
         let stored = match &self.segments {
             None => self.size,
             Some(segments) => {
@@ -166,10 +169,18 @@ fn time(seconds: i64, nanos: u32) -> String {
     }
 }
 
-/// The map of GNU's sparse format 1.0: decimal lines, padded to whole blocks.
-fn sparse_map(segments: &[Segment]) -> Vec<u8> {
-    let mut text = format!("{}\n", segments.len());
-    for segment in segments {
+/// The map of GNU's sparse format 1.0: decimal lines, padded to whole blocks. A hole at the end needs an empty segment behind
+/// it: GNU tar makes the file as long as the map says.
+fn sparse_map(segments: &[Segment], size: u64) -> Vec<u8> {
+    let end = segments
+        .last()
+        .map_or(0, |last| last.offset.saturating_add(last.length));
+    let last = (end < size).then_some(Segment {
+        offset: size,
+        length: 0,
+    });
+    let mut text = format!("{}\n", segments.len() + usize::from(last.is_some()));
+    for segment in segments.iter().chain(&last) {
         text.push_str(&format!("{}\n{}\n", segment.offset, segment.length));
     }
     let mut map = text.into_bytes();
