@@ -29,3 +29,4 @@ mod session;
 mod staging;
 mod store;
 mod tiny;
+mod volume_files;

@@ -19,6 +19,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
 use super::super::face::InodeNo;
 use super::VolumeTree;
@@ -287,8 +288,12 @@ fn signalled(thread: u32) -> bool {
     pending & !mask("SigBlk:") & !mask("SigIgn:") != 0
 }
 
-/// Whether the call of another process can be seen, without which flock and fcntl cannot be told apart.
+/// Whether the calls of other processes can be seen, without which flock and fcntl cannot be told apart: by privilege, or those
+/// of the same user where Yama does not forbid it.
 pub(super) fn can_tell() -> bool {
-    // The parent of all is somebody else's to anyone but root.
-    fs::read_to_string("/proc/1/syscall").is_ok()
+    let all = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE));
+    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    let own = yama.map_or(true, |scope| scope.trim() == "0");
+    (all || own) && fs::metadata("/proc/self/syscall").is_ok()
 }

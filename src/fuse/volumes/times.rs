@@ -14,7 +14,7 @@ pub(super) fn set(time: Option<TimeOrNow>) -> SetTime {
     }
 }
 
-/// Nanoseconds count forwards, before 1970 as well.
+/// fuser makes (-5 s, 3 ns) of the kernel's, where nanoseconds count forwards, into 5 s and 3 ns before 1970: undone here.
 fn at(time: SystemTime) -> SetTime {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => SetTime::At(
@@ -24,10 +24,7 @@ fn at(time: SystemTime) -> SetTime {
         Err(error) => {
             let before = error.duration();
             let whole = i64::try_from(before.as_secs()).map_or(i64::MIN, |s| -s);
-            match before.subsec_nanos() {
-                0 => SetTime::At(whole, 0),
-                part => SetTime::At(whole.saturating_sub(1), 1_000_000_000 - part),
-            }
+            SetTime::At(whole, before.subsec_nanos())
         }
     }
 }
@@ -40,7 +37,7 @@ mod tests {
     #[test]
     fn times_before_1970() {
         let time = |sec: u64, nsec: u32| UNIX_EPOCH - Duration::new(sec, nsec);
-        assert_eq!(at(time(0, 1)), SetTime::At(-1, 999_999_999));
+        assert_eq!(at(time(1, 999_999_999)), SetTime::At(-1, 999_999_999));
         assert_eq!(at(time(5, 0)), SetTime::At(-5, 0));
         assert_eq!(at(UNIX_EPOCH + Duration::new(7, 9)), SetTime::At(7, 9));
     }
