@@ -40,7 +40,7 @@ impl Default for Times {
 /// How long a watcher sleeps at most while there are ephemeral volumes.
 const PACE: Duration = Duration::from_millis(500);
 /// A look that takes long (thousands of processes) is taken less often: the pause is so many times longer.
-const LEISURE: u32 = 10;
+const LEISURE: u32 = 5;
 /// How often a watcher tries again after an error.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 

@@ -85,7 +85,11 @@ pub(super) fn delete(
     if !mine.map_err(StoreError::io("lock", &dir))? || !is_meant()? {
         return Ok(());
     }
-    remove_tree(&dir).map_err(StoreError::io("remove", &dir))
+    match remove_tree(&dir) {
+        // Somebody else had just finished.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(StoreError::io("remove", &dir)),
+    }
 }
 
 /// Removes a directory tree, also where its owner has taken away his own permission to.
