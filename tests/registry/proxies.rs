@@ -12,18 +12,20 @@ use crate::common::sandbox::{Run, Sandbox};
 /// What `registry.test` stands for nowhere but in the proxy.
 const NAME: &str = "registry.test:5000";
 
+/// The targets that were asked for, and who asked.
+type Seen = Mutex<Vec<(String, Option<String>)>>;
+
 /// A proxy that tunnels everything to one port of this machine.
 struct Proxy {
     port: u16,
-    /// The targets that were asked for, and who asked.
-    seen: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    seen: Arc<Seen>,
 }
 
 impl Proxy {
     fn start(target: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let seen: Arc<Mutex<Vec<_>>> = Arc::default();
+        let seen: Arc<Seen> = Arc::default();
         let log = seen.clone();
         // Ends with the test process.
         thread::spawn(move || {
@@ -45,11 +47,7 @@ impl Proxy {
     }
 }
 
-fn tunnel(
-    stream: TcpStream,
-    target: u16,
-    log: &Mutex<Vec<(String, Option<String>)>>,
-) -> std::io::Result<()> {
+fn tunnel(stream: TcpStream, target: u16, log: &Seen) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
