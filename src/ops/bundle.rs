@@ -5,7 +5,6 @@
 //! there is no mount: `config.json` names the tree itself.
 
 mod spec;
-mod user;
 
 use std::ffi::CString;
 use std::fs;
@@ -23,6 +22,7 @@ use crate::store::{LeaseKind, MaybeMissing, Store, StoreError};
 
 use super::error::OpsError;
 use super::resolve;
+use super::run::user;
 
 /// The largest `/etc/passwd` or `/etc/group` that is read.
 const MAX_ACCOUNTS: u64 = 8 << 20;

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::user::Identity;
 use crate::layer::IndexError;
 use crate::layer::merged::{Image, MergedEntry};
 use crate::oci::{ImageConfig, ImageId};
+use crate::ops::run::DEFAULT_PATH;
+use crate::ops::run::user::User;
 
 /// What docker's containers may do.
 const CAPABILITIES: [&str; 14] = [
@@ -55,7 +56,7 @@ pub(super) struct Wanted<'a> {
     pub(super) terminal: bool,
     pub(super) read_only: bool,
     pub(super) root: &'a Path,
-    pub(super) user: &'a Identity,
+    pub(super) user: &'a User,
 }
 
 /// The document; `None`: nothing to run.
@@ -76,10 +77,7 @@ pub(super) fn document(
     }
     let mut env = run.env.clone();
     if !env.iter().any(|line| line.starts_with("PATH=")) {
-        env.insert(
-            0,
-            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-        );
+        env.insert(0, format!("PATH={DEFAULT_PATH}"));
     }
     if wanted.terminal {
         env.push("TERM=xterm".to_owned());
