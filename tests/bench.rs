@@ -1,13 +1,14 @@
 //! The figures of `make bench`: mica beside kernel overlayfs, both fuse-overlayfs versions and podman, on the same image.
 //!
 //! Medians of interleaved runs. Targets are printed beside the figures and judge nothing: only an error makes this fail.
-//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,verbs,commit,registry,scale` selects parts.
+//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,verbs,commit,run,registry,scale` selects parts.
 
 mod common;
 mod bench {
     pub mod commits;
     pub mod million;
     pub mod registries;
+    pub mod running;
     pub mod scale;
     pub mod systems;
     pub mod table;
@@ -38,6 +39,9 @@ fn main() {
     }
     if wanted("commit") {
         bench::commits::run(quick);
+    }
+    if wanted("run") {
+        bench::running::run(quick);
     }
     if wanted("registry") {
         bench::registries::run(quick);

@@ -102,16 +102,11 @@ pub struct Args {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
-    /// The image
-    #[arg(value_name = "IMAGE", add = super::completion::images())]
-    image: String,
-    /// The command, if not the image's own
-    #[arg(
-        value_name = "COMMAND",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    command: Vec<String>,
+    /// The image, and the command if not the image's own
+    // One list: what follows the image is never an option of ours.
+    #[arg(value_names = ["IMAGE", "COMMAND"], required = true, trailing_var_arg = true,
+          allow_hyphen_values = true, num_args = 1.., add = super::completion::images())]
+    words: Vec<String>,
 }
 
 /// Runs a container.
@@ -144,10 +139,16 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
         return Err(RunError::Refused(text).into());
     }
     let options = options(&args)?;
+    let Some((image, command)) = args.words.split_first() else {
+        return Err(RunError::Usage("no image given".to_owned()).into());
+    };
+    if image.starts_with('-') {
+        return Err(RunError::Usage(format!("unknown flag: {image}; see mica run --help")).into());
+    }
     let store = Store::open(&context.store_path(), OpenMode::Create)?;
     containers::sweep(&store)?;
-    fetch(&args, &store)?;
-    let created = run::create(&store, &args.image, &args.command, &options)?;
+    fetch(&args.pull, image, &store)?;
+    let created = run::create(&store, image, command, &options)?;
     let id = created.container.record.id.clone();
     let job = match job(&store, created) {
         Ok(job) => job,
@@ -192,12 +193,12 @@ fn job(store: &Store, created: Created) -> Result<Job, (RunError, Created)> {
 }
 
 /// Gets the image, if that is wanted and needed. Another process does it: a container is started by one without threads.
-fn fetch(args: &Args, store: &Store) -> anyhow::Result<()> {
+fn fetch(when: &str, image: &str, store: &Store) -> anyhow::Result<()> {
     let names = store.names()?;
-    match resolve::image(&names, &args.image) {
-        Ok(_) if args.pull != "always" => return Ok(()),
+    match resolve::image(&names, image) {
+        Ok(_) if when != "always" => return Ok(()),
         Ok(_) => {}
-        Err(OpsError::NoSuchImage(name)) if args.pull != "never" => {
+        Err(OpsError::NoSuchImage(name)) if when != "never" => {
             eprintln!("Unable to find image '{name}' locally");
         }
         Err(error) => return Err(error.into()),
@@ -206,7 +207,7 @@ fn fetch(args: &Args, store: &Store) -> anyhow::Result<()> {
     let status = Command::new(own)
         .arg("--store")
         .arg(store.path())
-        .args(["pull", "--", &args.image])
+        .args(["pull", "--", image])
         .stdin(Stdio::null())
         .stdout(io::stderr())
         .status()
@@ -217,7 +218,7 @@ fn fetch(args: &Args, store: &Store) -> anyhow::Result<()> {
     // It has said why.
     Err(NotStarted {
         code: 125,
-        text: format!("cannot get image {}", args.image),
+        text: format!("cannot get image {image}"),
     }
     .into())
 }

@@ -5,11 +5,14 @@ use std::time::Duration;
 use crate::ops::run::RunError;
 use crate::ops::volumes::life;
 use crate::store::containers::{Container, ContainerLock, MountSource, Status};
-use crate::store::{Store, Volume, VolumeName};
+use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeName};
 use crate::sys::proc::Process;
 
 /// How long a killed container may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is tried to end a volume that nobody holds a lease on: for two seconds.
+const TRIES: u32 = 100;
 
 /// How to remove.
 #[derive(Debug, Clone, Copy, Default)]
@@ -133,8 +136,46 @@ fn evaporate(store: &Store, container: &Container) -> Result<(), RunError> {
             log::warn!("{error}");
         }
     };
-    life::evaporate(store, &volumes, None, &tell)?;
+    for _ in 0..TRIES {
+        life::evaporate(store, &volumes, None, &tell)?;
+        if unheld(store, &volumes)?.is_empty() {
+            return Ok(());
+        }
+        if container.record.ids.is_some() {
+            // Into directories of other ids an ordinary user cannot look, so whoever is there could be anywhere. Without a
+            // mount only containers get at the volume, and they hold leases.
+            break;
+        }
+        // The kernel may take a moment to drop the mounts of processes that have ended.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let removed = {
+        let lock = store.lock()?;
+        let leases = store.live_leases()?;
+        let mounted = |lease: &LiveLease| matches!(lease.record.kind, LeaseKind::Daemon { .. });
+        if container.record.ids.is_none() || leases.iter().any(mounted) {
+            return Ok(());
+        }
+        let names: Vec<VolumeName> = unheld(store, &volumes)?;
+        store.remove_volumes(&lock, &names)?
+    };
+    for volume in &removed {
+        store.delete_volume_data(volume)?;
+    }
     Ok(())
+}
+
+/// Those of some volumes that are still there, ephemeral, and not held by a lease.
+fn unheld(store: &Store, volumes: &[Volume]) -> Result<Vec<VolumeName>, RunError> {
+    let (now, leases) = (store.volume_set()?, store.live_leases()?);
+    let held = |name: &VolumeName| {
+        leases.iter().any(|lease| {
+            matches!(&lease.record.kind, LeaseKind::Volume { volumes } if volumes.contains(name))
+        })
+    };
+    let left = volumes.iter().filter_map(|volume| now.by_id(&volume.id));
+    let left = left.filter(|volume| volume.kind.is_ephemeral() && !held(&volume.name));
+    Ok(left.map(|volume| volume.name.clone()).collect())
 }
 
 /// Removes what killed supervisors left. Cheap if there is nothing.
