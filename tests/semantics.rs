@@ -20,6 +20,7 @@ mod removing;
 mod renaming;
 mod tree;
 mod verbs;
+mod volume_files;
 mod volumes;
 
 /// A layer that several images share.
