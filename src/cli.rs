@@ -100,7 +100,7 @@ enum Verb {
     Import(import::Args),
     Export(export::Args),
     #[command(disable_help_flag = true)]
-    Run(run::Args),
+    Run(Box<run::Args>),
     Exec(exec::Args),
     Ps(ps::Args),
     Logs(logs::Args),
@@ -285,7 +285,7 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Check(args) => check::run(args, context),
         Verb::Mount(args) => mount::run(args, context),
         Verb::Umount(args) => umount::run(args, context),
-        Verb::Run(args) => run::run(args, context),
+        Verb::Run(args) => run::run(*args, context),
         Verb::Exec(args) => exec::run(args, context),
         Verb::Ps(args) => ps::run(args, context),
         Verb::Logs(args) => logs::run(args, context),

@@ -16,7 +16,7 @@ pub enum ContainerVerb {
     #[command(visible_aliases = ["list", "ps"])]
     Ls(ps::Args),
     #[command(disable_help_flag = true)]
-    Run(run::Args),
+    Run(Box<run::Args>),
     Exec(exec::Args),
     Logs(logs::Args),
     Start(start::Args),
@@ -41,7 +41,7 @@ impl ContainerVerb {
     pub fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         match self {
             ContainerVerb::Ls(args) => ps::run(args, context),
-            ContainerVerb::Run(args) => run::run(args, context),
+            ContainerVerb::Run(args) => run::run(*args, context),
             ContainerVerb::Exec(args) => exec::run(args, context),
             ContainerVerb::Logs(args) => logs::run(args, context),
             ContainerVerb::Start(args) => start::run(args, context),

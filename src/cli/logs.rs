@@ -57,7 +57,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     for entry in &last {
         print(entry, args.timestamps)?;
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         // Looked at before the log: what it printed last is then there.
         let ended = container.is_gone()?;
         while let Some(entry) = log.next_entry().map_err(reading())? {

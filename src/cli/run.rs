@@ -152,7 +152,8 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
     let id = created.container.record.id.clone();
     let job = match job(&store, created) {
         Ok(job) => job,
-        Err((error, created)) => {
+        Err(failed) => {
+            let (error, created) = *failed;
             containers::finish(&store, &created.container, created.lock)?;
             return Err(error.into());
         }
@@ -175,7 +176,7 @@ pub(super) fn finish(job: Job) {
 }
 
 /// Finds what a new container wants mounted.
-fn job(store: &Store, created: Created) -> Result<Job, (RunError, Created)> {
+fn job(store: &Store, created: Created) -> Result<Job, Box<(RunError, Created)>> {
     let fresh = run::is_fresh(&created.fresh);
     match mounts::ready(store, &created.container.record.mounts, &fresh) {
         Ok((mounts, volumes)) => Ok(Job {
@@ -187,7 +188,7 @@ fn job(store: &Store, created: Created) -> Result<Job, (RunError, Created)> {
         }),
         Err(error) => {
             drop(fresh);
-            Err((error, created))
+            Err(Box::new((error, created)))
         }
     }
 }
