@@ -72,7 +72,7 @@ fn root_logs_are_what_it_printed() {
     let s = sandbox();
     shown(
         &s,
-        "run -d --name web app:1 -- echo one; echo two >&2; echo three; sleep 600",
+        "run -d --name web app:1 -- echo one; echo two >&2; sleep 0.5; echo three; sleep 600",
     );
     wait_until("it has printed", || {
         mica(&s, "logs web").stdout().contains("three")
