@@ -3,16 +3,15 @@
 //! The commit point is the rmdir of a root directory (or the unlink of `name:tag`): it calls the same `ops::remove` as
 //! `mica rmi`. What `rm -r` does before that, unlinking all it has listed, is staged (`stages`): answered with success to a
 //! process that has listed the root itself, with "read-only" to anybody else, and changes nothing. A process that the kernel
-//! gave another's listing from its cache is known by the directory of the tree that it has open.
+//! gave another's listing from its cache is known by the root directory that it has open.
 
 mod stages;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 pub(super) use stages::Stages;
 
-use super::face::{Caller, FsError, InodeNo};
+use super::face::{Caller, FsError};
 use super::inode::{Number, decode};
 use super::namespace::{Found, prefixes, split};
 use super::nodes::Place;
@@ -50,10 +49,7 @@ impl Superblock {
         let process = self
             .stages
             .lister(root, caller.pid)
-            .or_else(|| {
-                self.stages
-                    .holder(caller.pid, |ino| self.is_within(ino, dir))
-            })
+            .or_else(|| self.stages.holder(root, caller.pid))
             .ok_or(FsError::ReadOnly)?;
         if !self.trees.is_current(&dir.tree) {
             return Err(FsError::NotFound);
@@ -91,15 +87,6 @@ impl Superblock {
             Number::Own => {}
         }
         Ok(())
-    }
-
-    /// Whether `ino` is a directory of the same tree as `dir`.
-    fn is_within(&self, ino: InodeNo, dir: &DirNode) -> bool {
-        matches!(decode(ino), Number::Directory)
-            && self
-                .trees
-                .get(ino)
-                .is_some_and(|node| Arc::ptr_eq(&node.tree, &dir.tree))
     }
 
     /// What keeps the tree from being removed.

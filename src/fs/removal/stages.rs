@@ -115,13 +115,11 @@ impl Stages {
         known.then_some(process)
     }
 
-    /// The process of a thread, if it has a directory open that `is_within` the tree.
-    pub fn holder(&self, tid: u32, is_within: impl Fn(InodeNo) -> bool) -> Option<Process> {
+    /// The process of a thread, if it has the root directory open.
+    pub fn holder(&self, root: InodeNo, tid: u32) -> Option<Process> {
         let process = Process::of_thread(tid)?;
         let open = proc::open_inodes(process.pid);
-        open.into_iter()
-            .any(|ino| is_within(InodeNo(ino)))
-            .then_some(process)
+        open.contains(&root.0).then_some(process)
     }
 
     pub(super) fn verdict(&self, root: InodeNo, process: Process) -> Verdict {
