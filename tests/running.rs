@@ -50,7 +50,7 @@ fn image(name: &str) -> ImageBuilder {
 }
 
 /// A store of root's with the image `app:1`.
-fn sandbox() -> Sandbox {
+pub(crate) fn sandbox() -> Sandbox {
     tier::root();
     let sandbox = Sandbox::new();
     sandbox.load(&image("app:1"));
@@ -58,7 +58,7 @@ fn sandbox() -> Sandbox {
 }
 
 /// `mica` with words split at blanks; the rest of the arguments after ` -- ` is one word for `sh -c`.
-fn mica(sandbox: &Sandbox, line: &str) -> Run {
+pub(crate) fn mica(sandbox: &Sandbox, line: &str) -> Run {
     let (words, script) = match line.split_once(" -- ") {
         Some((words, script)) => (words, Some(script)),
         None => (line, None),
@@ -72,12 +72,12 @@ fn mica(sandbox: &Sandbox, line: &str) -> Run {
 
 /// The output of what must succeed.
 #[track_caller]
-fn shown(sandbox: &Sandbox, line: &str) -> String {
+pub(crate) fn shown(sandbox: &Sandbox, line: &str) -> String {
     mica(sandbox, line).ok().stdout()
 }
 
 /// The directories of containers that the store has.
-fn left(sandbox: &Sandbox) -> Vec<PathBuf> {
+pub(crate) fn left(sandbox: &Sandbox) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(sandbox.store().join("containers")) else {
         return Vec::new();
     };
@@ -93,7 +93,7 @@ fn volumes(sandbox: &Sandbox) -> usize {
 }
 
 #[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < end, "waited in vain until {what}");
@@ -102,10 +102,10 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A `mica` of the test's own, killed at the end.
-struct Started(Child);
+pub(crate) struct Started(Child);
 
 impl Started {
-    fn new(sandbox: &Sandbox, words: &[&str]) -> Started {
+    pub(crate) fn new(sandbox: &Sandbox, words: &[&str]) -> Started {
         let mut command: Command = sandbox.command();
         command
             .args(words)

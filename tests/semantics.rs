@@ -18,6 +18,7 @@ mod names;
 mod registries;
 mod removing;
 mod renaming;
+mod running;
 mod tree;
 mod verbs;
 mod volume_files;
