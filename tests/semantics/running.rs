@@ -15,9 +15,7 @@ fn root_a_container_changes_only_itself() {
         "run --name one app:1 -- rm -rf /etc /bin/ls; echo new > /bin/cat; chmod 000 /tmp",
     );
     assert_eq!(
-        shown(&s, "run --rm app:1 cat /etc/passwd")
-            .lines()
-            .count(),
+        shown(&s, "run --rm app:1 cat /etc/passwd").lines().count(),
         2
     );
     let after = walk::walk(&mount.image("app/1")).unwrap();
