@@ -47,10 +47,10 @@ fn root_nothing_is_left_of_rm() {
     shown(&s, "run --rm -v /data app:1 touch /data/f /f");
     assert!(left(&s).is_empty());
     let killed = Started::new(&s, &["run", "--rm", "-v", "/data", "app:1", "sleep", "600"]);
-    wait_until("it runs", || shown(&s, "ps -q") != "");
+    wait_until("it runs", || !shown(&s, "ps -q").is_empty());
     drop(killed);
     wait_until("it is gone", || {
-        shown(&s, "ps -a -q") == "" && left(&s).is_empty()
+        shown(&s, "ps -a -q").is_empty() && left(&s).is_empty()
     });
     assert_eq!(shown(&s, "volume ls -q"), "");
 }
@@ -92,7 +92,7 @@ fn root_unnamed_volumes_go_with_their_last_container() {
     drop(second);
     wait_until("the volume is gone", || {
         shown(&s, "ps -a -q");
-        shown(&s, "volume ls -q") == ""
+        shown(&s, "volume ls -q").is_empty()
     });
 }
 
