@@ -62,20 +62,20 @@ fn root_unnamed_volumes_go_with_their_last_container() {
     let first = Started::new(
         &s,
         &[
-            "run", "--rm", "--name", "a", "-v", "/shared", "app:1", "sleep", "600",
+            "run", "--rm", "--name", "one", "-v", "/shared", "app:1", "sleep", "600",
         ],
     );
     wait_until("a runs", || shown(&s, "ps -q").lines().count() == 1);
-    shown(&s, "exec a -- echo chain > /shared/note");
+    shown(&s, "exec one -- echo chain > /shared/note");
     let second = Started::new(
         &s,
         &[
             "run",
             "--rm",
             "--name",
-            "b",
+            "two",
             "--volumes-from",
-            "a",
+            "one",
             "app:1",
             "sleep",
             "600",
@@ -85,7 +85,7 @@ fn root_unnamed_volumes_go_with_their_last_container() {
     drop(first);
     wait_until("a is gone", || shown(&s, "ps -a -q").lines().count() == 1);
     assert_eq!(
-        shown(&s, "run --rm --volumes-from b app:1 cat /shared/note"),
+        shown(&s, "run --rm --volumes-from two app:1 cat /shared/note"),
         "chain\n"
     );
     assert_eq!(shown(&s, "volume ls -q").lines().count(), 1);
