@@ -95,7 +95,8 @@ impl Sweep {
         let ended = |code| ends.get(&code).copied().unwrap_or(0);
         assert_eq!(ended(None), total, "{ends:?}");
         let failed = ended(Some(helper::FAILED)) + ended(Some(helper::NOT_COLLECTED));
-        assert!(failed > total, "{ends:?}");
+        // What is done for onlookers only, such as the log of events, fails without consequence.
+        assert!(failed > total / 2, "{ends:?}");
     }
 
     /// For each call: how many came before the verb began, and how many after.

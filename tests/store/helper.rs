@@ -255,7 +255,7 @@ pub fn files(root: &Path) -> Vec<(PathBuf, u64)> {
             if stat.is_dir() {
                 todo.push(entry.path());
                 found.push((relative, 0));
-            } else if !["index.json", "reserve"]
+            } else if !["index.json", "reserve", "events.log"]
                 .iter()
                 .any(|name| relative == Path::new(name))
             {
