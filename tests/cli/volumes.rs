@@ -454,7 +454,8 @@ fn hold_becomes_the_command() {
     let table = sandbox.mica(["users", "brief"]);
     thread::sleep(Duration::from_millis(2200));
     let listed = sandbox.mica(["volume", "ls", "-q"]);
-    Command::new("kill").args(["-9", &child]).status().unwrap();
+    let kill = format!("kill -9 {child}");
+    Command::new("sh").args(["-c", &kill]).status().unwrap();
     assert!(
         used.stderr().contains("volume is in use"),
         "{}",
