@@ -443,6 +443,17 @@ impl Store {
 
     /// A layer's index.
     pub fn layer_index(&self, layer: &DiffId) -> Result<Arc<LayerIndex>, StoreError> {
+        // The layer may have gone and come back between the look at its index and that at its blob.
+        for _ in 0..3 {
+            match self.try_layer_index(layer) {
+                Err(StoreError::IndexMissing(_)) => {}
+                found => return found,
+            }
+        }
+        Err(StoreError::IndexMissing(*layer))
+    }
+
+    fn try_layer_index(&self, layer: &DiffId) -> Result<Arc<LayerIndex>, StoreError> {
         let path = self.layout().layer_index(layer);
         match LayerIndex::open(&path, layer) {
             Ok(index) => Ok(Arc::new(index)),

@@ -84,10 +84,11 @@ impl<'a> LayerSink<'a> {
 
         // Before it is in place: so that no collection finds it unreached.
         self.import.lease.hold(&[layer.0])?;
+        // The index first: a reader that finds a blob without its index may call that damage.
+        self.import.place(temp, layout.layer_index(layer))?;
         self.import
             .place(self.path.clone(), store.blob_path(&layer.0))?;
         self.placed = true;
-        self.import.place(temp, layout.layer_index(layer))?;
         let mark = layout.layer_mark(layer);
         atomic::remove_if_there(&mark).map_err(StoreError::io("remove", &mark))?;
         Ok(())
