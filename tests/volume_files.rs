@@ -173,6 +173,25 @@ fn fuse_random_operations_from_both_sides_agree_with_a_model() {
     sandbox.run(both).ok();
 }
 
+/// The kernel refuses to truncate a running program only after it has opened it: the open must not have truncated it by then.
+#[test]
+fn fuse_a_running_program_is_not_truncated() {
+    let sandbox = Sandbox::new();
+    let mount = sandbox.mount();
+    let (inside, host) = volume(&sandbox, &mount, "data");
+    let program = inside.join("sleep");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let size = fs::metadata(host.join("sleep")).unwrap().len();
+    let mut child = Command::new(&program).arg("60").spawn().unwrap();
+    let truncating = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::TRUNC;
+    let refused = rustix::fs::open(&program, truncating, rustix::fs::Mode::empty());
+    let left = fs::metadata(host.join("sleep")).unwrap().len();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(refused.unwrap_err(), rustix::io::Errno::TXTBSY);
+    assert_eq!(left, size);
+}
+
 #[test]
 fn root_pjdfstest_passes_on_a_volume() {
     let sandbox = Sandbox::new();

@@ -190,7 +190,13 @@ fn fuse_a_full_file_system_says_so_and_loses_nothing() {
     assert!(written.len() > 500_000 && written.iter().all(|b| *b == 1));
     drop(file);
     fs::remove_file(bound.join("new")).unwrap();
-    fs::write(bound.join("after"), "there is room again").unwrap();
+    // The kernel tells of the last close without waiting for it.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while let Err(error) = fs::write(bound.join("after"), "there is room again") {
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+        assert!(std::time::Instant::now() < end, "no room again");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     mount.unmount();
     rustix::mount::unmount(&small, UnmountFlags::DETACH).unwrap();
 }
