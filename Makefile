@@ -56,7 +56,7 @@ images:
 	contrib/test-images all
 
 deps-run:
-	@contrib/install-packages fuse3 busybox-static gcc libc6-dev
+	@contrib/install-packages fuse3 busybox-static attr gcc libc6-dev
 
 deps:
 	@contrib/install-packages $(test_packages)
