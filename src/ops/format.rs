@@ -27,14 +27,16 @@ pub fn human_duration(seconds: i64) -> String {
 /// `human_duration` + ` ago` of the time from `then` to `now`; `N/A` without a time, as docker prints a zero date.
 pub fn ago(then: Option<jiff::Timestamp>, now: jiff::Timestamp) -> String {
     match then {
-        Some(then) => {
-            let span = now.as_second().saturating_sub(then.as_second());
-            // Seconds are counted down to the nanosecond: 59.9 s ago is not a minute ago.
-            let partial = i64::from(now.subsec_nanosecond() < then.subsec_nanosecond());
-            format!("{} ago", human_duration(span.saturating_sub(partial)))
-        }
+        Some(then) => format!("{} ago", since(then, now)),
         None => "N/A".to_owned(),
     }
+}
+
+/// `human_duration` of the time from `then` to `now`, counted to the nanosecond: 59.9 s ago is not a minute ago.
+pub fn since(then: jiff::Timestamp, now: jiff::Timestamp) -> String {
+    let span = now.as_second().saturating_sub(then.as_second());
+    let partial = i64::from(now.subsec_nanosecond() < then.subsec_nanosecond());
+    human_duration(span.saturating_sub(partial))
 }
 
 /// docker's `HumanSizeWithPrecision(size, 3)`: decimal units, three significant digits, no blank: `5.61MB`, `0B`.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::ops::format::{self, ago, human_duration};
+use crate::ops::format::{self, ago};
 use crate::ops::run::RunError;
 use crate::ops::template::Value;
 use crate::store::Store;
@@ -175,10 +175,7 @@ fn state(status: Status) -> &'static str {
 fn status(status: Status, now: Timestamp) -> String {
     match status {
         Status::Created => "Created".to_owned(),
-        Status::Running { started, .. } => {
-            let seconds = now.as_second().saturating_sub(started.as_second());
-            format!("Up {}", human_duration(seconds))
-        }
+        Status::Running { started, .. } => format!("Up {}", format::since(started, now)),
         Status::Exited { code, finished, .. } => {
             format!("Exited ({code}) {}", ago(Some(finished), now))
         }
