@@ -42,8 +42,8 @@ pub struct Args {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
-    /// Print what would be removed and how much space that frees; remove nothing
-    #[arg(long, conflicts_with = "force")]
+    /// Print what would be removed and how much space that frees; remove nothing, with -f neither
+    #[arg(long)]
     dry_run: bool,
 }
 

@@ -35,7 +35,7 @@ pub struct Args {
     /// Keep what is removed for so long (30m, 12h, 7d, off), whatever `mica trash` has set; `mica restore` brings it back
     #[arg(long, value_name = "DURATION", value_parser = super::trash::duration)]
     trash: Option<Duration>,
-    /// Print what would be removed and how much space that frees; remove nothing
+    /// Print what would be removed and how much space that frees; remove nothing, with -f neither
     #[arg(long)]
     dry_run: bool,
 }

@@ -27,8 +27,8 @@ pub struct Args {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
-    /// Print what would be removed and how much space that frees; remove nothing
-    #[arg(long, conflicts_with = "force")]
+    /// Print what would be removed and how much space that frees; remove nothing, with -f neither
+    #[arg(long)]
     dry_run: bool,
 }
 
@@ -44,7 +44,9 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     if args.volumes && args.filters.texts().any(|text| text.starts_with("until")) {
         anyhow::bail!("the \"until\" filter is not supported with \"--volumes\"");
     }
-    super::volume::sweep(&store);
+    if !args.dry_run {
+        super::volume::sweep(&store);
+    }
     let volume_options = volume_prune::Options {
         filters: VolumeFilters::parse(&args.filters.labels(), Verb::Prune)?,
         ..volume_prune::Options::default()

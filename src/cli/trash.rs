@@ -25,8 +25,8 @@ pub struct TrashArgs {
     /// Do not ask
     #[arg(short, long, requires = "empty")]
     force: bool,
-    /// With --empty: print what would be removed and how much space that frees; remove nothing
-    #[arg(long, requires = "empty", conflicts_with = "force")]
+    /// With --empty: print what would be removed and how much space that frees; remove nothing, with -f neither
+    #[arg(long, requires = "empty")]
     dry_run: bool,
     /// Do not truncate IDs
     #[arg(long)]

@@ -179,7 +179,7 @@ fn the_trash_ends_by_time_by_hand_and_by_option() {
     let df = sandbox.mica(["system", "df"]).ok().stdout();
     assert!(df.contains("\nTrash           1         0 "), "{df}");
     let dry = sandbox
-        .mica(["trash", "--empty", "--dry-run"])
+        .mica(["trash", "--empty", "-f", "--dry-run"])
         .ok()
         .stdout();
     let real = sandbox.mica(["trash", "--empty", "--force"]).ok().stdout();

@@ -117,12 +117,15 @@ fn dry_runs_say_what_is_done_and_what_is_freed() {
             .mica(arguments.iter().chain(&["--dry-run"]))
             .ok()
             .stdout();
-        assert_eq!(sandbox.store_files(), files, "{arguments:?}");
         let forced: &[&str] = if arguments[0] == "rmi" {
             &[]
         } else {
             &["--force"]
         };
+        // With both, nothing goes.
+        let both = arguments.iter().chain(&["-f", "--dry-run"]);
+        assert_eq!(sandbox.mica(both).ok().stdout(), dry, "{arguments:?}");
+        assert_eq!(sandbox.store_files(), files, "{arguments:?}");
         let real = sandbox.mica(arguments.iter().chain(forced)).ok().stdout();
         let total = format!(
             "Total reclaimable space: {}\n",

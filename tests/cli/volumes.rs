@@ -5,6 +5,7 @@ use std::{fs, thread};
 use serde_json::Value;
 
 use super::Sandbox;
+use crate::running::wait_until;
 
 /// A process that ends with the test.
 struct User(Child);
@@ -281,6 +282,12 @@ fn a_used_volume_is_not_removed_and_users_are_shown() {
             .stdout(Stdio::null()),
     );
     let inside = User::start(Command::new("sleep").arg("100").current_dir(&data));
+    let open = format!("/proc/{}/fd", user.pid());
+    wait_until("tail has opened it", || {
+        let links = fs::read_dir(&open).into_iter().flatten().flatten();
+        let mut links = links.filter_map(|link| fs::read_link(link.path()).ok());
+        links.any(|path| path.ends_with("f"))
+    });
     let run = sandbox.mica(["volume", "rm", "data"]).code(1);
     let (one, two) = (user.pid().min(inside.pid()), user.pid().max(inside.pid()));
     assert_eq!(
@@ -371,7 +378,14 @@ fn prune_takes_what_nobody_uses_or_has_named() {
         asked.describe()
     );
     let rehearsed = sandbox
-        .mica(["volume", "prune", "--dry-run", "--filter", "label!=keep"])
+        .mica([
+            "volume",
+            "prune",
+            "-f",
+            "--dry-run",
+            "--filter",
+            "label!=keep",
+        ])
         .ok()
         .stdout();
     let pruned = sandbox

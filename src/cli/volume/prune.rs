@@ -26,8 +26,8 @@ pub struct Args {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
-    /// Print what would be removed and how much space that frees; remove nothing
-    #[arg(long, conflicts_with = "force")]
+    /// Print what would be removed and how much space that frees; remove nothing, with -f neither
+    #[arg(long)]
     dry_run: bool,
 }
 
@@ -39,7 +39,9 @@ pub const ANONYMOUS: &str = "anonymous local volumes not used by at least one co
 /// Prunes volumes.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
-    super::sweep(&store);
+    if !args.dry_run {
+        super::sweep(&store);
+    }
     let options = Options {
         all: args.all,
         filters: Filters::parse(&args.filters, Verb::Prune)?,
