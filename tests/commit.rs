@@ -366,6 +366,13 @@ fn root_commit_refuses() {
         .ok()
         .stdout();
     assert_eq!(dangling.lines().count(), 1);
+    // A name that was another image's leaves that one without.
+    let first = sandbox.mica(["commit", "worker", "app:3"]).ok().stdout();
+    container.sh("echo more >more");
+    sandbox.mica(["commit", "worker", "app:3"]).ok();
+    let pruned = sandbox.mica(["image", "prune", "-f"]).ok().stdout();
+    assert!(pruned.contains(&format!("deleted: {first}")), "{pruned}");
+    sandbox.mica(["inspect", "app:3"]).ok();
 }
 
 /// Killed at any moment it leaves the tag whole or absent, and nothing in the store after the next change.

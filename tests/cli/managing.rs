@@ -466,3 +466,55 @@ fn the_least_recently_used_go_first() {
     );
     sandbox.mica(["image", "prune", "--max-size", "1x"]).code(2);
 }
+
+/// A name that goes to another image leaves the one it was on without any, for the lists and for pruning.
+#[test]
+fn a_name_that_moves_leaves_a_dangling_image() {
+    let archive = |sandbox: &Sandbox, content: &str, name: &str| {
+        let script = format!("echo {content} >content; tar -cf {name}.tar content; rm content");
+        sandbox.sh(&script).ok();
+    };
+    let newer = image("app:1").layer(|l| l.file("third", "x"));
+    for verb in ["load", "import", "tag"] {
+        let sandbox = Sandbox::new();
+        if verb == "import" {
+            archive(&sandbox, "one", "old");
+            archive(&sandbox, "two", "new");
+            sandbox.mica(["import", "old.tar", "app:1"]).ok();
+        } else {
+            sandbox.load(&image("app:1"));
+        }
+        let old = sandbox.mica(["images", "-q"]).ok().stdout();
+        let old = old.trim();
+        match verb {
+            "import" => drop(sandbox.mica(["import", "new.tar", "app:1"]).ok()),
+            "load" => {
+                let said = sandbox.load(&newer).stdout();
+                let words = "The image app:1 already exists, renaming the old one with ID ";
+                assert!(said.contains(words), "{said}");
+            }
+            _ => {
+                sandbox.load(&image("other:1"));
+                sandbox.mica(["tag", "other:1", "app:1"]).ok();
+            }
+        }
+        let dangling = ["images", "-f", "dangling=true"];
+        let table = sandbox.mica(dangling).ok().stdout();
+        let lines: Vec<_> = table.lines().collect();
+        let row = format!("<none>       <none>    {old}   ");
+        assert!(
+            lines.len() == 2 && lines[1].starts_with(&row),
+            "{verb}: {table}"
+        );
+        let all = sandbox.mica(["images", "-a"]).ok().stdout();
+        assert!(all.contains(&format!("\n{row}")), "{verb}: {all}");
+        let named = sandbox.mica(["images"]).ok().stdout();
+        assert!(!named.contains(old), "{verb}: {named}");
+        let pruned = sandbox.mica(["image", "prune", "-f"]).ok().stdout();
+        let words = format!("Deleted Images:\ndeleted: sha256:{old}");
+        assert!(pruned.starts_with(&words), "{verb}: {pruned}");
+        let left = sandbox.mica(["images", "-a"]).ok().stdout();
+        assert!(!left.contains(old) && left.contains("app "), "{left}");
+        sandbox.mica(["check"]).ok();
+    }
+}

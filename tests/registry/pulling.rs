@@ -78,10 +78,24 @@ fn net_pull_says_what_docker_says() {
         .ok();
     assert_eq!(quiet.stdout(), format!("{name}:latest\n{name}:2\n"));
 
-    // The tag moves in the registry.
+    // The tag moves in the registry: the image that had it is left without one.
     registry.push_with_skopeo(&sandbox, &other, "org/app:latest");
     sandbox.mica(["pull", &name]).ok();
     assert_eq!(id(&sandbox, &format!("{name}:latest")), other.id());
+    let dangling = ["images", "-q", "--no-trunc", "-f", "dangling=true"];
+    let old = format!("{}\n", image.id());
+    assert_eq!(sandbox.mica(dangling).ok().stdout(), old);
+    let pruned = sandbox.mica(["image", "prune", "-f"]).ok().stdout();
+    assert!(pruned.contains(&format!("deleted: {old}")), "{pruned}");
+    assert_eq!(
+        sandbox
+            .mica(["images", "-aq"])
+            .ok()
+            .stdout()
+            .lines()
+            .count(),
+        1
+    );
     sandbox.mica(["check"]).ok();
 }
 
