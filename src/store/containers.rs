@@ -4,7 +4,7 @@
 //! containers/<64 hex>/          0700
 //!   config.json                 the record; written once, replaced by a rename
 //!   state.json                  what became of the process so far
-//!   lock                        held with flock while the container runs
+//!   lock                        held with flock while the container runs; one byte: the exit code of its last run
 //!   upper/  work/               what the container has changed: upper and work directory of an overlayfs
 //!   root/                       empty: what its processes see is mounted here, in their own namespace only
 //!   log                         what a detached container has printed
@@ -12,6 +12,7 @@
 //!
 //! A container runs as long as `lock` is locked; the kernel unlocks it when the supervisor ends, in whatever way, and the
 //! container ends with its supervisor. A record that says "running" without the lock is one whose supervisor was killed.
+//! Who waits for a container holds its lock file open, and reads the exit code from it when the container itself has gone.
 //! A container keeps the layers of its image from garbage collection, running or not ([`as_leases`]).
 
 mod record;
@@ -19,6 +20,7 @@ mod record;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 pub use record::{
@@ -42,6 +44,9 @@ const MAX_RECORD_BYTES: u64 = 16 << 20;
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
 
+/// The exit code of what was killed with its supervisor: that of SIGKILL.
+const KILLED: u8 = 137;
+
 /// A container as found.
 #[derive(Debug, Clone)]
 pub struct Container {
@@ -55,7 +60,18 @@ pub struct Container {
 /// Proof that nobody else runs or removes a container. Released on drop, and by the kernel when the holder dies.
 #[derive(Debug)]
 pub struct ContainerLock {
-    _file: File,
+    file: File,
+}
+
+impl ContainerLock {
+    /// Leaves to those who wait what they learn when this lock goes: without a further word, that it was killed.
+    fn tell(&self, status: &Status) -> io::Result<()> {
+        let code = match status {
+            Status::Exited { code, .. } => *code,
+            Status::Created | Status::Running { .. } => KILLED,
+        };
+        self.file.write_all_at(&[code], 0)
+    }
 }
 
 impl Container {
@@ -101,7 +117,7 @@ impl Container {
             .map_err(StoreError::io("open", &path))?;
         let got =
             lock::try_lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))?;
-        Ok(got.then_some(ContainerLock { _file: file }))
+        Ok(got.then_some(ContainerLock { file }))
     }
 
     /// Whether it does not run any more: who reads its process id has to ask again after taking hold of the process.
@@ -115,23 +131,29 @@ impl Container {
         }
     }
 
-    /// Waits until it does not run.
-    pub fn wait(&self) -> Result<(), StoreError> {
+    /// Waits until it does not run; how it has ended, also if it was removed thereupon. `None`: it has gone already.
+    pub fn wait(&self) -> Result<Option<u8>, StoreError> {
         let path = self.directory.join("lock");
-        match open_if_there(&path)? {
-            Some(file) => {
-                lock::lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))
-            }
-            None => Ok(()),
-        }
+        let Some(file) = open_if_there(&path)? else {
+            return Ok(None);
+        };
+        lock::lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))?;
+        let mut byte = [KILLED];
+        file.read_at(&mut byte, 0)
+            .map_err(StoreError::io("read", &path))?;
+        let [code] = byte;
+        Ok(Some(code))
     }
 
     /// Writes down how it stands. Not made durable: after a power cut it does not run.
     pub fn write_state(
         &mut self,
         state: ContainerState,
-        _lock: &ContainerLock,
+        lock: &ContainerLock,
     ) -> Result<(), StoreError> {
+        let path = self.directory.join("lock");
+        lock.tell(&state.status)
+            .map_err(StoreError::io("write", &path))?;
         put(&self.directory, STATE, &state, false)?;
         match (&self.state.status, &state.status) {
             (Status::Running { .. }, Status::Running { .. }) => {}
@@ -212,7 +234,7 @@ impl Store {
             // The record comes last: without it there is no container. One that goes with its process need not survive
             // a power cut.
             put(&directory, CONFIG, &record, !record.auto_remove)?;
-            Ok((state, ContainerLock { _file: file }))
+            Ok((state, ContainerLock { file }))
         })();
         match made {
             Ok((state, lock)) => {
@@ -382,7 +404,7 @@ fn read(layout: &Layout, id: &ContainerId) -> Result<Option<Container>, StoreErr
     {
         // Its supervisor was killed, and its processes with it.
         state.status = Status::Exited {
-            code: 137,
+            code: KILLED,
             started,
             finished: started,
         };

@@ -117,6 +117,40 @@ fn root_signals_reach_the_program() {
 }
 
 #[test]
+fn root_who_waits_learns_how_a_container_ended_that_is_gone() {
+    let s = sandbox();
+    let script = "trap 'exit 7' TERM; while :; do sleep 0.1; done";
+    for (end, code) in [("kill -s TERM web", "7\n"), ("rm -f web", "137\n")] {
+        s.mica([
+            "run", "-d", "--rm", "--name", "web", "app:1", "sh", "-c", script,
+        ])
+        .ok();
+        let mut waiter = s.command();
+        waiter.args(["wait", "web"]).stdout(Stdio::piped());
+        let waiter = waiter.spawn().unwrap();
+        let open = format!("/proc/{}/fd", waiter.id());
+        wait_until("it waits", || {
+            let links = fs::read_dir(&open).into_iter().flatten().flatten();
+            let mut links = links.filter_map(|link| fs::read_link(link.path()).ok());
+            let container = left(&s).remove(0);
+            links.any(|path| path == container.join("lock"))
+        });
+        // The trap is set by now, too.
+        std::thread::sleep(Duration::from_millis(300));
+        shown(&s, end);
+        let output = waiter.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), code, "{end}");
+        wait_until("it is gone", || left(&s).is_empty());
+    }
+    let run = mica(&s, "wait web").code(1);
+    assert!(
+        run.stderr().contains("No such container: web"),
+        "{}",
+        run.describe()
+    );
+}
+
+#[test]
 fn root_a_small_init_collects_orphans() {
     let s = sandbox();
     // The grandchild is left to process 1, which must not keep it as a zombie.

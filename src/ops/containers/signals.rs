@@ -65,16 +65,13 @@ pub fn stop(
 /// Waits for the end of a container; its exit code.
 pub fn wait(store: &Store, text: &str) -> Result<u8, RunError> {
     let container = super::find(store, text)?;
-    if container.is_running() {
-        container.wait()?;
-    }
-    // With --rm it is gone by now: what its supervisor wrote last was read through the state, if in time.
-    match store.container(&container.record.id)? {
-        Some(after) => match after.state.status {
-            Status::Exited { code, .. } => Ok(code),
-            Status::Created | Status::Running { .. } => Ok(0),
+    match container.state.status {
+        Status::Exited { code, .. } => Ok(code),
+        Status::Created => Ok(0),
+        Status::Running { .. } => match container.wait()? {
+            Some(code) => Ok(code),
+            None => Err(RunError::Refused(format!("No such container: {text}"))),
         },
-        None => Ok(0),
     }
 }
 

@@ -80,6 +80,45 @@ fn it_runs_as_long_as_it_is_locked() {
 }
 
 #[test]
+fn who_waits_learns_the_exit_code_of_what_is_removed() {
+    let (_dir, store) = store();
+    let started = jiff::Timestamp::now();
+    let running = Status::Running { pid: 1, started };
+    let exited = Status::Exited {
+        code: 42,
+        started,
+        finished: started,
+    };
+    // The last one: its supervisor is killed and says nothing.
+    for (name, end, code) in [("one", Some(exited), 42), ("two", None, 137)] {
+        let (mut made, held) = {
+            let lock = store.lock().unwrap();
+            store.create_container(record(name), &lock).unwrap()
+        };
+        let state = |status| ContainerState {
+            status,
+            ..ContainerState::default()
+        };
+        made.write_state(state(running), &held).unwrap();
+        let seen = store.container(&made.record.id).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| seen.wait().unwrap());
+            // It has the lock file open.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(!waiter.is_finished());
+            match end {
+                Some(end) => {
+                    made.write_state(state(end), &held).unwrap();
+                    store.remove_container(&made, held).unwrap();
+                }
+                None => drop(held),
+            }
+            assert_eq!(waiter.join().unwrap(), Some(code));
+        });
+    }
+}
+
+#[test]
 fn it_keeps_its_image_running_or_not() {
     let (_dir, store) = store();
     let record = record("one");
