@@ -1,64 +1,137 @@
 //! Stopping all processes of a container for a while.
 //!
 //! SIGSTOP to each, found by their PID namespace and by descent, until none is found that still runs. Ordinary users have no
-//! freezer of control groups. What was stopped before stays stopped afterwards. If this process is killed meanwhile, the
-//! others stay stopped: `kill -CONT` wakes them.
+//! freezer of control groups. What was stopped before stays stopped afterwards. A child of this process stops and wakes them:
+//! it sees the end of a socket when this process ends, killed or not, and then they go on.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::io::{Errno, read, write};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socketpair};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, setsid, waitpid,
+};
+
+use super::container::exit_now;
+use super::fork::{Fork, close_inherited, fork};
 
 /// Processes are stopped in a moment; what is in an uninterruptible wait is as good as stopped after this long.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Stopped processes; they go on when this is dropped.
-#[derive(Debug, Default)]
+/// Stopped processes; they go on when this is dropped, and when this process and those that it has forked meanwhile have ended.
+#[derive(Debug)]
 pub struct Frozen {
-    stopped: HashMap<u32, OwnedFd>,
+    keeper: Pid,
+    socket: OwnedFd,
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        for pidfd in self.stopped.values() {
+        if let Err(error) = rustix::net::shutdown(&self.socket, Shutdown::Both) {
+            log::warn!("waking the container: {error}");
+        }
+        while let Err(Errno::INTR) = waitpid(Some(self.keeper), WaitOptions::empty()) {}
+    }
+}
+
+/// Stops the process `init`, all in its PID namespace and their descendants. One that has ended is no error. Only while this
+/// process has one thread.
+pub fn freeze(init: u32) -> io::Result<Frozen> {
+    let (flags, stream) = (SocketFlags::CLOEXEC, SocketType::STREAM);
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, stream, flags, None)?;
+    let keeper = match fork()? {
+        Fork::Child => keep(init, &theirs),
+        Fork::Parent(pid) => i32::try_from(pid).ok().and_then(Pid::from_raw),
+    };
+    drop(theirs);
+    let frozen = Frozen {
+        keeper: keeper.ok_or_else(|| io::Error::other("a child without a number"))?,
+        socket: ours,
+    };
+    // A byte when all stand still, or the reason why not.
+    let mut said = vec![0; 1024];
+    match read(&frozen.socket, &mut said)? {
+        0 => Err(io::Error::other("the process that stops it was killed")),
+        length => match said.get(..length).unwrap_or_default() {
+            [STANDS_STILL] => Ok(frozen),
+            reason => Err(io::Error::other(
+                String::from_utf8_lossy(reason).into_owned(),
+            )),
+        },
+    }
+}
+
+/// All processes of the container stand still.
+const STANDS_STILL: u8 = 0;
+
+/// In a child: stops the processes, and wakes them at the end of the parent's side.
+fn keep(init: u32, socket: &OwnedFd) -> ! {
+    // What is sent to the group of the parent, by a terminal or by hand, does not keep it from waking them.
+    if let Err(error) = setsid() {
+        log::debug!("leaving the session: {error}");
+    }
+    if let Err(error) = close_inherited(socket.as_fd()) {
+        log::debug!("closing inherited descriptors: {error}");
+    }
+    let (stopped, said) = match stop_all(init) {
+        Ok(stopped) => (Some(stopped), vec![STANDS_STILL]),
+        Err(error) => (None, error.to_string().into_bytes()),
+    };
+    // If nobody is there any more, the next read says so too.
+    if write(socket, &said).is_ok() {
+        let mut none = [0];
+        while let Err(Errno::INTR) = read(socket, &mut none) {}
+    }
+    drop(stopped);
+    exit_now(0)
+}
+
+/// Stopped processes; they go on when this is dropped.
+#[derive(Debug, Default)]
+struct Stopped {
+    processes: HashMap<u32, OwnedFd>,
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        for pidfd in self.processes.values() {
             // One that has ended meanwhile needs no waking.
             let _ = pidfd_send_signal(pidfd, Signal::CONT);
         }
     }
 }
 
-/// Stops the process `init`, all in its PID namespace and their descendants. One that has ended is no error.
-pub fn freeze(init: u32) -> io::Result<Frozen> {
-    let mut frozen = Frozen::default();
+fn stop_all(init: u32) -> io::Result<Stopped> {
+    let mut stopped = Stopped::default();
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut running = false;
         for (pid, state) in members(init)? {
-            match (state, frozen.stopped.contains_key(&pid)) {
+            match (state, stopped.processes.contains_key(&pid)) {
                 // Ended, or stopped by us, or by somebody else before.
                 (b'Z' | b'X' | b'T' | b't', _) => {}
                 (_, true) => running = true,
                 (_, false) => {
                     running = true;
                     if let Some(pidfd) = stop(pid)? {
-                        frozen.stopped.insert(pid, pidfd);
+                        stopped.processes.insert(pid, pidfd);
                     }
                 }
             }
         }
         if !running || Instant::now() > deadline {
-            return Ok(frozen);
+            return Ok(stopped);
         }
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
 fn stop(pid: u32) -> io::Result<Option<OwnedFd>> {
-    use rustix::io::Errno;
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let Some(raw) = raw else {
         return Ok(None);

@@ -6,6 +6,7 @@ use super::inspect;
 use crate::common::image::ImageBuilder;
 use crate::common::sandbox::Sandbox;
 use crate::common::tier;
+use crate::running::wait_until;
 
 /// An image that runs.
 fn busybox(name: &str) -> ImageBuilder {
@@ -19,7 +20,7 @@ fn busybox(name: &str) -> ImageBuilder {
                 .mode(0o755);
             let l = l.dir("etc", 0o755).file("etc/old", "old").dir("srv", 0o755);
             let applets = [
-                "sh", "rm", "mkdir", "chown", "chmod", "true", "date", "echo",
+                "sh", "rm", "mkdir", "chown", "chmod", "true", "date", "echo", "head",
             ];
             applets
                 .iter()
@@ -122,6 +123,47 @@ fn root_commit_of_a_busy_container() {
         run.describe()
     );
     sandbox.mica(["rm", "-f", "busy"]).ok();
+}
+
+/// Nobody is left standing still by a commit that is killed.
+#[test]
+fn root_commit_killed_lets_the_container_go_on() {
+    const USER: u32 = 4321;
+    let users = Sandbox::as_user(USER);
+    tier::subordinate_ids(USER);
+    for sandbox in [Sandbox::new(), users] {
+        let archive = sandbox.path("box.tar");
+        busybox("box:1").docker_archive(&archive);
+        sandbox.load_file(&archive).ok();
+        let script =
+            "head -c 50000000 /dev/urandom >/srv/big; echo >/srv/done; while :; do true; done";
+        sandbox
+            .mica(["run", "-d", "--name", "busy", "box:1", "sh", "-c", script])
+            .ok();
+        let id = sandbox.mica(["ps", "-q", "--no-trunc"]).ok().stdout();
+        let directory = sandbox.store().join("containers").join(id.trim());
+        let done = directory.join("upper/srv/done");
+        wait_until("it has written", || done.exists());
+        let state = fs::read(directory.join("state.json")).expect("its state");
+        let state: serde_json::Value = serde_json::from_slice(&state).expect("JSON");
+        let stat = format!("/proc/{}/stat", state["pid"]);
+        let stands = || {
+            fs::read_to_string(&stat)
+                .expect("it lives")
+                .contains(") T ")
+        };
+        for _ in 0..3 {
+            let mut command = sandbox.command();
+            command.args(["commit", "busy", "box:2"]);
+            command.stdout(std::process::Stdio::null());
+            let mut commit = command.spawn().expect("mica");
+            wait_until("it stands still", stands);
+            commit.kill().expect("kill");
+            commit.wait().expect("wait");
+            wait_until("it goes on", || !stands());
+        }
+        sandbox.mica(["rm", "-f", "busy"]).ok();
+    }
 }
 
 /// An ordinary user's container: its files have ids of the host, the image has those inside.
