@@ -12,6 +12,7 @@ mod convert;
 mod errno;
 pub mod notify;
 pub mod options;
+mod serve;
 pub mod session;
 pub mod stats;
 mod volumes;

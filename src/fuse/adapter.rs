@@ -1,15 +1,15 @@
 //! `fuser::Filesystem` on top of [`FileSystem`]: count, call, convert, reply; no decisions.
 //!
-//! Each request runs under [`Adapter::serve`]: if the handler panics, the reply it held is dropped, which answers EIO, and the
-//! panic is logged and counted; the thread goes on. One `impl` of fuser's trait, so one file, whatever its length.
+//! One `impl` of fuser's trait, so one file, whatever its length.
 
-mod serve;
+mod replies;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -20,21 +20,45 @@ use fuser::{
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-pub(super) use serve::Adapter;
-use serve::{attr, empty, entry, failed, found, full, inode, xattr};
+use replies::{Refuse, attr, entry, found};
 
 use super::convert;
+use super::serve::{Desk, agree, empty, failed, full, inode, space, xattr};
 use super::stats::Op;
-use crate::fs::{FileSystem, Lookup, RenameMode, SetAttr};
-
-/// The largest read and write request: 256 pages, the kernel's own limit.
-const MAX_REQUEST: u32 = 1024 * 1024;
-/// Readahead requests that may be under way at once.
-const MAX_BACKGROUND: u16 = 64;
+use crate::fs::{Caller, FileSystem, FsError, Lookup, RenameMode, SetAttr};
 
 thread_local! {
     /// The buffer for file content, kept by each thread.
     static CONTENT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(super) struct Adapter<T> {
+    pub(super) tree: Arc<T>,
+    pub(super) desk: Desk,
+    pub(super) strict: bool,
+    pub(super) readdirplus_auto: bool,
+}
+
+impl<T: FileSystem> Adapter<T> {
+    fn serve(&self, op: Op, request: &Request, ino: INodeNo, handler: impl FnOnce(&T, &Caller)) {
+        self.desk
+            .serve(op, request, ino, |caller| handler(&self.tree, caller));
+    }
+
+    /// A request that no place of the tree takes; `error` finds out what it is refused with here.
+    fn refuse<R: Refuse>(
+        &self,
+        op: Op,
+        request: &Request,
+        ino: INodeNo,
+        reply: R,
+        error: impl FnOnce(&T, &Caller) -> FsError,
+    ) {
+        self.serve(op, request, ino, |tree, caller| {
+            let error = error(tree, caller);
+            reply.refuse(failed(op, ino, &error));
+        });
+    }
 }
 
 impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
@@ -48,19 +72,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
             | InitFlags::FUSE_MAX_PAGES;
         wanted.set(InitFlags::FUSE_READDIRPLUS_AUTO, self.readdirplus_auto);
         wanted.set(InitFlags::FUSE_NO_OPEN_SUPPORT, !self.strict);
-        let wanted = wanted & config.capabilities();
-        let refused = |what: &str| io::Error::other(format!("FUSE set-up: {what} refused"));
-        config
-            .add_capabilities(wanted)
-            .map_err(|_| refused("capabilities"))?;
-        // The limit on pages of any request, reads included, follows from the largest write.
-        config
-            .set_max_write(MAX_REQUEST)
-            .map_err(|_| refused("request size"))?;
-        config
-            .set_max_background(MAX_BACKGROUND)
-            .map_err(|_| refused("background requests"))?;
-        Ok(())
+        agree(config, wanted)
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -136,7 +148,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if !self.strict {
-            return reply.error(self.decline(Op::Open));
+            return reply.error(self.desk.decline(Op::Open));
         }
         let for_writing = flags.acc_mode() != OpenAccMode::O_RDONLY;
         self.serve(Op::Open, request, ino, |tree, caller| {
@@ -208,7 +220,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.decline(Op::Flush));
+        reply.error(self.desk.decline(Op::Flush));
     }
 
     fn fsync(
@@ -219,11 +231,11 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.decline(Op::FSync));
+        reply.error(self.desk.decline(Op::FSync));
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(self.decline(Op::OpenDir));
+        reply.error(self.desk.decline(Op::OpenDir));
     }
 
     fn readdir(
@@ -292,24 +304,12 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.decline(Op::FSyncDir));
+        reply.error(self.desk.decline(Op::FSyncDir));
     }
 
     fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
         self.serve(Op::StatFs, request, ino, |tree, caller| {
-            match tree.statfs(caller, inode(ino)) {
-                Ok(s) => reply.statfs(
-                    s.blocks,
-                    s.free,
-                    s.available,
-                    s.files,
-                    s.files_free,
-                    s.block_size,
-                    255,
-                    s.block_size,
-                ),
-                Err(error) => reply.error(failed(Op::StatFs, ino, &error)),
-            }
+            space(reply, ino, tree.statfs(caller, inode(ino)));
         });
     }
 
@@ -358,7 +358,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
     }
 
     fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        reply.error(self.decline(Op::Access));
+        reply.error(self.desk.decline(Op::Access));
     }
 
     fn create(
@@ -482,7 +482,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _whence: i32,
         reply: ReplyLseek,
     ) {
-        reply.error(self.decline(Op::Lseek));
+        reply.error(self.desk.decline(Op::Lseek));
     }
 
     fn ioctl(
@@ -526,7 +526,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        reply.error(self.decline(Op::Poll));
+        reply.error(self.desk.decline(Op::Poll));
     }
 
     fn fallocate(
@@ -539,7 +539,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.decline(Op::Fallocate));
+        reply.error(self.desk.decline(Op::Fallocate));
     }
 
     fn copy_file_range(
@@ -555,7 +555,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(self.decline(Op::CopyFileRange));
+        reply.error(self.desk.decline(Op::CopyFileRange));
     }
 
     fn getlk(
@@ -570,6 +570,6 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _pid: u32,
         reply: ReplyLock,
     ) {
-        reply.error(self.decline(Op::Lock));
+        reply.error(self.desk.decline(Op::Lock));
     }
 }

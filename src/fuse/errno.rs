@@ -1,12 +1,58 @@
-//! The one table from [`FsError`] to what the caller sees and the log keeps.
+//! The one table from [`FsError`] and [`VolumeError`] to what the caller sees and the log keeps.
+
+use std::fmt::Display;
 
 use fuser::Errno;
 use log::Level;
+use rustix::io::Errno as HostErrno;
 
 use crate::fs::FsError;
+use crate::fs::volumes::VolumeError;
+
+/// What a handler may fail with.
+pub(super) trait Failure: Display {
+    /// What the system call gets.
+    fn errno(&self) -> Errno;
+    /// How loud it is in the log.
+    fn level(&self) -> Level;
+}
+
+impl Failure for FsError {
+    fn errno(&self) -> Errno {
+        errno(self)
+    }
+
+    fn level(&self) -> Level {
+        level(self)
+    }
+}
+
+impl Failure for VolumeError {
+    fn errno(&self) -> Errno {
+        match self {
+            // To the kernel it would mean "never again" for the whole mount.
+            VolumeError::Host(HostErrno::NOSYS) => Errno::EOPNOTSUPP,
+            VolumeError::Host(host) => Errno::from_i32(host.raw_os_error()),
+            VolumeError::Tree(error) => errno(error),
+        }
+    }
+
+    fn level(&self) -> Level {
+        match self {
+            VolumeError::Host(HostErrno::IO) => Level::Error,
+            VolumeError::Host(
+                HostErrno::NOSPC | HostErrno::DQUOT | HostErrno::MFILE | HostErrno::NFILE,
+            ) => Level::Warn,
+            VolumeError::Host(_) => Level::Debug,
+            // Who uses a volume is only said here.
+            VolumeError::Tree(FsError::Busy(_)) => Level::Warn,
+            VolumeError::Tree(error) => level(error),
+        }
+    }
+}
 
 /// The errno a system call gets. Exhaustive on purpose: a new error has to be placed here.
-pub(super) fn errno(error: &FsError) -> Errno {
+fn errno(error: &FsError) -> Errno {
     match error {
         FsError::NotFound => Errno::ENOENT,
         FsError::NotDirectory => Errno::ENOTDIR,
@@ -35,7 +81,7 @@ pub(super) fn errno(error: &FsError) -> Errno {
 }
 
 /// How loud an error is in the log: what somebody has to repair is an error, what a user did is not.
-pub(super) fn level(error: &FsError) -> Level {
+fn level(error: &FsError) -> Level {
     match error {
         FsError::Corrupt { .. } | FsError::Store(_) | FsError::Io { .. } => Level::Error,
         FsError::NoSpace(_) => Level::Warn,

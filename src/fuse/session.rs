@@ -19,6 +19,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::adapter::Adapter;
 use super::notify::NotifyQueue;
+use super::serve::Desk;
 use super::stats::Stats;
 use super::volumes::Volumes;
 use crate::fs::FileSystem;
@@ -117,8 +118,7 @@ pub fn start<T: FileSystem>(
 ) -> io::Result<Session> {
     serve(connection, settings, queue, |stats, events| Adapter {
         tree,
-        stats,
-        events,
+        desk: Desk { stats, events },
         strict: settings.strict,
         readdirplus_auto: settings.readdirplus_auto,
     })
@@ -132,7 +132,7 @@ pub fn start_volumes(
     queue: &Arc<NotifyQueue>,
 ) -> io::Result<Session> {
     serve(connection, settings, queue, |stats, events| {
-        Volumes::new(tree, stats, events)
+        Volumes::new(tree, Desk { stats, events })
     })
 }
 

@@ -1,4 +1,5 @@
-//! `fuser::Filesystem` on top of [`VolumeTree`]: count, call, convert, reply; no decisions.
+//! `fuser::Filesystem` on top of [`VolumeTree`]: count, call, convert, reply; no decisions. One `impl` of
+//! fuser's trait, so one file, whatever its length.
 //!
 //! What the kernel may keep: nothing. Names and attributes are asked for each time, since the host may change them at any moment;
 //! only the permissions of a directory may be as old as a tick of the kernel's clock ([`directory_ttl`]), or each step of each path
@@ -11,7 +12,6 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,20 +23,14 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use log::Level;
 
 use self::passthrough::Passthrough;
 use super::convert;
-use super::errno;
-use super::session::Events;
-use super::stats::{Op, Stats};
+use super::serve::{Desk, agree, empty, failed, full, inode, space, xattr};
+use super::stats::Op;
+use crate::fs::Caller;
 use crate::fs::volumes::{Attr, Change, FileNo, LockRequest, VolumeError, VolumeTree};
-use crate::fs::{Caller, FsError, Full, InodeNo};
 
-/// The largest read and write request: 256 pages, the kernel's own limit.
-const MAX_REQUEST: u32 = 1024 * 1024;
-/// Readahead and direct requests that may be under way at once.
-const MAX_BACKGROUND: u16 = 64;
 /// `O_APPEND`.
 const APPEND: i32 = libc::O_APPEND;
 
@@ -47,14 +41,13 @@ thread_local! {
 
 pub(super) struct Volumes {
     tree: Arc<VolumeTree>,
-    stats: Arc<Stats>,
-    events: Arc<Events>,
+    desk: Desk,
     passthrough: Passthrough,
     directory_ttl: Duration,
 }
 
 impl Volumes {
-    pub(super) fn new(tree: Arc<VolumeTree>, stats: Arc<Stats>, events: Arc<Events>) -> Self {
+    pub(super) fn new(tree: Arc<VolumeTree>, desk: Desk) -> Self {
         // The least the kernel knows is one tick of its clock. Where it does not check permissions it need not know them.
         let directory_ttl = if tree.many_users() {
             Duration::from_nanos(1)
@@ -63,8 +56,7 @@ impl Volumes {
         };
         Volumes {
             tree,
-            stats,
-            events,
+            desk,
             passthrough: Passthrough::default(),
             directory_ttl,
         }
@@ -77,33 +69,12 @@ impl Volumes {
         ino: INodeNo,
         handler: impl FnOnce(&VolumeTree, &Caller),
     ) {
-        self.events.watch_thread();
-        self.stats.count(op);
-        let caller = Caller {
-            uid: request.uid(),
-            gid: request.gid(),
-            pid: request.pid(),
-        };
-        log::trace!("volumes: {} {ino} {caller:?}", op.name());
-        if let Err(error) = self.tree.enter() {
-            // The reply is dropped with the handler, which answers EIO.
-            log::error!("volumes: preparing a thread: {error}");
-            return;
-        }
-        if catch_unwind(AssertUnwindSafe(|| handler(&self.tree, &caller))).is_err() {
-            self.stats.count_panic();
-            log::error!(
-                "a bug: the handler of {} on inode {ino} of the volumes panicked; the caller got EIO",
-                op.name()
-            );
-        }
-    }
-
-    /// A request that is not for us at all; the kernel then stops sending this kind.
-    fn decline(&self, op: Op) -> Errno {
-        self.events.watch_thread();
-        self.stats.count(op);
-        Errno::ENOSYS
+        self.desk
+            .serve(op, request, ino, |caller| match self.tree.enter() {
+                Ok(()) => handler(&self.tree, caller),
+                // The reply is dropped with the handler, which answers EIO.
+                Err(error) => log::error!("volumes: preparing a thread: {error}"),
+            });
     }
 
     fn ttl(&self, attr: &Attr) -> Duration {
@@ -134,68 +105,13 @@ impl Volumes {
     }
 }
 
-/// The errno of a failure, after logging it as loudly as its kind asks.
-fn failed(op: Op, ino: INodeNo, error: &VolumeError) -> Errno {
-    let (level, number) = match error {
-        VolumeError::Host(host) => {
-            let number = Errno::from_i32(host.raw_os_error());
-            let level = match *host {
-                rustix::io::Errno::IO => Level::Error,
-                rustix::io::Errno::NOSPC
-                | rustix::io::Errno::DQUOT
-                | rustix::io::Errno::MFILE
-                | rustix::io::Errno::NFILE => Level::Warn,
-                _ => Level::Debug,
-            };
-            // To the kernel it would mean "never again" for the whole mount.
-            let unsupported = *host == rustix::io::Errno::NOSYS;
-            (
-                level,
-                if unsupported {
-                    Errno::EOPNOTSUPP
-                } else {
-                    number
-                },
-            )
-        }
-        // Who uses a volume is only said here.
-        VolumeError::Tree(error @ FsError::Busy(_)) => (Level::Warn, errno::errno(error)),
-        VolumeError::Tree(error) => (errno::level(error), errno::errno(error)),
-    };
-    log::log!(level, "volumes: {} on inode {ino}: {error}", op.name());
-    number
-}
-
-fn inode(ino: INodeNo) -> InodeNo {
-    InodeNo(ino.0)
-}
-
 fn file(handle: FileHandle) -> FileNo {
     FileNo(handle.0)
-}
-
-fn empty(reply: ReplyEmpty, op: Op, ino: INodeNo, result: Result<(), VolumeError>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(failed(op, ino, &error)),
-    }
 }
 
 fn written(reply: ReplyWrite, op: Op, ino: INodeNo, result: Result<usize, VolumeError>) {
     match result {
         Ok(count) => reply.written(u32::try_from(count).unwrap_or(u32::MAX)),
-        Err(error) => reply.error(failed(op, ino, &error)),
-    }
-}
-
-/// getxattr(2) and listxattr(2): size 0 asks for the size.
-fn xattr(reply: ReplyXattr, op: Op, ino: INodeNo, size: u32, result: Result<Vec<u8>, VolumeError>) {
-    match result {
-        Ok(value) => match (u32::try_from(value.len()), size) {
-            (Ok(length), 0) => reply.size(length),
-            (Ok(length), size) if length <= size => reply.data(&value),
-            _ => reply.error(Errno::ERANGE),
-        },
         Err(error) => reply.error(failed(op, ino, &error)),
     }
 }
@@ -216,18 +132,7 @@ impl fuser::Filesystem for Volumes {
             && config.set_max_stack_depth(1).is_ok();
         wanted.set(InitFlags::FUSE_PASSTHROUGH, passthrough);
         self.passthrough.offer(passthrough);
-        let wanted = wanted & config.capabilities();
-        let refused = |what: &str| io::Error::other(format!("FUSE set-up: {what} refused"));
-        config
-            .add_capabilities(wanted)
-            .map_err(|_| refused("capabilities"))?;
-        config
-            .set_max_write(MAX_REQUEST)
-            .map_err(|_| refused("request size"))?;
-        config
-            .set_max_background(MAX_BACKGROUND)
-            .map_err(|_| refused("background requests"))?;
-        Ok(())
+        agree(config, wanted)
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -542,11 +447,7 @@ impl fuser::Filesystem for Volumes {
             let result = tree.list(file(fh), offset, &mut |entry| {
                 let kind = convert::host_kind(entry.kind);
                 let name = OsStr::from_bytes(entry.name);
-                if reply.add(INodeNo(entry.ino.0), entry.next, kind, name) {
-                    Full::Yes
-                } else {
-                    Full::No
-                }
+                full(reply.add(INodeNo(entry.ino.0), entry.next, kind, name))
             });
             match result {
                 Ok(()) => reply.ok(),
@@ -585,19 +486,7 @@ impl fuser::Filesystem for Volumes {
 
     fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
         self.serve(Op::StatFs, request, ino, |tree, _| {
-            match tree.statfs(inode(ino)) {
-                Ok(s) => reply.statfs(
-                    s.blocks,
-                    s.free,
-                    s.available,
-                    s.files,
-                    s.files_free,
-                    s.block_size,
-                    255,
-                    s.block_size,
-                ),
-                Err(error) => reply.error(failed(Op::StatFs, ino, &error)),
-            }
+            space(reply, ino, tree.statfs(inode(ino)));
         });
     }
 
@@ -728,7 +617,7 @@ impl fuser::Filesystem for Volumes {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        reply.error(self.decline(Op::IoCtl));
+        reply.error(self.desk.decline(Op::IoCtl));
     }
 
     fn poll(
@@ -741,7 +630,7 @@ impl fuser::Filesystem for Volumes {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        reply.error(self.decline(Op::Poll));
+        reply.error(self.desk.decline(Op::Poll));
     }
 
     fn fallocate(

@@ -5,12 +5,13 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -107,12 +108,18 @@ impl Sandbox {
         tier::named_user(uid);
         let sandbox = Sandbox::create(Some(uid));
         std::os::unix::fs::chown(sandbox.dir(), Some(uid), Some(uid)).expect("chown");
-        // The build directory may be below a home directory that is closed to others.
-        fs::copy(env!("CARGO_BIN_EXE_mica"), sandbox.path("mica")).expect("copying the binary");
+        // The build directory may be below a home directory that is closed to others. Not by fs::copy: children that other
+        // tests fork meanwhile would hold the copy open for writing, and it could not be run ("Text file busy").
+        let copied = Command::new("cp")
+            .args([Path::new(env!("CARGO_BIN_EXE_mica")), &sandbox.path("mica")])
+            .status();
+        assert!(copied.expect("cp").success(), "copying the binary");
         sandbox
     }
 
     fn create(user: Option<u32>) -> Sandbox {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(tell_at_once);
         let dir = tempfile::Builder::new()
             .prefix("mica-test-")
             .tempdir()
@@ -336,6 +343,19 @@ impl Drop for Inner {
             );
         }
     }
+}
+
+/// What a test fails with is printed beside its name too: the collected output at the end of a long log may be lost.
+fn tell_at_once() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("a thread").to_owned();
+        // Not captured, unlike eprintln.
+        let text = format!("\n!! {name}: {panic}\n");
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        hook(panic);
+    }));
 }
 
 /// Logs that a daemon has left in the sandbox or its store.

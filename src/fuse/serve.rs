@@ -1,0 +1,130 @@
+//! What every request of every connection shares: its count, its caller, its failure, and its panic.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use fuser::{
+    Errno, INodeNo, InitFlags, KernelConfig, ReplyEmpty, ReplyStatfs, ReplyXattr, Request,
+};
+
+use super::errno::Failure;
+use super::session::Events;
+use super::stats::{Op, Stats};
+use crate::fs::{Caller, Full, InodeNo, StatFs};
+
+/// The largest read and write request: 256 pages, the kernel's own limit.
+const MAX_REQUEST: u32 = 1024 * 1024;
+/// Readahead and direct requests that may be under way at once.
+const MAX_BACKGROUND: u16 = 64;
+
+/// Where the requests of one connection are counted and watched.
+pub(super) struct Desk {
+    pub(super) stats: Arc<Stats>,
+    pub(super) events: Arc<Events>,
+}
+
+impl Desk {
+    /// Runs the handler of one request. If it panics, the reply it held is dropped, which answers EIO; the thread goes on.
+    pub(super) fn serve(
+        &self,
+        op: Op,
+        request: &Request,
+        ino: INodeNo,
+        handler: impl FnOnce(&Caller),
+    ) {
+        self.events.watch_thread();
+        self.stats.count(op);
+        let caller = Caller {
+            uid: request.uid(),
+            gid: request.gid(),
+            pid: request.pid(),
+        };
+        log::trace!("{} {ino} {caller:?}", op.name());
+        if catch_unwind(AssertUnwindSafe(|| handler(&caller))).is_err() {
+            self.stats.count_panic();
+            log::error!(
+                "a bug: the handler of {} on inode {ino} panicked; the caller got EIO",
+                op.name()
+            );
+        }
+    }
+
+    /// A request that is not for us at all; the kernel then stops sending this kind.
+    pub(super) fn decline(&self, op: Op) -> Errno {
+        self.events.watch_thread();
+        self.stats.count(op);
+        Errno::ENOSYS
+    }
+}
+
+/// The errno of a failure, after logging it as loudly as its kind asks.
+pub(super) fn failed(op: Op, ino: INodeNo, error: &impl Failure) -> Errno {
+    log::log!(error.level(), "{} on inode {ino}: {error}", op.name());
+    error.errno()
+}
+
+pub(super) fn inode(ino: INodeNo) -> InodeNo {
+    InodeNo(ino.0)
+}
+
+pub(super) fn empty<E: Failure>(reply: ReplyEmpty, op: Op, ino: INodeNo, result: Result<(), E>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(failed(op, ino, &error)),
+    }
+}
+
+/// getxattr(2) and listxattr(2): size 0 asks for the size.
+pub(super) fn xattr<E: Failure>(
+    reply: ReplyXattr,
+    op: Op,
+    ino: INodeNo,
+    size: u32,
+    result: Result<Vec<u8>, E>,
+) {
+    match result {
+        Ok(value) => match (u32::try_from(value.len()), size) {
+            (Ok(length), 0) => reply.size(length),
+            (Ok(length), size) if length <= size => reply.data(&value),
+            _ => reply.error(Errno::ERANGE),
+        },
+        Err(error) => reply.error(failed(op, ino, &error)),
+    }
+}
+
+pub(super) fn space<E: Failure>(reply: ReplyStatfs, ino: INodeNo, result: Result<StatFs, E>) {
+    match result {
+        Ok(s) => reply.statfs(
+            s.blocks,
+            s.free,
+            s.available,
+            s.files,
+            s.files_free,
+            s.block_size,
+            255,
+            s.block_size,
+        ),
+        Err(error) => reply.error(failed(Op::StatFs, ino, &error)),
+    }
+}
+
+pub(super) fn full(full: bool) -> Full {
+    if full { Full::Yes } else { Full::No }
+}
+
+/// Asks for those of the capabilities that the kernel has, and for the largest requests.
+pub(super) fn agree(config: &mut KernelConfig, wanted: InitFlags) -> io::Result<()> {
+    let refused = |what: &str| io::Error::other(format!("FUSE set-up: {what} refused"));
+    config
+        .add_capabilities(wanted & config.capabilities())
+        .map_err(|_| refused("capabilities"))?;
+    // The limit on pages of any request, reads included, follows from the largest write.
+    config
+        .set_max_write(MAX_REQUEST)
+        .map_err(|_| refused("request size"))?;
+    config
+        .set_max_background(MAX_BACKGROUND)
+        .map_err(|_| refused("background requests"))?;
+    Ok(())
+}
