@@ -110,7 +110,8 @@ impl Sandbox {
         std::os::unix::fs::chown(sandbox.dir(), Some(uid), Some(uid)).expect("chown");
         // The build directory may be below a home directory that is closed to others. Not by fs::copy: children that other
         // tests fork meanwhile would hold the copy open for writing, and it could not be run ("Text file busy").
-        let copied = Command::new("cp")
+        let copied = Command::new("install")
+            .args(["-m", "755"])
             .args([Path::new(env!("CARGO_BIN_EXE_mica")), &sandbox.path("mica")])
             .status();
         assert!(copied.expect("cp").success(), "copying the binary");

@@ -19,6 +19,21 @@ fn pid_of(sandbox: &Sandbox, name: &str) -> Option<Pid> {
     None
 }
 
+/// Waits until the container's program has set traps for both signals: as process 1 it would not even be told before.
+fn traps_are_set(sandbox: &Sandbox, name: &str) {
+    let wanted = [Signal::TERM, Signal::INT].map(|signal| 1u64 << (signal.as_raw() - 1));
+    wait_until("the traps are set", || {
+        let Some(pid) = pid_of(sandbox, name) else {
+            return false;
+        };
+        let file = format!("/proc/{}/status", pid.as_raw_nonzero());
+        let status = fs::read_to_string(file).unwrap_or_default();
+        let caught = status.lines().find_map(|l| l.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        caught.is_some_and(|mask| wanted.iter().all(|bit| mask & bit != 0))
+    });
+}
+
 fn lives(pid: Pid) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     // Nobody may be there to collect it.
@@ -85,9 +100,7 @@ fn root_signals_reach_the_program() {
             &s,
             &["run", "--rm", "--name", "web", "app:1", "sh", "-c", script],
         );
-        wait_until("it runs", || pid_of(&s, "web").is_some());
-        // The trap is set a moment later.
-        std::thread::sleep(Duration::from_millis(300));
+        traps_are_set(&s, "web");
         let pid = Pid::from_child(&supervisor.0);
         kill_process(pid, signal).unwrap();
         assert_eq!(supervisor.0.wait().unwrap().code(), Some(code));
@@ -96,12 +109,12 @@ fn root_signals_reach_the_program() {
     s.load(&image("stop:1").config(|c| c["config"]["StopSignal"] = "SIGINT".into()));
     s.mica(["run", "-d", "--name", "web", "stop:1", "sh", "-c", script])
         .ok();
-    std::thread::sleep(Duration::from_millis(300));
+    traps_are_set(&s, "web");
     assert_eq!(shown(&s, "stop web"), "web\n");
     let row = shown(&s, "ps -a --format {{.Status}}");
     assert!(row.starts_with("Exited (6)"), "{row}");
     shown(&s, "start web");
-    std::thread::sleep(Duration::from_millis(300));
+    traps_are_set(&s, "web");
     shown(&s, "kill -s TERM web");
     assert_eq!(shown(&s, "wait web"), "5\n");
     let gone = mica(&s, "kill web").code(1);
