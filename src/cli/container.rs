@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::output::{self, Lines};
+use super::output::Lines;
+use super::prune::total;
 use super::{Context, commit, diff, exec, kill, logs, prompt, ps, rm, run, start};
 use crate::ops::containers::{self, RemoveOptions};
-use crate::ops::format::human_size_4;
 
 /// The verbs on containers.
 #[derive(Subcommand)]
@@ -98,7 +98,7 @@ fn prune(args: PruneArgs, context: &Context) -> anyhow::Result<ExitCode> {
     if !stopped.is_empty() {
         lines.print("");
     }
+    lines.print(&total(bytes, false));
     lines.finish()?;
-    output::print(&format!("Total reclaimed space: {}\n", human_size_4(bytes)))?;
     Ok(ExitCode::SUCCESS)
 }

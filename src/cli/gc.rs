@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use crate::ops::format::human_size_4;
 use crate::ops::gc;
 
 use super::Context;
 use super::output::Lines;
+use super::prune::total;
 
 /// Remove what interrupted work has left in the store
 ///
@@ -27,12 +27,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let plan = gc::gc(&store, args.dry_run)?;
     let mut lines = Lines::default();
     gc::lines(&plan).iter().for_each(|line| lines.print(line));
-    let verb = if args.dry_run {
-        "reclaimable"
-    } else {
-        "reclaimed"
-    };
-    lines.print(&format!("Total {verb} space: {}", human_size_4(plan.bytes)));
+    lines.print(&total(plan.bytes, args.dry_run));
     lines.finish()?;
     Ok(ExitCode::SUCCESS)
 }

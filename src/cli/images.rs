@@ -10,7 +10,7 @@ use crate::ops::filter;
 use crate::ops::format::human_size;
 use crate::ops::images::{self, Options, Row, Sort, Style, Users};
 use crate::ops::rows::Format;
-use crate::ops::{OpsError, tree, users};
+use crate::ops::{OpsError, users};
 use crate::store::{Names, Store};
 
 use super::filters::FilterArgs;
@@ -103,16 +103,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     };
     options.filters = options.filters.of(&store);
     if args.tree {
-        let style = tree::Style {
-            no_trunc: args.no_trunc,
-        };
-        let text = store.read(|names| {
-            let labels = |id: &_| filter::labels_of(&store, id);
-            let rows = images::list(names, &options, &labels)?;
-            tree::of(&store, names, &rows, style)
-        })?;
-        output::print(&text)?;
-        return Ok(ExitCode::SUCCESS);
+        return super::tree::print(&store, &options, args.no_trunc);
     }
     let (names, rows) = store.read(|names| {
         let labels = |id: &_| filter::labels_of(&store, id);

@@ -72,15 +72,9 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             },
         }),
     };
-    let mut lines = Lines::default();
     if args.dry_run {
-        report(
-            &mut lines,
-            &prune::rehearse(&store, &options)?,
-            "reclaimable",
-        );
-        lines.finish()?;
-        return Ok(ExitCode::SUCCESS);
+        let pruned = prune::rehearse(&store, &options)?;
+        return report(TITLE, &pruned.lines(), pruned.bytes, true);
     }
     let shown = match args.force {
         true => None,
@@ -96,10 +90,9 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     };
     let pruned = prune::prune(&store, &options, shown.as_ref())?;
     let notified = store.notify_mounts();
-    report(&mut lines, &pruned, "reclaimed");
+    let code = report(TITLE, &pruned.lines(), pruned.bytes, false);
     notified?;
-    lines.finish()?;
-    Ok(ExitCode::SUCCESS)
+    code
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -120,6 +113,8 @@ fn what(args: &Args) -> String {
     }
 }
 
+/// docker's words above the list.
+pub const TITLE: &str = "Deleted Images:";
 /// What goes with `-a`.
 pub const ALL: &str = "all images that no process, mount or lease uses";
 /// What goes without.
@@ -132,7 +127,7 @@ pub fn outlook(plan: &Pruned) -> Vec<String> {
         .iter()
         .map(|line| format!("  {line}"))
         .collect();
-    lines.push(format!("  {}", total(plan.bytes, "reclaimable")));
+    lines.push(format!("  {}", total(plan.bytes, true)));
     lines
 }
 
@@ -145,13 +140,22 @@ pub fn section(lines: &mut Lines, title: &str, entries: &[String]) {
     }
 }
 
-/// What has gone, or would go; `verb` is docker's "reclaimed".
-fn report(lines: &mut Lines, pruned: &Pruned, verb: &str) {
-    section(lines, "Deleted Images:", &pruned.lines());
-    lines.print(&total(pruned.bytes, verb));
+/// Prints what has gone, or with `dry_run` would go.
+pub fn report(
+    title: &str,
+    entries: &[String],
+    bytes: u64,
+    dry_run: bool,
+) -> anyhow::Result<ExitCode> {
+    let mut lines = Lines::default();
+    section(&mut lines, title, entries);
+    lines.print(&total(bytes, dry_run));
+    lines.finish()?;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// docker's last line.
-pub fn total(bytes: u64, verb: &str) -> String {
+/// docker's last line, and ours of what would come back.
+pub fn total(bytes: u64, dry_run: bool) -> String {
+    let verb = if dry_run { "reclaimable" } else { "reclaimed" };
     format!("Total {verb} space: {}", human_size_4(bytes))
 }

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::ops::filter::{self, Bound};
-use crate::ops::format::human_size_4;
 use crate::ops::glob::Glob;
 use crate::ops::images::Pattern;
 use crate::ops::remove::{self, How, Removed, Target};
@@ -14,6 +13,7 @@ use crate::store::{LiveLease, Names, Store};
 use super::Context;
 use super::filters::LongFilterArgs;
 use super::output::{Lines, print_error};
+use super::prune::total;
 
 /// Remove images
 ///
@@ -96,7 +96,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     }
     let mut notified = Ok(Vec::new());
     if args.dry_run {
-        lines.print(&format!("Total reclaimable space: {}", human_size_4(bytes)));
+        lines.print(&total(bytes, true));
     } else {
         notified = store.notify_mounts();
     }

@@ -11,7 +11,7 @@ use super::Context;
 use super::filters::LongFilterArgs;
 use super::output::Lines;
 use super::prompt;
-use super::prune::{ALL, DANGLING, outlook, section, total};
+use super::prune::{ALL, DANGLING, TITLE, outlook, section, total};
 
 /// Remove unused images and what interrupted work has left
 #[derive(clap::Args)]
@@ -76,13 +76,12 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     // Leftovers first: a removal takes them with it, and then they would not be counted.
     let leftovers = gc::gc(&store, args.dry_run)?;
     let trashed = trash::empty(&store, args.dry_run)?;
-    let (pruned, verb) = match args.dry_run {
-        true => (prune::rehearse(&store, &options)?, "reclaimable"),
-        false => (prune::prune(&store, &options, shown.as_ref())?, "reclaimed"),
-    };
-    let notified = match args.dry_run {
-        true => Ok(Vec::new()),
-        false => store.notify_mounts(),
+    let (pruned, notified) = match args.dry_run {
+        true => (prune::rehearse(&store, &options)?, Ok(Vec::new())),
+        false => {
+            let pruned = prune::prune(&store, &options, shown.as_ref())?;
+            (pruned, store.notify_mounts())
+        }
     };
     let tell = || volumes::tell(&store);
     let volumes = match (args.volumes, args.dry_run) {
@@ -93,13 +92,13 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         }
     };
     let names: Vec<String> = volumes.volumes.iter().map(ToString::to_string).collect();
-    section(&mut lines, "Deleted Volumes:", &names);
-    section(&mut lines, "Deleted Images:", &pruned.lines());
+    section(&mut lines, super::volume::TITLE, &names);
+    section(&mut lines, TITLE, &pruned.lines());
     section(&mut lines, "Deleted Trash:", &trashed.lines());
     section(&mut lines, "Deleted Leftovers:", &gc::lines(&leftovers));
     let bytes = pruned.bytes.saturating_add(leftovers.bytes);
     let bytes = bytes.saturating_add(trashed.bytes);
-    lines.print(&total(bytes.saturating_add(volumes.bytes), verb));
+    lines.print(&total(bytes.saturating_add(volumes.bytes), args.dry_run));
     notified?;
     lines.finish()?;
     Ok(ExitCode::SUCCESS)

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::ops::format::human_size_4;
 use crate::ops::rows::Format;
 use crate::ops::{tag, time, trash};
 
 use super::output::Lines;
+use super::prune::{TITLE, report, total};
 use super::{Context, output, prompt};
 
 /// Show what was removed and can be brought back; switch the trash on or off
@@ -72,23 +72,13 @@ pub fn trash(args: TrashArgs, context: &Context) -> anyhow::Result<ExitCode> {
             let mut warning =
                 vec!["WARNING! This will remove all that is in the trash.".to_owned()];
             warning.extend(plan.lines().iter().map(|line| format!("  {line}")));
-            let space = human_size_4(plan.bytes);
-            warning.push(format!("  Total reclaimable space: {space}"));
+            warning.push(format!("  {}", total(plan.bytes, true)));
             if !prompt::confirm(&warning)? {
                 return Ok(ExitCode::SUCCESS);
             }
         }
         let emptied = trash::empty(&store, args.dry_run)?;
-        let mut lines = Lines::default();
-        super::prune::section(&mut lines, "Deleted Images:", &emptied.lines());
-        let verb = if args.dry_run {
-            "reclaimable"
-        } else {
-            "reclaimed"
-        };
-        lines.print(&super::prune::total(emptied.bytes, verb));
-        lines.finish()?;
-        return Ok(ExitCode::SUCCESS);
+        return report(TITLE, &emptied.lines(), emptied.bytes, args.dry_run);
     }
     let names = trash::without_expired(&store)?;
     let now = jiff::Timestamp::now();

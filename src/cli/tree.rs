@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::ops::filter;
 use crate::ops::images::{self, Options};
 use crate::ops::tree::{self, Style};
+use crate::store::Store;
 
 use super::filters::FilterArgs;
 use super::{Context, output};
@@ -36,17 +37,20 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         all: args.all,
         ..Options::default()
     };
-    let style = Style {
-        no_trunc: args.no_trunc,
-    };
     let Some(store) = context.existing_store()? else {
         return Ok(ExitCode::SUCCESS);
     };
     options.filters = options.filters.of(&store);
+    print(&store, &options, args.no_trunc)
+}
+
+/// The same for who has looked for the store.
+pub fn print(store: &Store, options: &Options, no_trunc: bool) -> anyhow::Result<ExitCode> {
+    let style = Style { no_trunc };
     let text = store.read(|names| {
-        let labels = |id: &_| filter::labels_of(&store, id);
-        let rows = images::list(names, &options, &labels)?;
-        tree::of(&store, names, &rows, style)
+        let labels = |id: &_| filter::labels_of(store, id);
+        let rows = images::list(names, options, &labels)?;
+        tree::of(store, names, &rows, style)
     })?;
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)

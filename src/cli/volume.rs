@@ -16,7 +16,7 @@ mod prune;
 mod rm;
 
 pub use inspect::find_name;
-pub use prune::ANONYMOUS;
+pub use prune::{ANONYMOUS, TITLE};
 
 /// The verbs on volumes.
 #[derive(Subcommand)]

@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use crate::ops::template::Template;
+use crate::ops::OpsError;
 use crate::ops::volumes::list;
 use crate::ops::volumes::users::{self, Look};
-use crate::ops::{OpsError, format};
 use crate::store::VolumeName;
 
-use super::super::output::{self, print_error};
+use super::super::inspect::{Form, print};
 use super::super::{Context, completion};
 
 /// Show all that is known of volumes, as a JSON array
@@ -24,11 +23,7 @@ pub struct Args {
 
 /// Inspects volumes. Those that are found are printed whatever happens to the others.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
-    let format = args
-        .format
-        .as_deref()
-        .filter(|format| !matches!(*format, "" | "json"));
-    let template = format.map(Template::parse).transpose()?;
+    let form = Form::parse(args.format.as_deref())?;
     let store = context.store()?;
     super::sweep(&store);
     let leases = store.live_leases()?;
@@ -37,38 +32,11 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         except: None,
     };
     let users = users::find(&store, &leases, look)?;
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
-    for text in &args.volumes {
-        let inspection =
-            find_name(text).and_then(|name| list::inspect(&store, &leases, &name, &users));
-        match inspection {
-            Ok(inspection) => found.push(inspection),
-            Err(error) => errors.push(error),
-        }
-    }
-    let printed = match template {
-        None if args.format.as_deref() == Some("json") => {
-            output::print(&format!("{}\n", serde_json::to_string(&found)?))
-        }
-        None => output::print(&format::json(&found)?),
-        Some(template) => {
-            let mut text = String::new();
-            for inspection in &found {
-                text.push_str(&template.render(&inspection.value()?)?);
-                text.push('\n');
-            }
-            output::print_foreign(&text)
-        }
-    };
-    let failed = !errors.is_empty();
-    for error in errors {
-        print_error(&error.into());
-    }
-    printed?;
-    Ok(match failed {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
-    })
+    let volumes = args
+        .volumes
+        .iter()
+        .map(|text| find_name(text).and_then(|name| list::inspect(&store, &leases, &name, &users)));
+    print(&form, volumes.collect(), |inspection| inspection.value())
 }
 
 /// What is no name is no volume's.

@@ -7,8 +7,7 @@ use crate::ops::volumes;
 use crate::ops::volumes::list::{Filters, Verb};
 use crate::ops::volumes::prune::{self, Options, Pruned};
 
-use super::super::output::Lines;
-use super::super::prune::{section, total};
+use super::super::prune::{report, total};
 use super::super::{Context, prompt};
 
 /// Remove unused volumes with their data
@@ -31,6 +30,8 @@ pub struct Args {
     dry_run: bool,
 }
 
+/// docker's words above the list.
+pub const TITLE: &str = "Deleted Volumes:";
 /// What goes with `-a`; docker's words.
 const ALL: &str = "all local volumes not used by at least one container";
 /// What goes without; docker's words.
@@ -46,15 +47,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         all: args.all,
         filters: Filters::parse(&args.filters, Verb::Prune)?,
     };
-    let mut lines = Lines::default();
     if args.dry_run {
-        report(
-            &mut lines,
-            &prune::rehearse(&store, &options)?,
-            "reclaimable",
-        );
-        lines.finish()?;
-        return Ok(ExitCode::SUCCESS);
+        return told(&prune::rehearse(&store, &options)?, true);
     }
     let shown = match args.force {
         true => None,
@@ -63,7 +57,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             let what = if args.all { ALL } else { ANONYMOUS };
             let mut warning = vec![format!("WARNING! This will remove {what}.")];
             warning.extend(plan.volumes.iter().map(|name| format!("  {name}")));
-            warning.push(format!("  {}", total(plan.bytes, "reclaimable")));
+            warning.push(format!("  {}", total(plan.bytes, true)));
             if !prompt::confirm(&warning)? {
                 return Ok(ExitCode::SUCCESS);
             }
@@ -72,13 +66,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     };
     let tell = || volumes::tell(&store);
     let pruned = prune::prune(&store, &options, shown.as_ref(), &tell)?;
-    report(&mut lines, &pruned, "reclaimed");
-    lines.finish()?;
-    Ok(ExitCode::SUCCESS)
+    told(&pruned, false)
 }
 
-fn report(lines: &mut Lines, pruned: &Pruned, verb: &str) {
+fn told(pruned: &Pruned, dry_run: bool) -> anyhow::Result<ExitCode> {
     let names: Vec<String> = pruned.volumes.iter().map(ToString::to_string).collect();
-    section(lines, "Deleted Volumes:", &names);
-    lines.print(&total(pruned.bytes, verb));
+    report(TITLE, &names, pruned.bytes, dry_run)
 }
