@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::image::ImageBuilder;
 use crate::common::mount::runs;
+use crate::common::random::Random;
 use crate::common::sandbox::{Mount, Sandbox};
 use crate::common::walk::{self, Tree};
 
@@ -33,22 +34,9 @@ const TAGS: [&str; 3] = ["a", "b", "c"];
 /// Tag, as `repository:tag`, to the number of the image.
 type State = BTreeMap<String, usize>;
 
-/// Splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % n as u64).unwrap()
-    }
-
-    fn tag(&mut self) -> String {
-        let repository = REPOSITORIES[self.below(REPOSITORIES.len())];
-        format!("{repository}:{}", TAGS[self.below(TAGS.len())])
-    }
+fn any_tag(random: &mut Random) -> String {
+    let repository = REPOSITORIES[random.below(REPOSITORIES.len())];
+    format!("{repository}:{}", TAGS[random.below(TAGS.len())])
 }
 
 /// What an operation does to the names if it succeeds.
@@ -262,7 +250,7 @@ impl Chaos {
             .to_string();
         let m = format!("{root}/images");
         let mica = env!("CARGO_BIN_EXE_mica");
-        let (one, other) = (self.random.tag(), self.random.tag());
+        let (one, other) = (any_tag(&mut self.random), any_tag(&mut self.random));
         let (path, to) = (path_of(&one), path_of(&other));
         let mut kill = None;
         let mut complaints = Complaints::Any;

@@ -1,6 +1,8 @@
 //! The command line as docker's users know it: whole outputs, exit statuses, and what goes where.
 
 use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -32,6 +34,13 @@ fn store(names: &[&str]) -> Sandbox {
         sandbox.load(&image(name));
     }
     sandbox
+}
+
+/// A process in a directory.
+fn sleeper(directory: &Path) -> Child {
+    let mut sleep = Command::new("sleep");
+    sleep.arg("1000").current_dir(directory);
+    sleep.stdin(Stdio::null()).spawn().expect("sleep")
 }
 
 /// The first 12 digits of `sha256:<hex>`.

@@ -15,6 +15,7 @@ use crate::common::image::ImageBuilder;
 use crate::common::mount::{Mount, runs};
 use crate::common::sandbox::Sandbox;
 use crate::common::tier;
+use crate::common::user::as_user;
 
 const USER: u32 = 54_321;
 
@@ -406,9 +407,8 @@ fn fuse_an_ordinary_user_mounts_and_unmounts() {
     // Nobody else gets in, not even root.
     assert!(fs::read_dir(mount.path("images")).is_err());
     let list = |dir: &str| {
-        let mut command = Command::new("setpriv");
-        let id = USER.to_string();
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "ls", dir]);
+        let mut command = as_user(USER, "ls");
+        command.arg(dir);
         sandbox.run(command)
     };
     assert!(list(&point).ok().stdout().contains("images"));
@@ -426,19 +426,9 @@ fn fuse_an_ordinary_user_mounts_and_unmounts() {
     mount.forget();
     sandbox.mica(["mount", &point]).ok();
     assert!(list(&point).ok().stdout().contains("images"));
-    let mut sitter = Command::new("setpriv");
-    let id = USER.to_string();
+    let mut sitter = as_user(USER, "sh");
     let script = format!("cd '{point}' && exec sleep 60");
-    sitter.args([
-        "--reuid",
-        &id,
-        "--regid",
-        &id,
-        "--clear-groups",
-        "sh",
-        "-c",
-        &script,
-    ]);
+    sitter.args(["-c", &script]);
     let mut sitter = sitter.spawn().unwrap();
     let cwd = format!("/proc/{}/cwd", sitter.id());
     wait_until("somebody is inside", || {

@@ -146,17 +146,7 @@ fn root_runtimes_podman_rootfs() {
     let mount = sandbox.mount();
     let podman = Podman::new(&sandbox, sandbox.path("podman"));
     let tree = format!("{}:O", mount.image("sys/1").display());
-    let run = sandbox.run(podman.command(&[
-        "--runtime",
-        "runc",
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "--ulimit",
-        "nofile=1024:1024",
-        "--ulimit",
-        "nproc=1024:1024",
+    let run = sandbox.run(podman.run(&[
         "--rootfs",
         &tree,
         "/bin/sh",

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::image::ImageBuilder;
 use crate::common::sandbox::{Mount, Sandbox};
+use crate::common::user::as_user;
 use crate::common::walk;
 
 fn image(name: &str) -> ImageBuilder {
@@ -441,18 +442,10 @@ fn fuse_a_user_removes_what_is_not_his() {
     let mount = sandbox.mount();
     let tag = mount.image("app/1");
     let user = |script: &str| {
-        let id = UID.to_string();
-        let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid",
-            &id,
-            "--regid",
-            &id,
-            "--clear-groups",
-            "sh",
-            "-euc",
-        ]);
-        command.arg(script.replace("TAG", tag.to_str().unwrap()));
+        let mut command = as_user(UID, "sh");
+        command
+            .arg("-euc")
+            .arg(script.replace("TAG", tag.to_str().unwrap()));
         sandbox.run(command)
     };
     let modes = user("stat -c %a TAG/root TAG/tmp TAG/closed; cat TAG/root/secret").ok();

@@ -15,6 +15,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::common::mount::Mount;
 use crate::common::sandbox::Sandbox;
+use crate::common::user::as_user;
 
 const USER: u32 = 54_321;
 
@@ -57,19 +58,7 @@ fn peer(name: &str) -> PathBuf {
 fn posix(sandbox: &Sandbox, host: &Path, inside: &Path, user: Option<u32>, passthrough: bool) {
     let mut command = match user {
         None => Command::new("/usr/bin/python3"),
-        Some(uid) => {
-            let mut command = Command::new("setpriv");
-            let id = uid.to_string();
-            command.args([
-                "--reuid",
-                &id,
-                "--regid",
-                &id,
-                "--clear-groups",
-                "/usr/bin/python3",
-            ]);
-            command
-        }
+        Some(uid) => as_user(uid, "/usr/bin/python3"),
     };
     // The clone may lie where the user may not read.
     let cases = sandbox.path("posix.py");
@@ -260,11 +249,8 @@ fn fuse_an_ordinary_user_makes_changes_and_removes_volumes() {
     );
     fs::write(&script, text).unwrap();
     chown(&script, Some(USER), Some(USER)).unwrap();
-    let mut command = Command::new("setpriv");
-    let id = USER.to_string();
-    command
-        .args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh"])
-        .arg(&script);
+    let mut command = as_user(USER, "sh");
+    command.arg(&script);
     sandbox.run(command).ok();
     mount.unmount();
     assert!(home.join("f").exists());

@@ -18,13 +18,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::http::{Method, Request, Response, StatusCode, header};
+use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::{Agent, AsSendBody, Body};
 
 use crate::oci::{Digest, ManifestOrIndex, MediaType, Repository};
 
 use super::RegistryError;
-use super::auth::{Authority, Challenge, challenge};
+use super::auth::Authority;
 use super::credentials::{self, Credential};
 use super::endpoint;
 use super::proxy::Proxies;
@@ -188,13 +188,7 @@ impl Inner {
             return Err(ureq::Error::Tls("it wants https"));
         }
         if response.status() == StatusCode::UNAUTHORIZED {
-            let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
-            let found = headers
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .filter_map(challenge)
-                .max_by_key(|found| matches!(found, Challenge::Bearer { .. }));
-            *self.authority.challenge.lock() = found;
+            *self.authority.challenge.lock() = token::wanted(&response);
         }
         Ok(())
     }

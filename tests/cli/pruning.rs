@@ -1,6 +1,4 @@
-use std::process::{Command, Stdio};
-
-use super::{Sandbox, chains, image, short, store};
+use super::{Sandbox, chains, image, short, sleeper, store};
 use crate::common::image::ImageBuilder;
 
 /// Disk space of blobs and indexes, as `du` counts.
@@ -212,15 +210,8 @@ fn system_prune_asks_as_docker_does() {
         ) && text.ends_with("\n\nAre you sure you want to continue? [y/N] "),
         "{text}"
     );
-    assert_eq!(
-        sandbox
-            .mica(["images", "-aq"])
-            .ok()
-            .stdout()
-            .lines()
-            .count(),
-        3
-    );
+    let left = sandbox.mica(["images", "-aq"]).ok().stdout();
+    assert_eq!(left.lines().count(), 3);
 }
 
 #[test]
@@ -346,12 +337,7 @@ fn df_is_dockers_table_and_what_prune_frees() {
 fn fuse_what_is_used_is_neither_pruned_nor_reclaimable() {
     let sandbox = with_dangling();
     let mount = sandbox.mount();
-    let mut user = Command::new("sleep")
-        .arg("1000")
-        .current_dir(mount.image("app/1"))
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("sleep");
+    let mut user = sleeper(&mount.image("app/1"));
     let long = sandbox.mica(["images", "-l", "app"]);
     let df = sandbox.mica(["system", "df"]);
     let info = std::fs::read_to_string(mount.path("info/df"));

@@ -1,6 +1,4 @@
-use std::process::{Command, Stdio};
-
-use super::{Sandbox, chains, image, short, store};
+use super::{Sandbox, chains, image, short, sleeper, store};
 
 /// Files below `blobs/`.
 fn blobs(sandbox: &Sandbox) -> usize {
@@ -137,12 +135,7 @@ fn rmi_takes_globs_and_rehearses() {
 fn fuse_rmi_refuses_what_is_in_use() {
     let sandbox = store(&["app:1"]);
     let mount = sandbox.mount();
-    let mut user = Command::new("sleep")
-        .arg("1000")
-        .current_dir(mount.image("app/1"))
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("sleep");
+    let mut user = sleeper(&mount.image("app/1"));
     let id = short(&image("app:1").id());
     let who = format!("process {} (sleep)", user.id());
     let by_name = sandbox.mica(["rmi", "app:1"]);

@@ -92,6 +92,14 @@ impl Podman {
         podman
     }
 
+    /// `podman run` of what goes away by itself and asks this machine for little, to be completed.
+    pub fn run(&self, args: &[&str]) -> Command {
+        let mut podman = self.command(&["--runtime", "runc", "run", "--rm", "--network", "none"]);
+        podman.args(["--ulimit", "nofile=1024:1024"]);
+        podman.args(["--ulimit", "nproc=1024:1024"]).args(args);
+        podman
+    }
+
     /// Loads the archive, unless this storage holds it already.
     pub fn load(&self, sandbox: &Sandbox, archive: &Path) {
         let metadata = fs::metadata(archive).expect("stat");

@@ -6,24 +6,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::common::random::Random;
+
 use super::{Mount, PATIENCE, Sandbox, User, ephemeral, is_there, number, until};
 
 /// How many volumes and users there are at most.
 const MAX_VOLUMES: usize = 6;
 const MAX_USERS: usize = 4;
-
-/// Splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % n as u64).unwrap()
-    }
-}
 
 struct Life {
     data: PathBuf,

@@ -315,6 +315,21 @@ fn net_what_is_kept_ages() {
     sandbox.mica(["pull", "-q", &liar.name()]).ok();
 }
 
+fn four_at_once(sandbox: &Sandbox, name: &str) {
+    let pull = |_| {
+        let mut command = sandbox.command();
+        command
+            .args(["pull", "-q", name])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command.spawn().expect("mica")
+    };
+    let together: Vec<Child> = (0..4).map(pull).collect();
+    for mut child in together {
+        assert!(child.wait().expect("wait").success());
+    }
+}
+
 #[test]
 fn net_two_pulls_of_one_blob() {
     let (sandbox, image) = (Sandbox::new(), big());
@@ -324,33 +339,9 @@ fn net_two_pulls_of_one_blob() {
     // The second one does not wait for the first, and takes nothing from it.
     sandbox.mica(["pull", "-q", &liar.name()]).ok();
     first.kill().and_then(|()| first.wait()).expect("kill");
-    let together: Vec<Child> = (0..4)
-        .map(|_| {
-            let mut command = sandbox.command();
-            command
-                .args(["pull", "-q", &liar.name()])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null());
-            command.spawn().expect("mica")
-        })
-        .collect();
-    for mut child in together {
-        assert!(child.wait().expect("wait").success());
-    }
+    four_at_once(&sandbox, &liar.name());
     sandbox.mica(["rmi", &liar.name()]).ok();
-    let together: Vec<Child> = (0..4)
-        .map(|_| {
-            let mut command = sandbox.command();
-            command
-                .args(["pull", "-q", &liar.name()])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null());
-            command.spawn().expect("mica")
-        })
-        .collect();
-    for mut child in together {
-        assert!(child.wait().expect("wait").success());
-    }
+    four_at_once(&sandbox, &liar.name());
     pulled(&sandbox, &image, &liar);
 }
 

@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,6 +10,11 @@ use rustix::io::Errno;
 
 use super::{errno, image, layers, mounted, names};
 use crate::common::sandbox::Sandbox;
+
+fn bind(sandbox: &Sandbox, tree: &Path, point: &Path) {
+    let (tree, point) = (tree.display(), point.display());
+    sandbox.sh(&format!("mount --bind {tree} {point}")).ok();
+}
 
 /// A pinned tag is neither untagged nor renamed nor moved to another image nor pruned, by any verb and whatever `-f` says; through M it is EPERM, and nothing is staged.
 #[test]
@@ -206,13 +212,7 @@ fn fuse_a_mounted_name_of_two() {
     sandbox.load(&image("app:1").tag("app:2").tag("app:3"));
     let mount = sandbox.mount();
     let point = sandbox.mkdir("bound");
-    sandbox
-        .sh(&format!(
-            "mount --bind {} {}",
-            mount.image("app/1").display(),
-            point.display()
-        ))
-        .ok();
+    bind(&sandbox, &mount.image("app/1"), &point);
     assert_eq!(errno(fs::remove_dir(mount.image("app/1"))), Errno::BUSY);
     sandbox
         .sh(&format!("rm -r {}", mount.image("app/1").display()))
@@ -233,13 +233,7 @@ fn fuse_a_mounted_name_of_two() {
 fn fuse_users_in_another_namespace() {
     let (sandbox, mount) = mounted(&["app:1"]);
     let point = sandbox.mkdir("bound");
-    sandbox
-        .sh(&format!(
-            "mount --bind {} {}",
-            mount.image("app/1").display(),
-            point.display()
-        ))
-        .ok();
+    bind(&sandbox, &mount.image("app/1"), &point);
     // In a namespace in which there is no such mount.
     let away = |args: &str| {
         let script = format!(

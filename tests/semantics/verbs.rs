@@ -4,6 +4,7 @@ use std::process::Command;
 
 use super::{hex, image, mounted, names};
 use crate::common::sandbox::Sandbox;
+use crate::common::user::as_user;
 
 /// The store is a valid OCI image layout at all times: `skopeo copy oci:<store>:<name>:<tag>` works on it, also while it is mounted.
 #[test]
@@ -169,18 +170,8 @@ fn fuse_an_ordinary_user() {
     let mount = sandbox.mount();
     let user = |script: &str| {
         let script = script.replace("TAG", mount.image("app/1").to_str().expect("UTF-8"));
-        let id = UID.to_string();
-        let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid",
-            &id,
-            "--regid",
-            &id,
-            "--clear-groups",
-            "sh",
-            "-euc",
-            &script,
-        ]);
+        let mut command = as_user(UID, "sh");
+        command.args(["-euc", &script]);
         sandbox.run(command)
     };
     let shown = user("stat -c %u:%g:%a TAG/etc/passwd && cat TAG/own")

@@ -506,17 +506,7 @@ fn root_volumes_in_processes() {
     sandbox
         .run(podman.command(&["load", "-q", "-i", archive.to_str().expect("UTF-8")]))
         .ok();
-    let container = podman.command(&[
-        "--runtime",
-        "runc",
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "--ulimit",
-        "nofile=1024:1024",
-        "--ulimit",
-        "nproc=1024:1024",
+    let container = podman.run(&[
         "--name",
         "mica-forms",
         "-v",

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::{USER, script, volume};
 use crate::common::sandbox::Sandbox;
+use crate::common::user::as_user;
 
 fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
     result.unwrap_err().raw_os_error().unwrap()
@@ -311,16 +311,7 @@ fn fuse_an_ordinary_users_volume_agrees_with_the_model() {
     sandbox.run(create).ok();
     let cases = sandbox.path("twosides.py");
     fs::copy(script("twosides.py"), &cases).unwrap();
-    let mut both = Command::new("setpriv");
-    let id = USER.to_string();
-    both.args([
-        "--reuid",
-        &id,
-        "--regid",
-        &id,
-        "--clear-groups",
-        "/usr/bin/python3",
-    ]);
+    let mut both = as_user(USER, "/usr/bin/python3");
     both.arg(&cases).arg(&host).arg(mount.path("volumes/bound"));
     both.args(["1500", "5"]).env("MAPPED", "0");
     sandbox.run(both).ok();

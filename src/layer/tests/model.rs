@@ -69,6 +69,45 @@ fn is_below(path: &[String], dir: &[String]) -> bool {
 
 type Refused = &'static str;
 
+/// Where a path leads.
+enum End {
+    /// To what is no directory.
+    Found(Path),
+    /// To a place where nothing is, with the rest of the way from there.
+    Nothing(Path, Path),
+}
+
+/// Follows `path`, and the symbolic links on its way.
+fn walk(objects: &BTreeMap<Path, Obj>, path: &[String]) -> Result<End, Refused> {
+    let mut todo: Vec<String> = path.iter().rev().cloned().collect();
+    let mut at = Path::new();
+    let mut budget = 40;
+    while let Some(name) = todo.pop() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let next = join(&at, &name);
+        match objects.get(&next) {
+            None => return Ok(End::Nothing(next, todo.into_iter().rev().collect())),
+            Some(Obj::Dir(_)) => at = next,
+            Some(_) if todo.is_empty() => return Ok(End::Found(next)),
+            Some(Obj::Symlink(_, target)) => {
+                budget -= 1;
+                if budget < 0 {
+                    return Err("loop");
+                }
+                if target.starts_with('/') {
+                    at.clear();
+                }
+                todo.extend(components(target).into_iter().rev());
+            }
+            Some(_) => return Err("not a directory"),
+        }
+    }
+    Err("a directory")
+}
+
 impl Layer {
     /// Where the directory `path` really is; makes what is missing.
     fn parent(&mut self, path: &[String], budget: &mut u32) -> Result<Path, Refused> {
@@ -108,45 +147,20 @@ impl Layer {
 
     /// The path a hard link's target has, and whether it is of this layer.
     fn target(&self, path: &[String]) -> Result<(Path, bool), Refused> {
-        let mut todo: Vec<String> = path.iter().rev().cloned().collect();
-        let mut at = Path::new();
-        let mut budget = 40;
-        while let Some(name) = todo.pop() {
-            if name == ".." {
-                at.pop();
-                continue;
-            }
-            let next = join(&at, &name);
-            match self.own.get(&next) {
-                None => {
-                    let hidden = (0..=next.len())
-                        .any(|length| self.whiteouts.contains(&next[..length]))
-                        || (0..next.len()).any(|length| self.opaque.contains(&next[..length]));
-                    if hidden {
-                        return Err("hidden");
-                    }
-                    if todo.iter().any(|name| name == "..") {
-                        return Err("unresolved");
-                    }
-                    let rest: Path = todo.into_iter().rev().collect();
-                    return Ok(([next, rest].concat(), false));
+        match walk(&self.own, path)? {
+            End::Found(at) => Ok((at, true)),
+            End::Nothing(at, rest) => {
+                let hidden = (0..=at.len()).any(|length| self.whiteouts.contains(&at[..length]))
+                    || (0..at.len()).any(|length| self.opaque.contains(&at[..length]));
+                if hidden {
+                    return Err("hidden");
                 }
-                Some(Obj::Dir(_)) => at = next,
-                Some(_) if todo.is_empty() => return Ok((next, true)),
-                Some(Obj::Symlink(_, target)) => {
-                    budget -= 1;
-                    if budget < 0 {
-                        return Err("loop");
-                    }
-                    if target.starts_with('/') {
-                        at.clear();
-                    }
-                    todo.extend(components(target).into_iter().rev());
+                if rest.iter().any(|name| name == "..") {
+                    return Err("unresolved");
                 }
-                Some(_) => return Err("not a directory"),
+                Ok(([at, rest].concat(), false))
             }
         }
-        Err("a directory")
     }
 
     fn forget_below(&mut self, path: &[String]) {
@@ -218,33 +232,10 @@ impl Layer {
 impl Model {
     /// The file at `path`, symbolic links on the way followed.
     fn file(&self, path: &[String]) -> Result<Obj, Refused> {
-        let mut todo: Vec<String> = path.iter().rev().cloned().collect();
-        let mut at = Path::new();
-        let mut budget = 40;
-        while let Some(name) = todo.pop() {
-            if name == ".." {
-                at.pop();
-                continue;
-            }
-            let next = join(&at, &name);
-            match self.tree.get(&next) {
-                None => return Err("nothing there"),
-                Some(Obj::Dir(_)) => at = next,
-                Some(obj) if todo.is_empty() => return Ok(obj.clone()),
-                Some(Obj::Symlink(_, target)) => {
-                    budget -= 1;
-                    if budget < 0 {
-                        return Err("loop");
-                    }
-                    if target.starts_with('/') {
-                        at.clear();
-                    }
-                    todo.extend(components(target).into_iter().rev());
-                }
-                Some(_) => return Err("not a directory"),
-            }
+        match walk(&self.tree, path)? {
+            End::Found(at) => Ok(self.tree[&at].clone()),
+            End::Nothing(..) => Err("nothing there"),
         }
-        Err("a directory")
     }
 
     fn stack(&mut self, layer: Layer) -> Result<(), Refused> {

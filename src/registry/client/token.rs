@@ -14,6 +14,16 @@ use super::{Call, Client};
 /// Largest answer of a token server.
 const MAX_ANSWER: u64 = 4 << 20;
 
+/// What a registry that knows nobody yet wants to see.
+pub(super) fn wanted(response: &Response<Body>) -> Option<Challenge> {
+    let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
+    headers
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .filter_map(challenge)
+        .max_by_key(|found| matches!(found, Challenge::Bearer { .. }))
+}
+
 impl Client {
     pub(super) fn authorization(&self, call: &Call<'_>) -> Result<Option<String>, Failure> {
         let challenge = self.0.authority.challenge.lock().clone();
@@ -41,13 +51,7 @@ impl Client {
         call: &Call<'_>,
         response: &Response<Body>,
     ) -> Result<(), Failure> {
-        let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
-        let found = headers
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .filter_map(challenge)
-            .max_by_key(|found| matches!(found, Challenge::Bearer { .. }));
-        if let Some(found) = found {
+        if let Some(found) = wanted(response) {
             *self.0.authority.challenge.lock() = Some(found);
         }
         self.0.authority.drop_token(call.scope);
