@@ -439,9 +439,11 @@ impl Start {
                 Moving::start(pumps, output).map_err(NotStarted::because("moving its output"))?;
             self.moving = Some(moving);
         }
-        self.channel
-            .send(&ToChild::Go, None)
-            .map_err(NotStarted::because("starting the program"))
+        match self.channel.send(&ToChild::Go, None) {
+            // It is called running already, and somebody has killed it: its exit status tells.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent.map_err(NotStarted::because("starting the program")),
+        }
     }
 }
 
