@@ -4,8 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -482,6 +484,29 @@ fn fuse_two_mounts_removing_at_once_do_not_wait_for_each_other() {
         // Empty, or gone where the other mount has removed the last tag.
         wait_until("both mounts show that all is gone", || {
             fs::read_dir(mount.image("app")).map_or(true, |entries| entries.count() == 0)
+        });
+    }
+}
+
+#[test]
+fn fuse_who_only_glances_does_not_keep_a_mount() {
+    let s = Sandbox::new();
+    for _ in 0..10 {
+        let mount = s.mount();
+        let path = mount.path("volumes");
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // A system call on the mount holds it, and nobody is to be found who does: as with a reader of /proc/PID/cwd.
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    // It fails once the mount is gone.
+                    let _ = rustix::fs::statfs(&path);
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            });
+            let done = catch_unwind(AssertUnwindSafe(|| mount.unmount()));
+            stop.store(true, Ordering::Relaxed);
+            done.unwrap();
         });
     }
 }

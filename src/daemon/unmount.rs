@@ -1,17 +1,21 @@
 //! `mica umount`: from outside the daemon, by its owner or root.
 
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::bail;
 
 use super::volumes;
-use crate::sys::mount::{FS_TYPE, MountError, MountPoint};
+use crate::sys::mount::{FS_TYPE, MountError, MountPoint, Mounted};
 use crate::sys::mountinfo::DeviceId;
 use crate::sys::proc::{self, Depth, Process, Usage, User};
 
 /// How long the daemon may take to end after its mount is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a mount that nobody uses is tried again when it is busy, and after how long.
+const GLANCES: usize = 20;
+const GLANCE: Duration = Duration::from_millis(10);
 /// Users of a busy mount that are named.
 const MAX_NAMED: usize = 8;
 
@@ -45,7 +49,7 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
     if !lazy && !dead {
         unmount_volumes(path, mount.device)?;
     }
-    match mounted.unmount(lazy || dead) {
+    match unmount_settled(&mounted, lazy || dead, mount.device) {
         Ok(()) => {}
         Err(MountError::Busy(path)) => bail!(busy(&path, mount.device)),
         Err(error) => return Err(error.into()),
@@ -72,11 +76,22 @@ fn unmount_volumes(path: &Path, outer: DeviceId) -> anyhow::Result<()> {
     }
     let mounted = point.identify(&mount);
     drop(point);
-    match mounted.unmount(false) {
+    match unmount_settled(&mounted, false, mount.device) {
         Ok(()) | Err(MountError::NotMounted(_)) => Ok(()),
         Err(MountError::Busy(path)) => bail!(busy(&path, mount.device)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whoever looks at what processes have open (`lsof`, another `mica`) keeps a mount busy for a moment without being a user.
+fn unmount_settled(mounted: &Mounted, lazy: bool, device: DeviceId) -> Result<(), MountError> {
+    for _ in 0..GLANCES {
+        match mounted.unmount(lazy) {
+            Err(MountError::Busy(_)) if users(device).is_empty() => thread::sleep(GLANCE),
+            other => return other,
+        }
+    }
+    mounted.unmount(lazy)
 }
 
 fn busy(path: &Path, device: DeviceId) -> String {
