@@ -47,8 +47,10 @@ impl Reporter {
                 let _ = pipe.write_all(&[READY]);
             }
             None => {
-                // No $NOTIFY_SOCKET is the usual case.
-                let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+                // Without $NOTIFY_SOCKET nobody waits, which is no error.
+                if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+                    log::warn!("telling the service manager that the mount is ready: {error}");
+                }
             }
         }
     }

@@ -147,7 +147,7 @@ pub fn bundle(store: &Store, options: &Options<'_>) -> Result<ImageId, BundleErr
     if filled.is_err() {
         for name in ["config.json", "rootfs", "upper", "work/work", "work"] {
             let path = options.directory.join(name);
-            // Whatever was not made is not there; the first error is the one that counts.
+            // Whatever was not made is not there; the first error is the one that counts. So below.
             let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
         }
         if made {
@@ -211,7 +211,9 @@ fn fill(options: &Options<'_>, tree: &Path, document: &str) -> Result<(), Bundle
     mounted.map_err(io_error("mount an overlay on", rootfs))?;
     // What cannot be looked at now will not run either.
     if let Err(error) = fs::read_dir(rootfs) {
-        let _ = rustix::mount::unmount(rootfs, UnmountFlags::DETACH);
+        if let Err(error) = rustix::mount::unmount(rootfs, UnmountFlags::DETACH) {
+            log::warn!("cannot unmount {}: {error}", rootfs.display());
+        }
         return Err(io_error("read", rootfs)(error));
     }
     Ok(())

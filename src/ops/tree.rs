@@ -59,6 +59,7 @@ pub fn of(store: &Store, names: &Names, rows: &[Row], style: Style) -> Result<St
     let mut text = String::new();
     // Images without any layer.
     for line in images(&root.rows, style) {
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "{line}");
     }
     for node in root.above.values() {
@@ -108,6 +109,7 @@ fn images(rows: &[&Row], style: Style) -> Vec<String> {
         };
         match texts.iter_mut().find(|(id, _)| *id == row.id) {
             Some((_, text)) => {
+                // Writing to a String cannot fail.
                 let _ = write!(text, ", {name}");
             }
             None => texts.push((row.id, name)),

@@ -99,9 +99,12 @@ struct Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        for pidfd in self.processes.values() {
-            // One that has ended meanwhile needs no waking.
-            let _ = pidfd_send_signal(pidfd, Signal::CONT);
+        for (pid, pidfd) in &self.processes {
+            match pidfd_send_signal(pidfd, Signal::CONT) {
+                // One that has ended meanwhile needs no waking.
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => log::error!("process {pid} stands still: {error}"),
+            }
         }
     }
 }

@@ -298,7 +298,7 @@ fn init() -> Result<(), Failure> {
     let Ok(signals) = SignalFd::block_forwarded(true) else {
         exit_now(125)
     };
-    // Signals of the terminal come through the supervisor only.
+    // Signals of the terminal come through the supervisor only. Fails only for who leads a group already.
     let _ = setsid();
     let child = i32::try_from(child).ok().and_then(Pid::from_raw);
     let Some(child) = child else { exit_now(125) };

@@ -68,8 +68,8 @@ impl Privileges {
             return Ok(());
         }
         own_umask()?;
-        let umask = rustix::process::umask(Mode::empty());
-        let _ = umask;
+        // What it was before does not matter.
+        let _ = rustix::process::umask(Mode::empty());
         if let Some(sets) = self.serving {
             rustix::thread::set_capabilities(None, sets)?;
         }
