@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod beneath;
 pub mod container;
+pub mod deep;
 pub mod fork;
 pub mod freeze;
 pub mod fusermount;

@@ -74,7 +74,7 @@ fn prune(args: PruneArgs, context: &Context) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let store = context.store()?;
-    containers::sweep(&store)?;
+    containers::sweep(&store);
     let mut lines = Lines::default();
     let mut bytes = 0u64;
     let stopped: Vec<_> = store

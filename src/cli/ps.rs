@@ -46,7 +46,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         Some(store) => {
             // A store that cannot be written to can be listed.
             if store.read_only().is_none() {
-                containers::sweep(&store)?;
+                containers::sweep(&store);
             }
             containers::list(&store, &options)?
         }

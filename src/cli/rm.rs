@@ -25,7 +25,7 @@ pub struct Args {
 /// Removes containers.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
-    containers::sweep(&store)?;
+    containers::sweep(&store);
     let options = RemoveOptions {
         force: args.force,
         volumes: args.volumes,

@@ -146,7 +146,7 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
         return Err(RunError::Usage(format!("unknown flag: {image}; see mica run --help")).into());
     }
     let store = Store::open(&context.store_path(), OpenMode::Create)?;
-    containers::sweep(&store)?;
+    containers::sweep(&store);
     fetch(&args.pull, image, &store)?;
     let created = run::create(&store, image, command, &options)?;
     let id = created.container.record.id.clone();

@@ -11,6 +11,7 @@ pub use signals::{kill, number_of, stop, wait};
 use super::run::RunError;
 use crate::store::Store;
 use crate::store::containers::Container;
+use crate::sys::deep;
 
 /// The container that `text` means: a name, an ID, or the beginning of one.
 pub fn find(store: &Store, text: &str) -> Result<Container, RunError> {
@@ -39,22 +40,12 @@ pub fn look(store: &Store, text: &str) -> Result<Option<Container>, RunError> {
 
 /// Disk space of what a container has changed, as far as this user may look.
 pub fn size(container: &Container) -> u64 {
-    fn below(path: &std::path::Path) -> u64 {
-        use std::os::unix::fs::MetadataExt as _;
-        let Ok(stat) = std::fs::symlink_metadata(path) else {
-            return 0;
-        };
-        let own = stat.blocks().saturating_mul(512);
-        let inside: u64 = match stat.is_dir() {
-            true => std::fs::read_dir(path)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| below(&entry.path()))
-                .sum(),
-            false => 0,
-        };
-        own.saturating_add(inside)
+    let mut bytes = 0u64;
+    let looked = deep::visit(&container.upper(), |stat| {
+        bytes = bytes.saturating_add(deep::allocated(stat));
+    });
+    if let Err(error) = looked {
+        log::warn!("the size of container {}: {error}", container.record.name);
     }
-    below(&container.upper())
+    bytes
 }

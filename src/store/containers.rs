@@ -35,8 +35,8 @@ use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease, file_names};
 use super::lock::StoreLock;
 use super::{Store, read_limited};
 use crate::oci::Digest;
-use crate::sys::atomic;
 use crate::sys::lock::{self, LockMode};
+use crate::sys::{atomic, deep};
 
 /// A record or state larger than this is none.
 const MAX_RECORD_BYTES: u64 = 16 << 20;
@@ -292,42 +292,19 @@ impl Store {
         }
         // Nobody makes one now.
         let _lock = self.lock_unswept()?;
+        let mut done = Ok(());
         for directory in halves()? {
-            remove_tree(&directory).map_err(StoreError::io("remove", &directory))?;
+            let removed = remove_tree(&directory);
+            done = done.and(removed.map_err(StoreError::io("remove", &directory)));
         }
-        Ok(())
+        done
     }
 }
 
 /// Removes a directory with everything in it, also what belongs to others of this user's ids.
 fn remove_tree(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let gone = |result: io::Result<()>| match result {
+    let removed = match deep::remove(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    // The kernel makes its own directories without any permission, and a container may too. What stands in the way of this
-    // comes out below.
-    fn open_up(directory: &Path) {
-        let Ok(entries) = fs::read_dir(directory) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let path = entry.path();
-                let _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o700));
-                open_up(&path);
-            }
-        }
-    }
-    if !rustix::process::geteuid().is_root() {
-        open_up(&directory.join("work"));
-    }
-    let removed = match gone(fs::remove_dir_all(directory)) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(directory);
-            gone(fs::remove_dir_all(directory))
-        }
         other => other,
     };
     match removed {

@@ -21,7 +21,7 @@ use super::lock::StoreLock;
 use super::names::Names;
 use super::partial::{self, Partials};
 use crate::oci::{DiffId, Digest, ImageId};
-use crate::sys::atomic;
+use crate::sys::{atomic, deep};
 
 /// Threads that remove files at once, at most, and how many bytes each must have to do.
 const REMOVERS: u64 = 4;
@@ -184,7 +184,7 @@ fn remove_all(paths: &[PathBuf], bytes: u64) -> Option<StoreError> {
 
 fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(stat) if stat.is_dir() => fs::remove_dir_all(path),
+        Ok(stat) if stat.is_dir() => deep::remove(path),
         _ => atomic::remove_if_there(path).map(drop),
     }
 }

@@ -165,6 +165,32 @@ fn root_who_waits_learns_how_a_container_ended_that_is_gone() {
     );
 }
 
+/// Deeper than a path is long, and than there are descriptors.
+#[test]
+fn root_a_container_may_be_of_any_depth() {
+    let s = sandbox();
+    let few = |line: &str| {
+        let mica = env!("CARGO_BIN_EXE_mica");
+        s.sh(&format!("ulimit -n 256; {mica} {line}")).ok().stdout()
+    };
+    // A shell knows only paths: two halves are put together.
+    let script = "set -e; dig() { i=0; while [ $i -lt 1500 ]; do mkdir d; cd d; i=$((i+1)); done; }; \
+                  for top in /data /tmp; do cd $top; mkdir half; cd half; dig; cd $top; dig; \
+                  mv $top/half .; done; echo deep";
+    for rm in ["", "--rm"] {
+        let line = format!("run --name deep -v data:/data {rm} app:1 sh -c '{script}'");
+        assert_eq!(few(&line), "deep\n");
+        if rm.is_empty() {
+            let pruned = few("container prune -f");
+            assert!(pruned.contains("Total reclaimed space: 1"), "{pruned}");
+        }
+        assert!(left(&s).is_empty());
+        assert!(few("volume ls -l").contains("data"));
+        few("volume rm data");
+        assert_eq!(volumes(&s), 0);
+    }
+}
+
 #[test]
 fn root_a_small_init_collects_orphans() {
     let s = sandbox();

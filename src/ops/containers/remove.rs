@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::ops::run::RunError;
 use crate::ops::volumes::life;
-use crate::store::containers::{Container, ContainerLock, MountSource, Status};
+use crate::store::containers::{Container, ContainerLock, MountSource};
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeName};
 use crate::sys::proc::Process;
 
@@ -178,20 +178,31 @@ fn unheld(store: &Store, volumes: &[Volume]) -> Result<Vec<VolumeName>, RunError
     Ok(left.map(|volume| volume.name.clone()).collect())
 }
 
-/// Removes what killed supervisors left. Cheap if there is nothing.
-pub fn sweep(store: &Store) -> Result<(), RunError> {
-    for container in store.containers()? {
-        if !container.record.auto_remove || matches!(container.state.status, Status::Running { .. })
-        {
-            continue;
-        }
-        match container.try_lock() {
-            Ok(Some(lock)) => finish(store, &container, lock)?,
-            Ok(None) => {}
-            Err(error) if error.is_missing() => {}
-            Err(error) => return Err(error.into()),
-        }
+/// Removes what killed supervisors left. Cheap if there is nothing. What keeps that from being done keeps nobody from anything
+/// else.
+pub fn sweep(store: &Store) {
+    let warn = |error: RunError| log::warn!("what a killed container has left: {error}");
+    match store.containers() {
+        Ok(containers) => containers
+            .iter()
+            .filter_map(|container| end(store, container).err())
+            .for_each(warn),
+        Err(error) => warn(error.into()),
     }
-    store.sweep_containers()?;
-    Ok(())
+    if let Err(error) = store.sweep_containers() {
+        warn(error.into());
+    }
+}
+
+/// Removes a container that was to go with its process, if that has ended.
+fn end(store: &Store, container: &Container) -> Result<(), RunError> {
+    if !container.record.auto_remove || container.is_running() {
+        return Ok(());
+    }
+    match container.try_lock() {
+        Ok(Some(lock)) => finish(store, container, lock),
+        Ok(None) => Ok(()),
+        Err(error) if error.is_missing() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -1,11 +1,10 @@
 //! `volume ls`, `volume inspect`, and what volumes take on disk.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
 use serde::Serialize;
 
 use crate::ops::error::OpsError;
@@ -14,6 +13,7 @@ use crate::ops::template::Value;
 use crate::ops::{format, version};
 use crate::store::containers::MountSource;
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeKind, VolumeName};
+use crate::sys::deep;
 
 use super::users::{Usage, VolumeUser, VolumeUsers};
 
@@ -188,9 +188,8 @@ pub fn size(store: &Store, volume: &Volume) -> Result<Option<u64>, OpsError> {
     match volume.kind {
         VolumeKind::Bind { .. } => Ok(None),
         VolumeKind::Persistent | VolumeKind::Ephemeral { .. } => {
-            let mut seen = std::collections::HashSet::new();
             let root = store.volume_root(volume);
-            Ok(Some(allocated(&root, &mut seen).map_err(|source| {
+            Ok(Some(allocated(&root).map_err(|source| {
                 crate::store::StoreError::Io {
                     action: "read",
                     path: root.clone(),
@@ -202,35 +201,16 @@ pub fn size(store: &Store, volume: &Volume) -> Result<Option<u64>, OpsError> {
 }
 
 /// What the files take on disk, hard links once; directories count nothing, as docker has it. What goes meanwhile, or may not be looked at, counts nothing.
-fn allocated(path: &Path, seen: &mut std::collections::HashSet<(u64, u64)>) -> io::Result<u64> {
-    let quiet = |error: &io::Error| {
-        matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-        )
-    };
-    let stat = match fs::symlink_metadata(path) {
-        Ok(stat) => stat,
-        Err(error) if quiet(&error) => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    if !stat.is_dir() && stat.nlink() > 1 && !seen.insert((stat.dev(), stat.ino())) {
-        return Ok(0);
-    }
-    let mut bytes = 0;
-    if !stat.is_dir() {
-        bytes += stat.blocks() * 512;
-    } else {
-        match fs::read_dir(path) {
-            Ok(entries) => {
-                for entry in entries {
-                    bytes += allocated(&entry?.path(), seen)?;
-                }
-            }
-            Err(error) if quiet(&error) => {}
-            Err(error) => return Err(error),
+fn allocated(root: &Path) -> io::Result<u64> {
+    let mut seen = HashSet::new();
+    let mut bytes = 0u64;
+    deep::visit(root, |stat| {
+        let is_dir = FileType::from_raw_mode(stat.st_mode).is_dir();
+        let again = stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino));
+        if !is_dir && !again {
+            bytes = bytes.saturating_add(deep::allocated(stat));
         }
-    }
+    })?;
     Ok(bytes)
 }
 

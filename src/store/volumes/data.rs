@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::{StoreError, VolumeId};
 use crate::store::layout::Layout;
-use crate::sys::atomic;
 use crate::sys::lock::{self, LockMode};
+use crate::sys::{atomic, deep};
 
 /// Whose the root directory of a volume is, and its mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,30 +92,12 @@ pub(super) fn delete(
     }
 }
 
-/// Removes a directory tree, also where its owner has taken away his own permission to.
+/// Removes a directory tree, also what belongs to others of this user's ids.
 fn remove_tree(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
+    match deep::remove(dir) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            match open_up(dir).and_then(|()| fs::remove_dir_all(dir)) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    crate::sys::userns::remove_tree(dir)
-                }
-                done => done,
-            }
+            crate::sys::userns::remove_tree(dir)
         }
         done => done,
     }
-}
-
-/// Gives the owner access to every directory of a tree that nobody uses any more. Symbolic links are not followed.
-fn open_up(dir: &Path) -> io::Result<()> {
-    fs::set_permissions(dir, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            // No descriptor is kept open over the recursion: only its own.
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
 }

@@ -1,0 +1,242 @@
+//! Trees of any depth, such as a process in a container can make: removed, or looked at.
+//!
+//! A path has 4,095 bytes at most, a process some thousand descriptors, a thread some megabytes of stack: a tree can be deeper than
+//! any of them. Here there is one descriptor, of the directory in hand; from there it goes down by name, never through a
+//! symbolic link, and up by `..`, which has to be the directory it came from.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, chmod, fstat, openat, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+/// A directory, and the way to it.
+struct Descent {
+    at: OwnedFd,
+    /// Device and inode of those above.
+    above: Vec<(u64, u64)>,
+    /// Gives the owner the permissions that he has taken away from himself.
+    opens_up: bool,
+}
+
+impl Descent {
+    fn new(path: &Path, opens_up: bool) -> Result<Descent, Errno> {
+        Ok(Descent {
+            at: open(CWD, path, opens_up)?,
+            above: Vec::new(),
+            opens_up,
+        })
+    }
+
+    fn enter(&mut self, name: &CStr) -> Result<(), Errno> {
+        let below = open(&self.at, name, self.opens_up)?;
+        let stat = fstat(&self.at)?;
+        self.above.push((stat.st_dev, stat.st_ino));
+        self.at = below;
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), Errno> {
+        let above = open(&self.at, c"..", false)?;
+        let stat = fstat(&above)?;
+        if self.above.pop() != Some((stat.st_dev, stat.st_ino)) {
+            // Somebody has moved it.
+            return Err(Errno::STALE);
+        }
+        self.at = above;
+        Ok(())
+    }
+
+    /// The names in the directory in hand, with whether they are directories.
+    fn names(&self) -> Result<Vec<(CString, bool)>, Errno> {
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&self.at)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let is_directory = match entry.file_type() {
+                FileType::Unknown => match statat(&self.at, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode).is_dir(),
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error),
+                },
+                kind => kind.is_dir(),
+            };
+            found.push((name.to_owned(), is_directory));
+        }
+        Ok(found)
+    }
+}
+
+fn open(
+    parent: impl AsFd,
+    name: impl rustix::path::Arg + Copy,
+    opens_up: bool,
+) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(&parent, name, flags | OFlags::RDONLY, Mode::empty()) {
+        Err(Errno::ACCESS) if opens_up => {
+            let node = openat(&parent, name, flags | OFlags::PATH, Mode::empty())?;
+            // The name could have become a link by now, the descriptor not.
+            let link = format!("/proc/self/fd/{}", node.as_raw_fd());
+            chmod(link, Mode::RWXU)?;
+            openat(&parent, name, flags | OFlags::RDONLY, Mode::empty())
+        }
+        other => other,
+    }
+}
+
+/// Removes a directory with all that is in it, whatever permissions its owner, who calls, has taken away from himself. What goes
+/// meanwhile by somebody else's hand is no error, unless that is the directory itself.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let mut descent = Descent::new(path, true)?;
+    // The directories left to do, of that in hand and of each above; the one being done is still the last.
+    let mut todo = vec![clear(&descent)?];
+    loop {
+        let Some(names) = todo.last_mut() else { break };
+        if let Some(name) = names.last().cloned() {
+            match descent.enter(&name) {
+                Ok(()) => todo.push(clear(&descent)?),
+                Err(Errno::NOENT) => drop(names.pop()),
+                Err(error) => return Err(error.into()),
+            }
+            continue;
+        }
+        todo.pop();
+        if let Some(name) = todo.last_mut().and_then(Vec::pop) {
+            descent.leave()?;
+            unlink(&descent, &name, AtFlags::REMOVEDIR)?;
+        }
+    }
+    Ok(rustix::fs::rmdir(path)?)
+}
+
+/// Removes what is no directory; the directories.
+fn clear(descent: &Descent) -> Result<Vec<CString>, Errno> {
+    let mut directories = Vec::new();
+    for (name, is_directory) in descent.names()? {
+        match is_directory {
+            true => directories.push(name),
+            false => unlink(descent, &name, AtFlags::empty())?,
+        }
+    }
+    Ok(directories)
+}
+
+fn unlink(descent: &Descent, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
+    let done = match unlinkat(&descent.at, name, flags) {
+        Err(Errno::ACCESS) if descent.opens_up => {
+            rustix::fs::fchmod(&descent.at, Mode::RWXU)?;
+            unlinkat(&descent.at, name, flags)
+        }
+        other => other,
+    };
+    match done {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Looks at everything in a directory, itself not included. What goes meanwhile, or may not be looked at, is left out.
+pub fn visit(path: &Path, mut see: impl FnMut(&Stat)) -> io::Result<()> {
+    let quiet = |error: Errno| matches!(error, Errno::NOENT | Errno::ACCESS | Errno::PERM);
+    let mut descent = match Descent::new(path, false) {
+        Err(error) if quiet(error) => return Ok(()),
+        other => other?,
+    };
+    let mut look = |descent: &Descent| -> Result<Vec<CString>, Errno> {
+        let mut directories = Vec::new();
+        for (name, is_directory) in descent.names()? {
+            match statat(&descent.at, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => see(&stat),
+                Err(error) if quiet(error) => continue,
+                Err(error) => return Err(error),
+            }
+            if is_directory {
+                directories.push(name);
+            }
+        }
+        Ok(directories)
+    };
+    let mut todo = vec![look(&descent)?];
+    loop {
+        let Some(names) = todo.last_mut() else { break };
+        match names.pop() {
+            Some(name) => match descent.enter(&name) {
+                Ok(()) => todo.push(look(&descent)?),
+                Err(error) if quiet(error) => {}
+                Err(error) => return Err(error.into()),
+            },
+            None => {
+                todo.pop();
+                if !todo.is_empty() {
+                    descent.leave()?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bytes on disk.
+pub fn allocated(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).map_or(0, |blocks| blocks.saturating_mul(512))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// Directories in directories, `depth` of them, with a file in the last.
+    fn dig(top: &Path, depth: usize) {
+        let mut at = open(CWD, top, false).unwrap();
+        for _ in 0..depth {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = open(&at, "d", false).unwrap();
+        }
+        let flags = OFlags::CREATE | OFlags::WRONLY;
+        drop(openat(&at, "file", flags, Mode::RUSR).unwrap());
+    }
+
+    #[test]
+    fn depth_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        fs::create_dir(&top).unwrap();
+        dig(&top, 5000);
+        fs::create_dir(top.join("beside")).unwrap();
+        let mut seen = 0;
+        visit(&top, |_| seen += 1).unwrap();
+        assert_eq!(seen, 5002);
+        remove(&top).unwrap();
+        assert!(!top.exists());
+        assert_eq!(remove(&top).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn links_are_not_followed_and_permissions_do_not_matter() {
+        let dir = tempfile::tempdir().unwrap();
+        let (top, outside) = (dir.path().join("top"), dir.path().join("outside"));
+        for path in [&top, &outside, &top.join("closed"), &top.join("closed/in")] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::write(outside.join("kept"), "").unwrap();
+        std::os::unix::fs::symlink(&outside, top.join("link")).unwrap();
+        for (path, mode) in [("closed/in", 0), ("closed", 0o500), ("", 0)] {
+            fs::set_permissions(top.join(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        remove(&top).unwrap();
+        assert!(outside.join("kept").exists() && !top.exists());
+        std::os::unix::fs::symlink(&outside, &top).unwrap();
+        assert!(remove(&top).is_err());
+        assert!(outside.join("kept").exists());
+    }
+}
