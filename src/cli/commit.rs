@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::ArgAction;
 
 use crate::oci::change;
@@ -107,7 +108,9 @@ pub(super) fn as_its_root(
             false
         }
     };
-    Ok(match userns::as_root_of(ids, work)? {
+    let done = userns::as_root_of(ids, work)
+        .context("making a user namespace, to read the container's files in")?;
+    Ok(match done {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })

@@ -98,8 +98,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
     let mut descent = Descent::new(path, true)?;
     // The directories left to do, of that in hand and of each above; the one being done is still the last.
     let mut todo = vec![clear(&descent)?];
-    loop {
-        let Some(names) = todo.last_mut() else { break };
+    while let Some(names) = todo.last_mut() {
         if let Some(name) = names.last().cloned() {
             match descent.enter(&name) {
                 Ok(()) => todo.push(clear(&descent)?),
@@ -165,8 +164,7 @@ pub fn visit(path: &Path, mut see: impl FnMut(&Stat)) -> io::Result<()> {
         Ok(directories)
     };
     let mut todo = vec![look(&descent)?];
-    loop {
-        let Some(names) = todo.last_mut() else { break };
+    while let Some(names) = todo.last_mut() {
         match names.pop() {
             Some(name) => match descent.enter(&name) {
                 Ok(()) => todo.push(look(&descent)?),

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use rustix::fs::Mode;
 
 use super::*;
+use crate::common::user::as_user;
 
 const USER: u32 = 54_330;
 const ALONE: u32 = 54_331;
@@ -124,5 +125,51 @@ fn fuse_rootless_with_one_id_says_so() {
     shown(&s, "run -d --name web app:1 sleep 600");
     assert_eq!(shown(&s, "exec web id -u"), "0\n");
     shown(&s, "rm -f web");
+    assert!(left(&s).is_empty());
+}
+
+#[test]
+fn fuse_rootless_without_user_namespaces_says_so_and_leaves_nothing() {
+    let s = user(USER, &format!("{USER}:700000:65536\n"));
+    let denied = |line: &str| {
+        let id = USER.to_string();
+        let mica = s.path("mica").display().to_string();
+        // A user namespace in which there are none.
+        let script = "echo 0 >/proc/sys/user/max_user_namespaces; \
+                      exec setpriv --ambient-caps -all --inh-caps -all \"$@\"";
+        let mut command = as_user(USER, "unshare");
+        command
+            .args(["--user", "--map-user", &id, "--map-group", &id])
+            .args(["--keep-caps", "sh", "-euc", script, "sh", &mica])
+            .args(line.split_whitespace())
+            .env("MICA_STORE", s.store())
+            .env("HOME", s.dir());
+        s.run(command)
+    };
+    for line in [
+        "run --rm -v /anonymous app:1 true",
+        "run --rm -d app:1 true",
+        "run --rm -t app:1 true",
+    ] {
+        let run = denied(line).code(125);
+        assert_eq!(
+            run.stderr(),
+            "mica: an ordinary user needs user namespaces, and the kernel refuses one: No space left on device (os error 28); \
+             enable them: sysctl -w user.max_user_namespaces=15000\n"
+        );
+        assert_eq!(run.stdout(), "");
+        assert!(left(&s).is_empty() && volumes(&s) == 0);
+    }
+    // As with docker, one that was to stay is there, and starts when that is mended.
+    denied("run --name kept app:1 true").code(125);
+    denied("start kept").code(1);
+    let run = denied("commit kept new:1").code(1);
+    assert!(
+        run.stderr().contains("making a user namespace"),
+        "{}",
+        run.describe()
+    );
+    shown(&s, "start -a kept");
+    shown(&s, "rm kept");
     assert!(left(&s).is_empty());
 }
