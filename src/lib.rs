@@ -14,6 +14,10 @@
 //! | L7 | [`daemon`], [`runtime`] |
 //! | L8 | [`cli`] |
 
+// What the tests inside share with those outside calls the library by its name.
+#[cfg(test)]
+extern crate self as mica;
+
 pub mod cli;
 pub mod daemon;
 pub mod fs;

@@ -3,6 +3,7 @@
 mod crash;
 mod full;
 mod helper;
+mod made;
 mod order;
 mod race;
 mod skopeo;

@@ -1,15 +1,16 @@
 //! A store on a real directory, from the outside.
 
 mod damage;
+#[path = "../../tests/store/made.rs"]
+mod made;
 mod model;
 mod names;
 
 use std::io::Write as _;
 use std::path::Path;
 
+use self::made::{config, diff_id, import, layer_tar as tar, put_layer, tag, write_layer};
 use super::*;
-use crate::layer::{LayerScanner, Limits};
-use crate::oci::TagRef;
 
 /// A store in a directory that goes with it.
 struct Fixture {
@@ -77,72 +78,6 @@ fn list(dir: &Path, found: &mut Vec<String>) {
             ));
         }
     }
-}
-
-fn tag(text: &str) -> TagRef {
-    TagRef::parse(text).unwrap()
-}
-
-/// The tar of layer `number`: one file with the number in it.
-fn tar(number: u32) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    let text = format!("layer {number}\n").repeat(100);
-    let mut header = tar::Header::new_ustar();
-    header.set_size(text.len() as u64);
-    header.set_mode(0o644);
-    builder
-        .append_data(&mut header, format!("file-{number}"), text.as_bytes())
-        .unwrap();
-    builder.into_inner().unwrap()
-}
-
-fn diff_id(number: u32) -> DiffId {
-    DiffId(Digest::of(&tar(number)))
-}
-
-fn config(layers: &[u32]) -> ImageConfig {
-    let ids: Vec<String> = layers.iter().map(|n| diff_id(*n).to_string()).collect();
-    let json = serde_json::json!({
-        "architecture": "amd64", "os": "linux", "created": "2024-05-06T07:08:09.123456789Z",
-        "rootfs": {"type": "layers", "diff_ids": ids},
-    });
-    ImageConfig::parse(json.to_string().as_bytes()).unwrap()
-}
-
-fn write_layer(import: &Import, number: u32) -> Result<(), StoreError> {
-    if import.has_layer(&diff_id(number))? {
-        return Ok(());
-    }
-    put_layer(import, number)
-}
-
-fn put_layer(import: &Import, number: u32) -> Result<(), StoreError> {
-    let bytes = tar(number);
-    let mut scanner = LayerScanner::new(&Limits::default());
-    scanner.push(&bytes).unwrap();
-    let index = scanner.finish(diff_id(number), bytes.len() as u64).unwrap();
-    let mut sink = import.new_layer()?;
-    sink.write_all(&bytes).unwrap();
-    sink.commit(&diff_id(number), &index)
-}
-
-fn import(store: &Store, layers: &[u32], tags: &[&str]) -> Result<ImageId, StoreError> {
-    let import = store.begin_import()?;
-    for number in layers {
-        write_layer(&import, *number)?;
-    }
-    let image = NewImage {
-        config: config(layers),
-        layers: layers.iter().map(|n| diff_id(*n)).collect(),
-        tags: tags.iter().map(|text| tag(text)).collect(),
-        origins: vec![NewOrigin {
-            unproved: Vec::new(),
-            repository: None,
-            media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
-            bytes: format!("the manifest of {layers:?}").into_bytes(),
-        }],
-    };
-    Ok(import.commit(vec![image])?.images[0].id)
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::oci::Repository;
+use crate::oci::{Repository, TagRef};
 
 const TAGS: [&str; 4] = ["a:1", "a:2", "b:1", "org/c"];
 
