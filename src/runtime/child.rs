@@ -78,10 +78,8 @@ impl<T, E: Display> Fails<T> for Result<T, E> {
 /// Becomes the container. Never returns.
 pub(super) fn main(plan: &Plan, channel: Channel, stdio: Option<Stdio>) -> ! {
     reset_signals();
-    if let Err(error) = close_others_on_exec() {
-        log::debug!("closing what was handed down: {error}");
-    }
-    let Err(failure) = become_container(plan, &channel, stdio);
+    let closed = close_others_on_exec().fails("closing what was handed down");
+    let Err(failure) = closed.and_then(|()| become_container(plan, &channel, stdio));
     let code = failure.code;
     let text = failure.text;
     // Without a supervisor there is nobody to tell.

@@ -161,9 +161,8 @@ fn join(
 ) -> Result<std::convert::Infallible, Failure> {
     let entering = |error| Failure::start(format!("entering the container: {error}"));
     reset_signals();
-    if let Err(error) = close_others_on_exec() {
-        log::debug!("closing what was handed down: {error}");
-    }
+    close_others_on_exec()
+        .map_err(|error| Failure::start(format!("closing what was handed down: {error}")))?;
     let mut kinds = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION

@@ -225,19 +225,33 @@ pub fn close_others_on_exec() -> io::Result<()> {
             libc::CLOSE_RANGE_CLOEXEC,
         )
     };
-    check(rc)
+    if rc == 0 {
+        return Ok(());
+    }
+    // Before Linux 5.11: one after the other.
+    for fd in open_descriptors()? {
+        // SAFETY: only sets a flag; a number that is no descriptor (the one that was read from) is an error without effect.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
+}
+
+/// The descriptors above stderr.
+fn open_descriptors() -> io::Result<Vec<c_int>> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        open.extend(name.to_str().and_then(|name| name.parse::<c_int>().ok()));
+    }
+    open.retain(|fd| *fd > 2);
+    Ok(open)
 }
 
 /// Closes the descriptors above stderr that a caller has handed down: those without the close-on-exec flag, which everything
 /// this program opens has.
 #[allow(unsafe_code)]
 pub fn close_handed_down() -> io::Result<()> {
-    let mut open = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let name = entry?.file_name();
-        open.extend(name.to_str().and_then(|name| name.parse::<c_int>().ok()));
-    }
-    for fd in open.into_iter().filter(|fd| *fd > 2) {
+    for fd in open_descriptors()? {
         // SAFETY: asks for a flag; a number that is no descriptor is an error.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
         if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
