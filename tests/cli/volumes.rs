@@ -499,6 +499,30 @@ fn hold_becomes_the_command() {
 }
 
 #[test]
+fn a_dry_run_ends_no_volume() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .mica(["volume", "create", "--ephemeral", "brief"])
+        .ok();
+    // Made long ago, and never used.
+    let list = sandbox.store().join("volumes.json");
+    let mut volumes: Value = serde_json::from_slice(&fs::read(&list).unwrap()).unwrap();
+    volumes["volumes"][0]["since"] = "2020-01-01T00:00:00Z".into();
+    fs::write(&list, volumes.to_string()).unwrap();
+    for line in [
+        "gc --dry-run",
+        "volume prune -a -f --dry-run",
+        "system prune --volumes -f --dry-run",
+    ] {
+        sandbox.mica(line.split(' ')).ok();
+        let now: Value = serde_json::from_slice(&fs::read(&list).unwrap()).unwrap();
+        assert_eq!(now, volumes, "{line}");
+    }
+    sandbox.mica(["volume", "prune", "-f"]).ok();
+    assert_eq!(sandbox.mica(["volume", "ls", "-q"]).ok().stdout(), "");
+}
+
+#[test]
 fn a_damaged_list_of_volumes_stops_writing() {
     let sandbox = Sandbox::new();
     sandbox.mica(["volume", "create", "data"]).ok();
