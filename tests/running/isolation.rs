@@ -122,3 +122,26 @@ fn root_run_refuses_a_bind_around_the_store() {
     );
     assert!(left(&s).is_empty());
 }
+
+/// A list of users that never ends, or never begins, is none.
+#[test]
+fn root_lists_of_users_are_files() {
+    let s = sandbox();
+    let zero = |l: LayerBuilder| l.symlink("etc/passwd", "/dev/zero");
+    let fifo = |l: LayerBuilder| l.fifo("etc/passwd");
+    for (name, list) in [
+        ("zero:1", image("zero:1").layer(zero)),
+        ("fifo:1", image("fifo:1").layer(fifo)),
+    ] {
+        s.load(&list);
+        let run = format!("run --rm {name} grep Uid: /proc/self/status");
+        assert_eq!(shown(&s, &run), "Uid:\t0\t0\t0\t0\n");
+        let run = mica(&s, &format!("run --rm -u bob {name} id")).code(126);
+        assert!(
+            run.stderr().contains("unable to find user bob"),
+            "{}",
+            run.describe()
+        );
+        assert_eq!(shown(&s, &format!("run --rm -u 7 {name} true")), "");
+    }
+}

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -138,13 +138,24 @@ fn terminal(channel: &Channel, console: bool) -> Result<OwnedFd, Failure> {
     Ok(slave)
 }
 
+/// More of a list of users or groups is not read.
+const MAX_LIST: u64 = 16 << 20;
+
+/// A file of the container's, which can be anything: a pipe that nobody writes to, or a link to a device that never ends.
+fn read_list(path: &str) -> io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(openat(CWD, path, flags, Mode::empty())?);
+    let mut bytes = Vec::new();
+    if file.metadata()?.is_file() {
+        file.take(MAX_LIST).read_to_end(&mut bytes)?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The user to run as, by the container's own files.
 fn who(program: &Program, single_id: bool) -> Result<user::User, Failure> {
-    let read = |path: &str| match fs::read(path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        // Images without one exist.
-        Err(_) => String::new(),
-    };
+    // Images without one exist.
+    let read = |path: &str| read_list(path).unwrap_or_default();
     let found = user::resolve(&program.user, &read("/etc/passwd"), &read("/etc/group")).map_err(
         |error| Failure {
             code: 126,
