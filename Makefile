@@ -24,7 +24,7 @@ fish_dir := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 # What the tests run besides mica. The compiler builds the C parts of the compression libraries.
 test_packages  := fuse3 busybox-static mmdebstrap buildah podman runc skopeo uidmap attr libcap2-bin python3-minimal python3 \
                   strace bubblewrap gcc libc6-dev zstd xz-utils bzip2 docker-registry apache2-utils openssl curl xfsprogs e2fsprogs
-bench_packages := $(test_packages) fuse-overlayfs
+bench_packages := $(test_packages) fuse-overlayfs fio g++ pkgconf libfuse3-dev
 
 .PHONY: help run test bench lint install uninstall clean build release deps deps-run deps-bench images peers
 

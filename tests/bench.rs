@@ -1,7 +1,8 @@
-//! The figures of `make bench`: mica beside kernel overlayfs, both fuse-overlayfs versions and podman, on the same image.
+//! The figures of `make bench`: mica beside kernel overlayfs, both fuse-overlayfs versions and podman, on the same image; volumes
+//! beside the file system that they lie on.
 //!
 //! Medians of interleaved runs. Targets are printed beside the figures and judge nothing: only an error makes this fail.
-//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,verbs,commit,run,registry,scale` selects parts.
+//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,verbs,commit,run,registry,volumes,scale` selects parts.
 
 mod common;
 mod bench {
@@ -14,6 +15,7 @@ mod bench {
     pub mod table;
     pub mod timing;
     pub mod verbs;
+    pub mod volumes;
     pub mod wakeup;
     pub mod workloads;
 }
@@ -45,6 +47,9 @@ fn main() {
     }
     if wanted("registry") {
         bench::registries::run(quick);
+    }
+    if wanted("volumes") {
+        bench::volumes::run(quick);
     }
     if wanted("scale") {
         bench::scale::run(quick);

@@ -1,0 +1,20 @@
+//! Volumes: content, trees of small files and lives, beside the host's file system and other FUSE file systems on it.
+
+mod content;
+mod ground;
+mod life;
+mod trees;
+
+use self::ground::{Ground, Host};
+use crate::common::sandbox::Sandbox;
+
+pub fn run(quick: bool) {
+    let archives = Sandbox::new();
+    let tree = trees::archive(&archives);
+    for host in [Host::Disk, Host::Memory] {
+        let ground = Ground::new(host);
+        content::run(&ground, quick);
+        trees::run(&ground, &tree, quick);
+    }
+    life::run(quick);
+}
