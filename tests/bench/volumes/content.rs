@@ -123,7 +123,7 @@ fn row(ground: &Ground, places: &[&Place], pattern: &Pattern, quick: bool) -> Ve
         State::Direct => 2,
         State::Warm | State::Cold => places.len(),
     };
-    let rounds = if quick { 3 } else { 9 };
+    let rounds = if quick { 3 } else { 5 };
     let medians = interleaved(rounds, able, once);
     let rates: Vec<f64> = medians
         .iter()

@@ -63,7 +63,7 @@ pub fn run(ground: &Ground, tree: &Tree, quick: bool) {
     }
     let places = ground.places.len();
     let mut times = [vec![Vec::new(); places], vec![Vec::new(); places]];
-    for round in 0..if quick { 2 } else { 5 } {
+    for round in 0..if quick { 2 } else { 3 } {
         eprintln!(
             "bench: untar and rm -r, {}, round {}",
             ground.file_system,
