@@ -145,3 +145,20 @@ fn root_lists_of_users_are_files() {
         assert_eq!(shown(&s, &format!("run --rm -u 7 {name} true")), "");
     }
 }
+
+/// The binary on the host that starts the programs is not to be got hold of.
+#[test]
+fn root_the_binary_of_mica_is_not_seen_inside() {
+    let s = sandbox();
+    let look =
+        "while :; do for p in /proc/[0-9]*; do readlink $p/exe; done; done >/tmp/seen 2>/dev/null";
+    s.mica(["run", "-d", "--name", "web", "app:1", "sh", "-c", look])
+        .ok();
+    for _ in 0..40 {
+        shown(&s, "exec web true");
+    }
+    let seen = shown(&s, "exec web -- grep -v ^/bin/busybox /tmp/seen; true");
+    assert_eq!(seen, "");
+    shown(&s, "rm -f web");
+    mica(&s, "run --rm --init app:1 readlink /proc/1/exe").code(1);
+}

@@ -11,7 +11,8 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{
-    Gid, Pid, Signal, Uid, WaitOptions, chdir, ioctl_tiocsctty, setsid, umask, wait,
+    DumpableBehavior, Gid, Pid, Signal, Uid, WaitOptions, chdir, ioctl_tiocsctty,
+    set_dumpable_behavior, setsid, umask, wait,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
@@ -79,6 +80,9 @@ pub(in crate::runtime) fn run(
             .fails("telling the supervisor")?;
         wait_for(channel)?;
     }
+    // Until the program is there, /proc/PID/exe leads to the binary of mica on the host, and a process of the container that has
+    // the same privileges could keep it open. After the exec the program is as any other.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).fails("hiding from the container")?;
     if program.init {
         init()?;
     }
