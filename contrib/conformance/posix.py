@@ -138,6 +138,63 @@ def names_are_seen_at_once_both_ways(h, m):
 
 
 @case
+def what_is_done_in_a_directory_goes_by_its_names_of_that_moment(h, m):
+    for i in range(60):
+        top = f"/{i}"
+        os.makedirs(m + top + "/b/c")
+        put(m + top + "/b/c/before")
+        # What the kernel has just walked through becomes something else: a level above, the directory itself, or nothing.
+        if i % 3 == 0:
+            os.rename(h + top + "/b", h + top + "/was")
+            os.makedirs(h + top + "/b/c")
+            was = h + top + "/was/c"
+        elif i % 3 == 1:
+            os.rename(h + top + "/b/c", h + top + "/was")
+            os.mkdir(h + top + "/b/c")
+            was = h + top + "/was"
+        else:
+            os.rename(h + top, h + top + "was")
+            was = h + top + "was/b/c"
+        gone = i % 3 == 2
+        here, there = m + top + "/b/c", h + top + "/b/c"
+        acts = (
+            lambda: put(here + "/f"),
+            lambda: os.mkdir(here + "/d"),
+            lambda: os.symlink("x", here + "/s"),
+            lambda: os.mkfifo(here + "/p"),
+            lambda: os.listdir(here),
+            lambda: os.stat(here + "/f"),
+            lambda: os.link(here + "/f", here + "/l"),
+            lambda: os.rename(here + "/f", here + "/g"),
+            lambda: os.unlink(here + "/g"),
+            lambda: os.rmdir(here + "/d"),
+        )
+        # Each of them is the first one once.
+        for act in acts[i % len(acts):] if gone else acts:
+            if gone:
+                fails(errno.ENOENT, act)
+            else:
+                act()
+        assert os.listdir(was) == ["before"], os.listdir(was)
+        assert gone or sorted(os.listdir(there)) == ["l", "p", "s"]
+
+
+@case
+def whoever_is_in_a_directory_stays_in_it_when_it_is_renamed(h, m):
+    for i in range(30):
+        os.makedirs(f"{m}/{i}/b")
+        directory = os.open(f"{m}/{i}/b", os.O_RDONLY | os.O_DIRECTORY)
+        side = h if i % 2 else m
+        os.rename(f"{side}/{i}", f"{side}/{i}z")
+        os.close(os.open("f", os.O_WRONLY | os.O_CREAT, dir_fd=directory))
+        os.mkdir("d", dir_fd=directory)
+        os.rename("f", "g", src_dir_fd=directory, dst_dir_fd=directory)
+        os.fchmod(directory, 0o700)
+        assert sorted(os.listdir(directory)) == sorted(os.listdir(f"{h}/{i}z/b")) == ["d", "g"]
+        os.close(directory)
+
+
+@case
 def attributes_are_seen_at_once_both_ways(h, m):
     put(h + "/f")
     for i in range(100):
