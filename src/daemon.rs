@@ -60,7 +60,7 @@ pub fn mount(plan: &MountPlan) -> anyhow::Result<()> {
         Fork::Child => {
             drop(waiter);
             if let Some(pipe) = reporter.pipe()
-                && let Err(error) = close_inherited(pipe)
+                && let Err(error) = close_inherited(&[pipe])
             {
                 // Before Linux 5.9: they stay open, as they were.
                 log::debug!("closing inherited descriptors: {error}");

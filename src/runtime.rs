@@ -6,13 +6,14 @@
 //! together on a kernel overlayfs, and becomes the program. No daemon is needed, and nothing is mounted anywhere but in the
 //! child's own mount namespace, so nothing is left when it ends.
 //!
-//! The child is tied to the supervisor: if that is killed, the kernel kills the child and with it every process of the
-//! container. What is left then are files: the next verb sees by the lock that the container does not run.
+//! The child is tied to the supervisor: if that is killed, the kernel kills the child, or a guard does, a small process beside
+//! the supervisor, and with it every process of the container. What is left then are files: the next verb sees by the lock that the container does not run.
 
 mod channel;
 mod child;
 mod exec;
 mod files;
+mod guard;
 mod image;
 mod stdio;
 mod supervisor;

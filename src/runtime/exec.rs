@@ -182,7 +182,8 @@ fn join(
             // From here on only the child speaks.
             let told = channel.send(&FromChild::Process { pid }, None);
             drop(stdio);
-            if told.is_err() || crate::sys::fork::close_inherited(rustix::stdio::stderr()).is_err()
+            if told.is_err()
+                || crate::sys::fork::close_inherited(&[rustix::stdio::stderr()]).is_err()
             {
                 exit_now(125)
             }

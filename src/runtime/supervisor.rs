@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, sets
 
 use super::channel::{self, Channel, FromChild, ToChild};
 use super::child::{self, Failure, Plan, Program};
+use super::guard::{Guard, guard};
 use super::stdio::{self, Moving, Output, Pumps};
 use super::{NotStarted, code_of, files, image};
 use crate::fuse::session::{Session, State};
@@ -143,6 +144,8 @@ struct Living {
     pid: Pid,
     process: OwnedFd,
     reaped: Option<WaitStatus>,
+    /// Ends after the container.
+    guard: Option<Guard>,
 }
 
 impl Living {
@@ -276,11 +279,14 @@ fn spawn(job: &Job, output: &Output) -> Result<(Living, Channel, Pumps), NotStar
             ));
         }
     };
-    let living = Living {
+    let mut living = Living {
         pid,
         process,
         reaped: None,
+        guard: None,
     };
+    let standing = guard(&living.process).map_err(NotStarted::because(preparing))?;
+    living.guard = Some(standing);
     if let Some(ids) = &record.ids {
         write_maps(child, ids).map_err(|error| NotStarted {
             code: 125,

@@ -40,25 +40,28 @@ pub fn fork_single() -> io::Result<Fork> {
     }
 }
 
-/// Closes every descriptor above stderr but `keep`: what the starter happened to have open (a pipe that somebody waits for the
+/// Closes every descriptor above stderr but those to `keep`: what the starter happened to have open (a pipe that somebody waits for the
 /// end of, a file on a disk to be unmounted) is none of a daemon's business.
 ///
 /// For the child of [`fork`], before it opens anything: nothing else in the program may own a descriptor.
 #[allow(unsafe_code)]
-pub fn close_inherited(keep: BorrowedFd<'_>) -> io::Result<()> {
-    let keep = keep.as_raw_fd().unsigned_abs();
-    for (first, last) in [
-        (3, keep.saturating_sub(1)),
-        (keep.saturating_add(1), u32::MAX),
-    ] {
-        if first > last {
-            continue;
+pub fn close_inherited(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .map(|fd| fd.as_raw_fd().unsigned_abs())
+        .collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for kept in keep.into_iter().chain([u32::MAX]) {
+        if first < kept {
+            // SAFETY: closes descriptors only; by this function's contract nobody owns any of them but those to keep, which are
+            // spared. No descriptor has the largest number.
+            let rc = unsafe { libc::syscall(libc::SYS_close_range, first, kept - 1, 0) };
+            if rc != 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
-        // SAFETY: closes descriptors only; by this function's contract nobody owns any of them but `keep`, which is spared.
-        let rc = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        if rc != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        first = first.max(kept.saturating_add(1));
     }
     Ok(())
 }

@@ -75,7 +75,7 @@ fn keep(init: u32, socket: &OwnedFd) -> ! {
     if let Err(error) = setsid() {
         log::debug!("leaving the session: {error}");
     }
-    if let Err(error) = close_inherited(socket.as_fd()) {
+    if let Err(error) = close_inherited(&[socket.as_fd()]) {
         log::debug!("closing inherited descriptors: {error}");
     }
     let (stopped, said) = match stop_all(init) {

@@ -64,6 +64,25 @@ fn root_a_killed_supervisor_takes_its_container_along() {
     assert!(left(&s).is_empty());
 }
 
+/// The kernel forgets whom to kill when a process changes its user.
+#[test]
+fn root_a_container_that_has_changed_its_user_does_not_outlive_its_supervisor() {
+    let s = sandbox();
+    let script = "exec busybox su -s /bin/sh bob -c 'exec sleep 600'";
+    let words = ["run", "--name", "web", "app:1", "sh", "-c", script];
+    let mut supervisor = Started::new(&s, &words);
+    wait_until("it has changed its user", || {
+        let pid = pid_of(&s, "web").map(|pid| pid.as_raw_nonzero());
+        let status = pid.map(|pid| fs::read_to_string(format!("/proc/{pid}/status")));
+        matches!(status, Some(Ok(text)) if text.contains("\nUid:\t1000\t") && text.starts_with("Name:\tsleep"))
+    });
+    let pid = pid_of(&s, "web").unwrap();
+    supervisor.0.kill().unwrap();
+    supervisor.0.wait().unwrap();
+    wait_until("its process is dead", || !lives(pid));
+    shown(&s, "rm web");
+}
+
 #[test]
 fn root_what_a_killed_supervisor_left_of_rm_goes_with_the_next_verb() {
     let s = sandbox();

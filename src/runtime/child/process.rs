@@ -307,7 +307,7 @@ fn init() -> Result<(), Failure> {
     };
     // The supervisor waits for the last copy of its channel to go. Nothing here returns to who owns the descriptors.
     std::mem::forget(signals);
-    if close_inherited(rustix::stdio::stderr()).is_err() {
+    if close_inherited(&[rustix::stdio::stderr()]).is_err() {
         exit_now(125)
     }
     let Ok(signals) = SignalFd::block_forwarded(true) else {
