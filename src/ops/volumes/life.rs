@@ -303,7 +303,7 @@ mod tests {
     fn a_life_is_judged_by_its_users() {
         let ms = Duration::from_millis;
         let times = Times {
-            wait: ms(100),
+            wait: ms(1000),
             linger: ms(40),
         };
         let fresh = || Life {
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(left(&mut life, false, Some(open)), None);
 
         let mut unused = fresh();
-        std::thread::sleep(ms(110));
+        std::thread::sleep(times.wait);
         assert_eq!(left(&mut unused, false, None), Some(Duration::ZERO));
     }
 }

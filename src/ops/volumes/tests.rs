@@ -202,11 +202,9 @@ fn removing_a_bind_leaves_the_host_alone() {
 #[test]
 fn a_sweep_ends_ephemeral_volumes_and_only_those() {
     let (_dir, store) = store();
-    let ms = std::time::Duration::from_millis;
-    let times = Times {
-        wait: ms(300),
-        linger: ms(100),
-    };
+    let hour = std::time::Duration::from_secs(3600);
+    let now = std::time::Duration::ZERO;
+    let times = |wait, linger| Times { wait, linger };
     let none: Vec<VolumeName> = Vec::new();
     make(&store, "kept", CreateKind::Persistent);
     make(&store, "promoted", CreateKind::Ephemeral);
@@ -216,29 +214,27 @@ fn a_sweep_ends_ephemeral_volumes_and_only_those() {
     let lease = store
         .lease_volumes(std::slice::from_ref(&used.name))
         .unwrap();
-    assert_eq!(sweep(&store, times).unwrap(), none);
-    std::thread::sleep(ms(350));
+    assert_eq!(sweep(&store, times(hour, now)).unwrap(), none);
     assert_eq!(
-        sweep(&store, times).unwrap(),
+        sweep(&store, times(now, hour)).unwrap(),
         std::slice::from_ref(&unused.name)
     );
     assert!(!store.layout().volume(&unused.id).exists());
     drop(lease);
     // The first look that finds nobody begins the time.
-    assert_eq!(sweep(&store, times).unwrap(), none);
+    assert_eq!(sweep(&store, times(now, now)).unwrap(), none);
     let child = Command::new("sleep")
         .arg("60")
         .current_dir(store.volume_root(&used))
         .spawn()
         .unwrap();
     let child = Killed(child);
-    std::thread::sleep(ms(150));
-    assert_eq!(sweep(&store, times).unwrap(), none);
+    assert_eq!(sweep(&store, times(now, now)).unwrap(), none);
     drop(child);
-    assert_eq!(sweep(&store, times).unwrap(), none);
-    std::thread::sleep(ms(150));
+    assert_eq!(sweep(&store, times(now, now)).unwrap(), none);
+    assert_eq!(sweep(&store, times(now, hour)).unwrap(), none);
     assert_eq!(
-        sweep(&store, times).unwrap(),
+        sweep(&store, times(now, now)).unwrap(),
         std::slice::from_ref(&used.name)
     );
     let left: Vec<_> = store
