@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use crate::ops::images::Options;
 use crate::ops::rows::Format;
-use crate::ops::{OpsError, df, images, users};
+use crate::ops::{OpsError, containers, df, images, users};
 
 use super::{Context, output};
 
-/// Show what images and volumes take on disk, and how much of it nothing uses
+/// Show what images, containers and volumes take on disk, and how much of it nothing uses
 ///
 /// Bytes are those on disk, shared layers counted once. RECLAIMABLE is what `image prune -a` would free.
 #[derive(clap::Args)]
@@ -46,7 +46,12 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
                 ..Options::default()
             };
             let rows = images::list(&names, &options, &|_| Ok(Default::default()))?;
-            df::verbose(&df, &rows, &users, jiff::Timestamp::now())
+            let all = containers::ListOptions {
+                all: true,
+                ..Default::default()
+            };
+            let all = containers::list(&store, &all)?;
+            df::verbose(&df, &rows, &all, &users, jiff::Timestamp::now())
         }
     };
     output::print(&text)?;

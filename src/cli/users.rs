@@ -14,7 +14,7 @@ use super::{Context, completion, output};
 /// needs the volume), hidden (it may use any volume, and we may not look into it).
 #[derive(clap::Args)]
 pub struct Args {
-    /// A path (with / or . at its beginning), a volume or an image; without one, everything in all mounts of the store
+    /// A path (with / or . at its beginning if it could be a name), a volume or an image; without one, everything in all mounts of the store
     #[arg(value_name = "PATH|VOLUME|IMAGE", add = completion::volumes_and_images())]
     target: Option<String>,
     /// Print each line by a Go template, "table TEMPLATE" with a header, or "json"; fields: PID Command How Of Path

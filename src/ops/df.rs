@@ -6,8 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::oci::{Digest, ImageId};
+use crate::store::containers::ContainerId;
 use crate::store::{ImageRecord, LiveLease, Names, Store};
 
+use super::containers;
+use super::containers::Row as ContainerRow;
 use super::error::OpsError;
 use super::format;
 use super::images::{Row, Users};
@@ -21,6 +24,8 @@ use super::volumes::users::Look;
 pub struct Df {
     /// Images, with what they share counted once.
     pub images: Line,
+    /// Containers: what they have changed.
+    pub containers: Line,
     /// Volumes, without binds' data.
     pub volumes: Line,
     /// What interrupted work has left, for `mica gc`: files.
@@ -33,6 +38,8 @@ pub struct Df {
     pub total: u64,
     /// What each image has.
     pub of_image: BTreeMap<ImageId, OfImage>,
+    /// What each container has changed, in bytes.
+    pub of_container: HashMap<ContainerId, u64>,
     /// What each volume has, by name.
     pub of_volume: Vec<VolumeRow>,
 }
@@ -68,10 +75,28 @@ pub fn of(
 ) -> Result<Df, OpsError> {
     let usage = store.disk_usage()?;
     let mut df = measure(&store.blob_sizes()?, names, leases, users);
+    measure_containers(store, &mut df)?;
     measure_volumes(store, leases, &mut df)?;
     df.imports = df.imports.saturating_add(usage.tmp_bytes);
-    df.total = usage.total().saturating_add(df.volumes.size);
+    df.total = usage
+        .total()
+        .saturating_add(df.containers.size)
+        .saturating_add(df.volumes.size);
     Ok(df)
+}
+
+fn measure_containers(store: &Store, df: &mut Df) -> Result<(), OpsError> {
+    for container in store.containers()? {
+        let size = containers::size(&container);
+        df.containers.count += 1;
+        df.containers.size += size;
+        match container.is_running() {
+            true => df.containers.active += 1,
+            false => df.containers.reclaimable += size,
+        }
+        df.of_container.insert(container.record.id, size);
+    }
+    Ok(())
 }
 
 /// A file of `info/` shows this too: mappings are not looked at, as in every request.
@@ -154,12 +179,14 @@ fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], us
     }
     Df {
         images,
+        containers: Line::default(),
         volumes: Line::default(),
         leftovers,
         trash,
         imports,
         total: 0,
         of_image,
+        of_container: HashMap::new(),
         of_volume: Vec::new(),
     }
 }
@@ -174,15 +201,23 @@ pub struct Named {
 }
 
 impl Df {
-    /// The rows in order. Trash and leftovers only when there are any.
+    /// docker's rows in its order; nothing here builds, so the last one is empty. Trash and leftovers only when there are any.
     pub fn rows(&self) -> Vec<Named> {
         let images = Named {
             name: "Images",
             line: self.images,
         };
+        let containers = Named {
+            name: "Containers",
+            line: self.containers,
+        };
         let volumes = Named {
             name: "Local Volumes",
             line: self.volumes,
+        };
+        let builds = Named {
+            name: "Build Cache",
+            line: Line::default(),
         };
         let leftovers = Named {
             name: "Leftovers",
@@ -193,7 +228,7 @@ impl Df {
             line: self.trash,
         };
         let seldom = [trash, leftovers].into_iter();
-        [images, volumes]
+        [images, containers, volumes, builds]
             .into_iter()
             .chain(seldom.filter(|row| row.line.count > 0))
             .collect()
@@ -258,7 +293,13 @@ pub fn values(df: &Df) -> Vec<Value> {
 }
 
 /// docker's `-v`: a row for each name, as `images -a` has them. SIZE is the sum of the two that follow.
-pub fn verbose(df: &Df, rows: &[Row], users: &Users, now: jiff::Timestamp) -> String {
+pub fn verbose(
+    df: &Df,
+    rows: &[Row],
+    all: &[ContainerRow],
+    users: &Users,
+    now: jiff::Timestamp,
+) -> String {
     let header = [
         "REPOSITORY",
         "TAG",
@@ -284,6 +325,12 @@ pub fn verbose(df: &Df, rows: &[Row], users: &Users, now: jiff::Timestamp) -> St
     };
     let rows: Vec<_> = rows.iter().map(cells).collect();
     let table = format::table(Some(&header), &rows);
+    let size = |id: &ContainerId| df.of_container.get(id).copied().unwrap_or(0);
+    let containers = all
+        .iter()
+        .map(|row| row.disk_cells(size(row.container_id()), now));
+    let containers: Vec<_> = containers.collect();
+    let containers = format::table(Some(&CONTAINERS), &containers);
     let volumes = df.of_volume.iter().map(|row| {
         let size = row
             .size
@@ -293,8 +340,22 @@ pub fn verbose(df: &Df, rows: &[Row], users: &Users, now: jiff::Timestamp) -> St
     });
     let volumes: Vec<_> = volumes.collect();
     let volumes = format::table(Some(&["VOLUME NAME", "LINKS", "SIZE"]), &volumes);
-    format!("Images space usage:\n\n{table}\nLocal Volumes space usage:\n\n{volumes}")
+    format!(
+        "Images space usage:\n\n{table}\nContainers space usage:\n\n{containers}\nLocal Volumes space usage:\n\n{volumes}\nBuild cache usage: 0B\n\n"
+    )
 }
+
+/// docker's columns of containers in the long form.
+const CONTAINERS: [&str; 8] = [
+    "CONTAINER ID",
+    "IMAGE",
+    "COMMAND",
+    "LOCAL VOLUMES",
+    "SIZE",
+    "CREATED",
+    "STATUS",
+    "NAMES",
+];
 
 #[cfg(test)]
 mod tests {
@@ -335,7 +396,9 @@ mod tests {
             table(&df),
             "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
              Images          3         1         1.239kB   234B (18%)\n\
+             Containers      0         0         0B        0B\n\
              Local Volumes   0         0         0B        0B\n\
+             Build Cache     0         0         0B        0B\n\
              Leftovers       1         0         70kB      70kB (100%)\n"
         );
         let nobody = measure(&sizes, &names, &[], &Users::new());
@@ -349,7 +412,9 @@ mod tests {
             table(&df),
             "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
              Images          0         0         0B        0B\n\
-             Local Volumes   0         0         0B        0B\n"
+             Containers      0         0         0B        0B\n\
+             Local Volumes   0         0         0B        0B\n\
+             Build Cache     0         0         0B        0B\n"
         );
     }
 }

@@ -173,7 +173,10 @@ fn history_and_df_by_format() {
             "{{.Type}} {{.TotalCount}} {{.Active}}",
         ])
         .ok();
-    assert_eq!(run.stdout(), "Images 1 0\nLocal Volumes 0 0\n");
+    assert_eq!(
+        run.stdout(),
+        "Images 1 0\nContainers 0 0\nLocal Volumes 0 0\nBuild Cache 0 0\n"
+    );
     let run = sandbox.mica(["system", "df", "--format", "json"]).ok();
     let rows = run.stdout();
     let row = super::json(rows.lines().next().unwrap_or_default());

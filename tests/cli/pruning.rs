@@ -296,7 +296,9 @@ fn df_is_dockers_table_and_what_prune_frees() {
         format!(
             "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
              Images          3         0         {:10}{} (100%)\n\
-             Local Volumes   0         0         0B        0B\n",
+             Containers      0         0         0B        0B\n\
+             Local Volumes   0         0         0B        0B\n\
+             Build Cache     0         0         0B        0B\n",
             human(before),
             human(before)
         )
@@ -314,9 +316,16 @@ fn df_is_dockers_table_and_what_prune_frees() {
     );
     let end = [
         "",
+        "Containers space usage:",
+        "",
+        "CONTAINER ID   IMAGE     COMMAND   LOCAL VOLUMES   SIZE      CREATED   STATUS    NAMES",
+        "",
         "Local Volumes space usage:",
         "",
         "VOLUME NAME   LINKS     SIZE",
+        "",
+        "Build cache usage: 0B",
+        "",
     ];
     assert_eq!(lines[3 + 4..], end, "{long}");
     assert!(
@@ -329,7 +338,9 @@ fn df_is_dockers_table_and_what_prune_frees() {
         sandbox.mica(["system", "df"]).ok().stdout(),
         "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE\n\
          Images          0         0         0B        0B\n\
-         Local Volumes   0         0         0B        0B\n"
+         Containers      0         0         0B        0B\n\
+         Local Volumes   0         0         0B        0B\n\
+         Build Cache     0         0         0B        0B\n"
     );
 }
 

@@ -67,7 +67,9 @@ docker images
             "",
             &[
                 "Images 0 0 0B",
+                "Containers 0 0 0B",
                 "Local Volumes 0 0 0B",
+                "Build Cache 0 0 0B",
                 "Total reclaimed space: 0B",
                 "REPOSITORY   TAG       IMAGE ID   CREATED   SIZE"
             ][..]

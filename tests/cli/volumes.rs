@@ -321,6 +321,14 @@ fn a_used_volume_is_not_removed_and_users_are_shown() {
         .ok()
         .stdout();
     assert_eq!(quiet, format!("{}\n", user.pid()));
+    let here = sandbox.dir().canonicalize().unwrap();
+    let relative = std::path::Path::new(&data)
+        .strip_prefix(here)
+        .unwrap()
+        .join("f");
+    let relative = relative.to_str().unwrap();
+    let same = sandbox.mica(["users", "-q", relative]).ok().stdout();
+    assert_eq!(same, quiet);
     let run = sandbox.mica(["users", "none"]).code(1);
     assert_eq!(
         run.stderr(),

@@ -161,3 +161,37 @@ fn root_rm_and_prune_remove() {
     shown(&s, "rm -f two");
     assert!(left(&s).is_empty());
 }
+
+#[test]
+fn root_system_df_counts_what_containers_have_changed() {
+    let s = sandbox();
+    shown(&s, "run --name done app:1 -- head -c 100000 /dev/zero > /f");
+    shown(&s, "run -d --name web -v data:/v app:1 sleep 600");
+    let df = shown(
+        &s,
+        "system df --format {{.Type}}:{{.TotalCount}}:{{.Active}}:{{.Size}}",
+    );
+    let line = df.lines().nth(1).unwrap();
+    assert!(line.starts_with("Containers:2:1:1"), "{df}");
+    let long = shown(&s, "system df -v");
+    let begin = long.find("Containers space usage:\n\nCONTAINER ID   IMAGE     COMMAND");
+    let rows: Vec<Vec<&str>> = long[begin.expect(&long)..]
+        .lines()
+        .skip(3)
+        .take(2)
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[0].last(), Some(&"web"), "{long}");
+    assert_eq!(rows[1].last(), Some(&"done"), "{long}");
+    assert!(
+        long.contains("Exited (0)") && long.contains(" Up "),
+        "{long}"
+    );
+    // What is reclaimable comes back.
+    let before = shown(&s, "system df --format {{.Reclaimable}}");
+    shown(&s, "rm done");
+    let after = shown(&s, "system df --format {{.Reclaimable}}");
+    assert_ne!(before.lines().nth(1), Some("0B (0%)"), "{before}");
+    assert!(after.lines().nth(1).unwrap().starts_with("0B"), "{after}");
+    shown(&s, "rm -f web");
+}

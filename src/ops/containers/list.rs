@@ -6,7 +6,7 @@ use crate::ops::format::{self, ago};
 use crate::ops::run::RunError;
 use crate::ops::template::Value;
 use crate::store::Store;
-use crate::store::containers::{Container, MountSource, Status};
+use crate::store::containers::{Container, ContainerId, MountSource, Status};
 
 /// Column names for `--format`.
 pub const COLUMNS: &[(&str, &str)] = &[
@@ -221,6 +221,32 @@ impl Row {
             true => id.to_string(),
             false => id.short().to_owned(),
         }
+    }
+
+    /// Whose row it is.
+    pub fn container_id(&self) -> &ContainerId {
+        &self.container.record.id
+    }
+
+    /// The row of `system df -v`.
+    pub fn disk_cells(&self, size: u64, now: Timestamp) -> Vec<String> {
+        let mut fields = self.fields(false, now);
+        let mut take = |name: &str| {
+            let field = fields.iter_mut().find(|(key, _)| *key == name);
+            field
+                .map(|(_, text)| std::mem::take(text))
+                .unwrap_or_default()
+        };
+        vec![
+            take("ID"),
+            take("Image"),
+            take("Command"),
+            take("LocalVolumes"),
+            format::human_size(size),
+            take("RunningFor"),
+            take("Status"),
+            take("Names"),
+        ]
     }
 
     fn fields(&self, no_trunc: bool, now: Timestamp) -> Vec<(&'static str, String)> {

@@ -74,7 +74,12 @@ fn target(store: &Store, leases: &[LiveLease], text: &str) -> Result<Target, Ops
     {
         return Ok(Target::Volume(volume));
     }
-    Ok(Target::Image(resolve::image(&*store.names()?, text)?.id))
+    match resolve::image(&*store.names()?, text) {
+        Ok(image) => Ok(Target::Image(image.id)),
+        // Nothing has that name, and a path that is there was meant.
+        Err(_) if Path::new(text).exists() => target(store, leases, &format!("./{text}")),
+        Err(error) => Err(error),
+    }
 }
 
 /// The volume whose directory in a mount the path is: then users on the host side and leases count too.
