@@ -148,7 +148,7 @@ pub fn evaporate(
     if !back.is_empty() {
         let lock = store.lock()?;
         for volume in back {
-            log::info!(
+            log::debug!(
                 "volume {}: somebody came at the last moment, it stays",
                 volume.name
             );
