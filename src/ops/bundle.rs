@@ -151,6 +151,7 @@ pub fn bundle(store: &Store, options: &Options<'_>) -> Result<ImageId, BundleErr
             let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
         }
         if made {
+            // What somebody else has put there stays, and the directory with it.
             let _ = fs::remove_dir(options.directory);
         }
     }

@@ -135,8 +135,8 @@ fn set_fs_ids(uid: u32, gid: u32) -> Result<()> {
     let set = |call: libc::c_long, id: u32| {
         // SAFETY: setfsuid and setfsgid take one number and touch no memory; the raw calls concern this thread only.
         let before = unsafe { libc::syscall(call, libc::c_ulong::from(id)) };
+        // They report the old value only, which tells nothing: -1 is never set and so asks for the present one.
         let _ = before;
-        // They report the old value only: -1 is never set and so asks for the present one.
         // SAFETY: as above.
         let now = unsafe { libc::syscall(call, libc::c_ulong::from(u32::MAX)) };
         u32::try_from(now & 0xffff_ffff).ok() == Some(id)
