@@ -11,6 +11,7 @@ mod cli;
 mod commit;
 mod common;
 mod ephemeral;
+mod everyday;
 mod hostile;
 mod import;
 mod levels;

@@ -17,6 +17,8 @@ mod listing;
 mod rootless;
 mod volumes;
 
+pub(crate) use rootless::user;
+
 /// What the programs in the images are: one static program under many names.
 const TOOLS: [&str; 28] = [
     "sh", "cat", "echo", "id", "ls", "sleep", "true", "false", "pwd", "env", "touch", "stat",
@@ -45,7 +47,7 @@ fn busybox(layer: LayerBuilder) -> LayerBuilder {
 }
 
 /// `name` with a shell and the usual tools.
-fn image(name: &str) -> ImageBuilder {
+pub(crate) fn image(name: &str) -> ImageBuilder {
     ImageBuilder::new(name).layer(busybox)
 }
 

@@ -23,7 +23,7 @@ fn subordinate(line: &str) {
     }
 }
 
-fn user(uid: u32, line: &str) -> Sandbox {
+pub(crate) fn user(uid: u32, line: &str) -> Sandbox {
     let s = Sandbox::as_user(uid);
     subordinate(line);
     s.load(&image("app:1"));
