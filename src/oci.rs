@@ -3,6 +3,7 @@
 pub mod change;
 pub mod config;
 pub mod digest;
+pub mod dockerfile;
 pub mod document;
 pub mod manifest;
 pub mod platform;

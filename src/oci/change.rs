@@ -9,10 +9,11 @@
 //! WORKDIR.
 
 mod health;
-mod lex;
 mod value;
 
 use super::config::{Healthcheck, RunConfig};
+use super::dockerfile::lex::{self, Expand};
+use super::dockerfile::source;
 
 /// One instruction, parsed; values are expanded when it is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ enum Instruction {
 
 /// The two forms of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Line {
+pub enum Line {
     /// A JSON array.
     Exec(Vec<String>),
     /// Anything else: one text for a shell.
@@ -47,93 +48,155 @@ enum Line {
 #[error("{0}")]
 pub struct ChangeError(pub(super) String);
 
-fn refuse<T>(text: impl Into<String>) -> Result<T, ChangeError> {
+pub(super) fn refuse<T>(text: impl Into<String>) -> Result<T, ChangeError> {
     Err(ChangeError(text.into()))
 }
 
 /// Reads changes, all or none. Each text may be several lines.
 pub fn parse<S: AsRef<str>>(changes: &[S]) -> Result<Vec<Change>, ChangeError> {
     let texts: Vec<&str> = changes.iter().map(AsRef::as_ref).collect();
-    let mut parsed = Vec::new();
-    for line in lex::lines(&texts.join("\n")) {
-        parsed.push(Change(instruction(&line)?));
-    }
-    Ok(parsed)
+    let source = source::read(texts.join("\n").as_bytes());
+    let source = source.map_err(|error| ChangeError(error.text))?;
+    let line = |line: &source::Logical| Change::parse(&line.text, source.escape);
+    source.lines.iter().map(line).collect()
 }
 
 /// Applies `changes` in order.
 pub fn apply(changes: &[Change], config: &mut RunConfig) -> Result<(), ChangeError> {
     let mut cmd_set = false;
-    for Change(instruction) in changes {
+    for change in changes {
         let env = config.env.clone();
-        let expand = |word: &String| lex::expand(word, &env);
-        match instruction {
+        let expand = Expand {
+            env: &env,
+            ..Expand::plain('\\')
+        };
+        change.apply(config, &expand, &mut cmd_set)?;
+    }
+    Ok(())
+}
+
+impl Change {
+    /// Reads one instruction.
+    pub fn parse(line: &str, escape: char) -> Result<Change, ChangeError> {
+        instruction(line, escape).map(Change)
+    }
+
+    /// Applies it. `cmd_set`: the command was set by an instruction before, not by the image below. The answer is the
+    /// instruction with its values, as docker's history says it.
+    pub fn apply(
+        &self,
+        config: &mut RunConfig,
+        expand: &Expand<'_>,
+        cmd_set: &mut bool,
+    ) -> Result<String, ChangeError> {
+        let expanded = |word: &String| expand.word(word);
+        Ok(match &self.0 {
             Instruction::Cmd(line) => {
-                config.cmd = Some(command(line, config));
+                let command = command(line, config);
+                let text = format!("CMD {}", quoted(&command));
+                config.cmd = Some(command);
                 config.args_escaped = false;
-                cmd_set = true;
+                *cmd_set = true;
+                text
             }
             Instruction::Entrypoint(line) => {
-                let line = Some(command(line, config)).filter(|line| !line.is_empty());
-                if line.is_some() && !cmd_set {
+                let command = command(line, config);
+                let text = format!("ENTRYPOINT {}", quoted(&command));
+                let line = Some(command).filter(|line| !line.is_empty());
+                if line.is_some() && !*cmd_set {
                     config.cmd = None;
                 }
                 config.entrypoint = line;
+                text
             }
             Instruction::Env(pairs) => {
+                let mut text = "ENV".to_owned();
+                let mut env = config.env.clone();
                 for (name, value) in pairs {
-                    let (name, value) = (expand(name)?, expand(value)?);
+                    let (name, value) = (expanded(name)?, expanded(value)?);
                     if name.is_empty() {
                         return refuse("ENV names can not be blank");
                     }
-                    set_env(&mut config.env, &name, &value);
+                    set_env(&mut env, &name, &value);
+                    text.push_str(&format!(" {name}={value}"));
                 }
+                config.env = env;
+                text
             }
             Instruction::Expose(specs) => {
+                let mut ports = Vec::new();
                 for spec in specs {
-                    for word in lex::words(&expand(spec)?) {
-                        config.exposed_ports.extend(value::ports(&word)?);
+                    for word in lex::words(&expanded(spec)?, expand.escape) {
+                        ports.extend(value::ports(&word)?);
                     }
                 }
+                let text = format!("EXPOSE {}", specs.join(" "));
+                config.exposed_ports.extend(ports);
                 config.exposed_ports.sort();
                 config.exposed_ports.dedup();
+                text
             }
             Instruction::Healthcheck(check) => {
                 config.healthcheck = Some(check.clone());
+                format!("HEALTHCHECK {}", quoted(&check.test))
             }
             Instruction::Label(pairs) => {
+                let mut text = "LABEL".to_owned();
                 for (name, value) in pairs {
-                    let (name, value) = (expand(name)?, expand(value)?);
+                    let (name, value) = (expanded(name)?, expanded(value)?);
                     if name.is_empty() {
                         return refuse("LABEL names can not be blank");
                     }
+                    text.push_str(&format!(" {name}={value}"));
                     config.labels.insert(name, value);
                 }
+                text
             }
-            Instruction::Onbuild(trigger) => config.on_build.push(trigger.clone()),
+            Instruction::Onbuild(trigger) => {
+                config.on_build.push(trigger.clone());
+                format!("ONBUILD {trigger}")
+            }
             Instruction::Stopsignal(signal) => {
-                let signal = expand(signal)?;
+                let signal = expanded(signal)?;
                 value::check_signal(&signal)?;
                 config.stop_signal = signal;
+                format!("STOPSIGNAL {}", config.stop_signal)
             }
-            Instruction::User(user) => config.user = expand(user)?,
+            Instruction::User(user) => {
+                config.user = expanded(user)?;
+                format!("USER {}", config.user)
+            }
             Instruction::Volume(paths) => {
+                let mut text = Vec::new();
                 for path in paths {
-                    let path = expand(path)?.trim().to_owned();
+                    let path = expanded(path)?.trim().to_owned();
                     if path.is_empty() {
                         return refuse("VOLUME specified can not be an empty string");
                     }
+                    text.push(path.clone());
                     config.volumes.push(path);
                 }
                 config.volumes.sort();
                 config.volumes.dedup();
+                format!("VOLUME [{}]", text.join(" "))
             }
             Instruction::Workdir(path) => {
-                config.working_dir = value::working_dir(&config.working_dir, &expand(path)?)?;
+                config.working_dir = value::working_dir(&config.working_dir, &expanded(path)?)?;
+                format!("WORKDIR {}", config.working_dir)
             }
-        }
+        })
     }
-    Ok(())
+
+    /// Whether it is a WORKDIR: a build makes the directory.
+    pub fn is_workdir(&self) -> bool {
+        matches!(self.0, Instruction::Workdir(_))
+    }
+}
+
+/// `["a" "b"]`, as Go prints a list of texts.
+fn quoted(list: &[String]) -> String {
+    let words: Vec<String> = list.iter().map(|word| format!("{word:?}")).collect();
+    format!("[{}]", words.join(" "))
 }
 
 /// The arguments a form stands for in this image.
@@ -142,10 +205,7 @@ fn command(line: &Line, config: &RunConfig) -> Vec<String> {
         Line::Exec(arguments) => arguments.clone(),
         Line::Shell(text) if text.is_empty() => Vec::new(),
         Line::Shell(text) => {
-            let mut arguments = match &config.shell {
-                Some(shell) if !shell.is_empty() => shell.clone(),
-                _ => vec!["/bin/sh".to_owned(), "-c".to_owned()],
-            };
+            let mut arguments = config.shell_or_default();
             arguments.push(text.clone());
             arguments
         }
@@ -163,14 +223,14 @@ fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
 }
 
 /// Reads one line.
-fn instruction(line: &str) -> Result<Instruction, ChangeError> {
+fn instruction(line: &str, escape: char) -> Result<Instruction, ChangeError> {
     let (name, rest) = lex::split(line);
     let upper = name.to_ascii_uppercase();
     Ok(match upper.as_str() {
         "CMD" => Instruction::Cmd(form(rest)?),
         "ENTRYPOINT" => Instruction::Entrypoint(form(rest)?),
-        "ENV" => Instruction::Env(lex::pairs("ENV", rest)?),
-        "LABEL" => Instruction::Label(lex::pairs("LABEL", rest)?),
+        "ENV" => Instruction::Env(lex::pairs("ENV", rest, escape)?),
+        "LABEL" => Instruction::Label(lex::pairs("LABEL", rest, escape)?),
         "EXPOSE" => {
             let specs: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
             if specs.is_empty() {
@@ -205,7 +265,7 @@ fn one(name: &str, rest: &str) -> Result<String, ChangeError> {
     }
 }
 
-fn form(rest: &str) -> Result<Line, ChangeError> {
+pub(super) fn form(rest: &str) -> Result<Line, ChangeError> {
     Ok(match value::json_array(rest)? {
         Some(list) => Line::Exec(list),
         None => Line::Shell(rest.to_owned()),

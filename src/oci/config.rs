@@ -80,6 +80,16 @@ pub struct RunConfig {
     pub shell: Option<Vec<String>>,
 }
 
+impl RunConfig {
+    /// The shell of the shell form.
+    pub fn shell_or_default(&self) -> Vec<String> {
+        match &self.shell {
+            Some(shell) if !shell.is_empty() => shell.clone(),
+            _ => vec!["/bin/sh".to_owned(), "-c".to_owned()],
+        }
+    }
+}
+
 /// docker's health check. Durations are nanoseconds; zero is "inherit".
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
