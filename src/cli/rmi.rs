@@ -126,7 +126,7 @@ enum Choice {
 impl Choice {
     fn target(self, names: &Names) -> Result<Target, OpsError> {
         match self {
-            Choice::Argument(text) => Ok(resolve::image(names, &text)?.into()),
+            Choice::Argument(text) => named(names, &text),
             Choice::Name(target) => Ok(target),
         }
     }
@@ -134,7 +134,7 @@ impl Choice {
     /// Whether the filters let it through.
     fn passes(&self, store: &Store, names: &Names, bound: &Bound<'_>) -> Result<bool, OpsError> {
         let target = match self {
-            Choice::Argument(text) => &Target::from(resolve::image(names, text)?),
+            Choice::Argument(text) => &named(names, text)?,
             Choice::Name(target) => target,
         };
         let (id, named) = match target {
@@ -142,7 +142,7 @@ impl Choice {
             Target::TagOf(tag, id) => (Some(*id), bound.tag(tag)),
             Target::Digest(id, ..) | Target::Untagged(id) => (Some(*id), bound.name(|_| false)),
             // All its names go.
-            Target::Image(id) => {
+            Target::Image(id) | Target::Whole(id) => {
                 let mut tags = names
                     .images
                     .get(id)
@@ -159,6 +159,17 @@ impl Choice {
             _ => Ok(false),
         }
     }
+}
+
+/// What an argument means. An ID as `images -q` prints it means the image, whatever names it has: each is printed once, so that
+/// `rmi $(images -q)` removes what was listed. The beginning of one is docker's, and refused where it means several names.
+fn named(names: &Names, text: &str) -> Result<Target, OpsError> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    let printed = matches!(digits.len(), 12 | 64);
+    Ok(match Target::from(resolve::image(names, text)?) {
+        Target::Image(id) if printed => Target::Whole(id),
+        target => target,
+    })
 }
 
 /// Every tag, and every image without one.

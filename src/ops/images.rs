@@ -269,29 +269,35 @@ fn id(id: &ImageId, no_trunc: bool) -> String {
     }
 }
 
-/// docker's `reference` filter: `path.Match` against the familiar and the full name, each with and without tag.
+/// docker's `reference` filter: `path.Match` against the familiar name, with and without tag. Where the pattern says `docker.io`, or
+/// is no pattern but a name, against the full one as well: a wildcard never stands for the registry that is left out.
 #[derive(Debug, Clone)]
-pub struct Pattern(Glob);
+pub struct Pattern {
+    glob: Glob,
+    full: bool,
+}
 
 impl Pattern {
     /// Parses a name or a glob.
     pub fn parse(text: &str) -> Result<Pattern, OpsError> {
-        Glob::parse(text)
-            .map(Pattern)
-            .map_err(|_| OpsError::Pattern(text.to_owned()))
+        // The same registry by its other name.
+        let named = text.strip_prefix("index.docker.io/");
+        let named = named.map(|rest| format!("docker.io/{rest}"));
+        let text = named.as_deref().unwrap_or(text);
+        let glob = Glob::parse(text).map_err(|_| OpsError::Pattern(text.to_owned()))?;
+        let full = !Glob::is_glob(text) || text.starts_with("docker.io/");
+        Ok(Pattern { glob, full })
+    }
+
+    fn is(&self, familiar: &str, canonical: &str) -> bool {
+        self.glob.matches(familiar) || (self.full && self.glob.matches(canonical))
     }
 
     /// Whether this tag is meant.
     pub fn matches_tag(&self, tag: &TagRef) -> bool {
         let TagRef { repository, .. } = tag;
-        [
-            repository.familiar(),
-            tag.familiar(),
-            repository.canonical(),
-            tag.canonical(),
-        ]
-        .iter()
-        .any(|name| self.0.matches(name))
+        self.is(&repository.familiar(), &repository.canonical())
+            || self.is(&tag.familiar(), &tag.canonical())
     }
 
     fn matches(&self, row: &Row) -> bool {
@@ -300,9 +306,7 @@ impl Pattern {
                 repository: repository.clone(),
                 tag: tag.clone(),
             }),
-            (Some(repository), None) => {
-                self.0.matches(&repository.familiar()) || self.0.matches(&repository.canonical())
-            }
+            (Some(repository), None) => self.is(&repository.familiar(), &repository.canonical()),
             (None, _) => false,
         }
     }

@@ -28,6 +28,8 @@ pub enum Target {
     Digest(ImageId, Repository, Digest),
     /// An image and its name, if it has but one.
     Image(ImageId),
+    /// An image with all its names.
+    Whole(ImageId),
     /// An image that no tag names; never one that has any.
     Untagged(ImageId),
 }
@@ -111,7 +113,10 @@ impl Plan {
                     .ok_or_else(|| OpsError::NoSuchImage(tag.to_string()))?
                     .id
             }
-            Target::Digest(id, ..) | Target::Image(id) | Target::Untagged(id) => *id,
+            Target::Digest(id, ..)
+            | Target::Image(id)
+            | Target::Whole(id)
+            | Target::Untagged(id) => *id,
         };
         let image = names
             .images
@@ -128,10 +133,13 @@ impl Plan {
             Target::Untagged(_) if !image.tags.is_empty() => {
                 return Err(OpsError::ManyReferences(id));
             }
-            Target::Image(_) | Target::Untagged(_) => rest.drop_all(),
+            Target::Image(_) | Target::Whole(_) | Target::Untagged(_) => rest.drop_all(),
         }
         if force && rest.is_empty() {
-            let by_name = !matches!(target, Target::Image(_) | Target::Untagged(_));
+            let by_name = matches!(
+                target,
+                Target::Tag(_) | Target::TagOf(..) | Target::Digest(..)
+            );
             match users::container(leases, &id) {
                 // A name goes all the same; the image stays for its containers.
                 Some(_) if by_name => rest.kept = true,
@@ -306,7 +314,9 @@ impl Plan {
         let reference = match target {
             Target::Tag(tag) | Target::TagOf(tag, _) => tag.to_string(),
             Target::Digest(_, repository, digest) => format!("{repository}@{digest}"),
-            Target::Image(_) | Target::Untagged(_) => return OpsError::ImageInUse { id, user },
+            Target::Image(_) | Target::Whole(_) | Target::Untagged(_) => {
+                return OpsError::ImageInUse { id, user };
+            }
         };
         OpsError::ReferenceInUse {
             reference,

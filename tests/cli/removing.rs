@@ -68,20 +68,19 @@ fn rmi_by_id() {
     let sandbox = store(&["app:1"]);
     let id = image("app:1").id();
     sandbox.mica(["tag", "app:1", "org/other:1"]).ok();
-    for text in [
-        &id,
-        &id.replace("sha256:", ""),
-        &short(&id),
-        &short(&id)[..4].to_owned(),
-    ] {
-        let run = sandbox.mica(["rmi", text]).code(1);
-        assert_eq!(
-            run.stderr(),
-            format!(
-                "Error response from daemon: conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories\n",
-                short(&id)
-            )
-        );
+    // The beginning of an ID is docker's; whole, or as `images -q` prints it, it means the image.
+    let run = sandbox.mica(["rmi", &short(&id)[..4]]).code(1);
+    assert_eq!(
+        run.stderr(),
+        format!(
+            "Error response from daemon: conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories\n",
+            short(&id)
+        )
+    );
+    for text in [&id, &id.replace("sha256:", ""), &short(&id)] {
+        let run = sandbox.mica(["rmi", "--dry-run", text]).ok();
+        let all = format!("Untagged: app:1\nUntagged: org/other:1\nDeleted: {id}\n");
+        assert!(run.stdout().starts_with(&all), "{}", run.stdout());
     }
     let run = sandbox.mica(["rmi", "-f", &short(&id)]).ok();
     assert!(
@@ -164,4 +163,38 @@ fn fuse_rmi_refuses_what_is_in_use() {
             .starts_with("Untagged: app:1\nDeleted: sha256:")
     );
     mount.unmount();
+}
+
+#[test]
+fn regression_rmi_of_all_that_images_q_lists() {
+    let sandbox = store(&["app:1", "web:1", "old:1"]);
+    sandbox.mica(["tag", "app:1", "app:2"]).ok();
+    sandbox.mica(["tag", "app:1", "localhost/app:1"]).ok();
+    sandbox.mica(["tag", "web:1", "old:1"]).ok();
+    let mica = env!("CARGO_BIN_EXE_mica");
+    sandbox
+        .sh(&format!("{mica} rmi $({mica} images app -q)"))
+        .ok();
+    assert_eq!(
+        sandbox
+            .mica(["images", "app"])
+            .ok()
+            .stdout()
+            .lines()
+            .count(),
+        1
+    );
+    sandbox.sh(&format!("{mica} rmi $({mica} images -aq)")).ok();
+    assert_eq!(sandbox.mica(["images", "-aq"]).ok().stdout(), "");
+    // With docker's rows, which repeat an ID, what is gone is gone.
+    sandbox.load(&image("app:1"));
+    sandbox.mica(["pin", "app:1"]).ok();
+    sandbox.mica(["tag", "app:1", "other/app:1"]).ok();
+    let run = sandbox.sh(&format!("{mica} rmi $({mica} images -q)"));
+    assert!(
+        !run.status.success() && run.stderr().contains("pinned"),
+        "{}",
+        run.describe()
+    );
+    assert_eq!(sandbox.mica(["images"]).ok().stdout().lines().count(), 3);
 }

@@ -244,3 +244,62 @@ fn users_have_a_column() {
         .collect();
     assert_eq!(counts, ["USERS", "0", "3", "3", "3"]);
 }
+
+/// docker's own patterns, over names of every form.
+#[test]
+fn regression_a_wildcard_never_means_the_registry_left_out() {
+    let all = [
+        "busybox:glibc",
+        "busybox:1",
+        "fenollp/app:1",
+        "localhost/app:1",
+        "reg.example.com/team/app:1",
+        "reg.example.com:5000/a/b/c:1",
+    ];
+    let table: [(&str, &[usize]); 17] = [
+        ("*", &[0, 1]),
+        ("*:1", &[1]),
+        ("*/*", &[2, 3]),
+        ("*/*/*", &[4]),
+        ("*/*/*/*", &[5]),
+        ("busy*:*libc", &[0]),
+        ("busy*/*libc", &[]),
+        ("?usybox", &[0, 1]),
+        ("[a-c]usybox:1", &[1]),
+        ("*.io/*/*", &[]),
+        ("docker.??/library/*", &[]),
+        ("docker.io/*", &[]),
+        ("docker.io/*/*", &[0, 1, 2]),
+        ("docker.io/library/b*", &[0, 1]),
+        ("index.docker.io/library/b*:1", &[1]),
+        ("reg*/*/*", &[4]),
+        ("library/*", &[]),
+    ];
+    let tags: Vec<TagRef> = all
+        .iter()
+        .map(|text| TagRef::parse(text).unwrap())
+        .collect();
+    let matched = |pattern: &str| {
+        let pattern = Pattern::parse(pattern).unwrap();
+        let found = tags
+            .iter()
+            .enumerate()
+            .filter(|(_, tag)| pattern.matches_tag(tag));
+        found.map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    for (pattern, expected) in table {
+        assert_eq!(matched(pattern), expected, "{pattern}");
+    }
+    // A name is no pattern: it means what it names, however it is written.
+    for (at, tag) in tags.iter().enumerate() {
+        for name in [tag.familiar(), tag.canonical()] {
+            assert_eq!(matched(&name), [at], "{name}");
+        }
+        let same: Vec<usize> = (0..tags.len())
+            .filter(|n| tags[*n].repository == tag.repository)
+            .collect();
+        for name in [tag.repository.familiar(), tag.repository.canonical()] {
+            assert_eq!(matched(&name), same, "{name}");
+        }
+    }
+}
