@@ -5,7 +5,7 @@
 //! other mounts are not in the upper directory, so they are never part of it.
 //!
 //! As docker's: the configuration is the container's (its environment, command and user, not only the image's), then the
-//! changes; the new step of the history says the container's command; a container that has changed nothing adds a step
+//! changes, and nothing that only that run had; the new step of the history says the container's command; a container that has changed nothing adds a step
 //! without a layer.
 
 mod stream;
@@ -19,6 +19,7 @@ use crate::layer::{IndexError, Limits};
 use crate::oci::change::{self, Change, ChangeError};
 use crate::oci::config::Step;
 use crate::oci::{DocumentError, ImageConfig, ImageId, RunConfig, TagRef};
+use crate::ops::run::env;
 use crate::store::containers::{Container, ContainerRecord, MountSource};
 use crate::store::{Event, NewImage, Store, StoreError};
 use crate::sys::freeze::{self, Frozen};
@@ -167,7 +168,7 @@ fn configuration(image: &RunConfig, record: &ContainerRecord) -> RunConfig {
     let own = &record.config;
     let mut run = RunConfig {
         user: own.user.clone(),
-        env: own.env.clone(),
+        env: env::with_values(&own.env).cloned().collect(),
         entrypoint: own.entrypoint.clone(),
         cmd: own.cmd.clone(),
         working_dir: own.working_dir.clone(),

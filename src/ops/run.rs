@@ -4,6 +4,7 @@
 //! with the same options is what counts, its texts included.
 
 mod create;
+pub mod env;
 pub mod logs;
 pub mod mounts;
 mod names;

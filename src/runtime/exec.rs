@@ -11,6 +11,7 @@ use super::child::{self, Failure, Program, Stdio};
 use super::stdio::{self, Moving, Output, Pumps};
 use super::supervisor::watch_process;
 use super::{NotStarted, code_of};
+use crate::ops::run::env;
 use crate::store::containers::{Container, Status};
 use crate::sys::container::{close_others_on_exec, exit_now, reset_signals};
 use crate::sys::fork::{Fork, fork};
@@ -51,7 +52,7 @@ pub fn exec(container: &Container, options: &ExecOptions) -> Result<u8, NotStart
     if container.is_gone().unwrap_or(true) {
         return Err(Failure::start(format!("container {} is not running", record.id)).into());
     }
-    let mut env = record.config.env.clone();
+    let mut env = env::of_process(record);
     env.extend(options.env.iter().filter(|v| v.contains('=')).cloned());
     if options.tty {
         env.push("TERM=xterm".to_owned());

@@ -15,6 +15,7 @@ use super::guard::{Guard, guard};
 use super::stdio::{self, Moving, Output, Pumps};
 use super::{NotStarted, code_of, files, image};
 use crate::fuse::session::{Session, State};
+use crate::ops::run::env;
 use crate::ops::run::logs::LogWriter;
 use crate::ops::run::mounts::{ReadyMount, ReadySource};
 use crate::store::containers::{Container, ContainerLock, ContainerState, Status};
@@ -316,7 +317,7 @@ fn plan(job: &Job) -> Plan {
         mounts: job.mounts.clone(),
         program: Program {
             args: args.cloned().collect(),
-            env: config.env.clone(),
+            env: env::of_process(record),
             cwd: config.working_dir.clone(),
             make_cwd: true,
             user: config.user.clone(),

@@ -201,3 +201,74 @@ fn root_commit_without_root() {
             .contains("NONSENSE is not a valid change command")
     );
 }
+
+/// What only one run had (its host name, its terminal, the path it was searched by) is no configuration: an unchanged container
+/// makes an image of its parent's. What `-e` said is.
+#[test]
+fn root_regression_a_commit_holds_configuration_only() {
+    let sandbox = Sandbox::new();
+    let configs = [
+        serde_json::json!({"Cmd": ["/bin/true"]}),
+        serde_json::json!({
+            "Cmd": ["true"], "Env": ["PATH=/bin", "A=1", "B="], "User": "0:0", "WorkingDir": "/srv", "Labels": {"a": "b"},
+            "ExposedPorts": {"80/tcp": {}}, "Volumes": {"/data": {}}, "StopSignal": "SIGINT", "Shell": ["/bin/sh", "-c"],
+            "Healthcheck": {"Test": ["CMD", "true"]}, "OnBuild": ["RUN true"],
+        }),
+        serde_json::json!({"Entrypoint": ["/bin/sh", "-c"], "Cmd": ["true"], "Env": ["HOSTNAME=own", "TERM=dumb"]}),
+    ];
+    for (n, config) in configs.into_iter().enumerate() {
+        let parent = format!("box:{n}");
+        sandbox.load(&busybox(&parent).config(|all| all["config"] = config));
+        for (tty, name) in [(&[][..], "plain"), (&["-t"][..], "terminal")] {
+            let (name, child) = (format!("{name}{n}"), format!("{name}:{n}"));
+            let run = [
+                &["run", "--name", &name, "-h", "web1"][..],
+                tty,
+                &[parent.as_str()],
+            ]
+            .concat();
+            sandbox.mica(run).ok();
+            sandbox.mica(["commit", &name, &child]).ok();
+            assert_eq!(
+                inspect(&sandbox, &child)["Config"],
+                inspect(&sandbox, &parent)["Config"],
+                "{child}"
+            );
+        }
+    }
+    fs::write(sandbox.path("vars"), "F=file\n").expect("a file");
+    sandbox
+        .mica([
+            "run",
+            "--name",
+            "more",
+            "-e",
+            "E=given",
+            "-e",
+            "A",
+            "--env-file",
+            "vars",
+            "box:1",
+        ])
+        .ok();
+    sandbox
+        .mica(["commit", "-c", "ENV C=change", "more", "more:1"])
+        .ok();
+    let env = &inspect(&sandbox, "more:1")["Config"]["Env"];
+    let expected = ["PATH=/bin", "B=", "F=file", "E=given", "C=change"];
+    assert_eq!(*env, serde_json::json!(expected));
+    // The process has both, and its own host name whatever image it is of.
+    let run = sandbox
+        .mica([
+            "run",
+            "--rm",
+            "-h",
+            "web2",
+            "more:1",
+            "sh",
+            "-c",
+            "echo $HOSTNAME $E $C",
+        ])
+        .ok();
+    assert_eq!(run.stdout(), "web2 given change\n");
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::mounts::{self, Wanted, WantedSource, check_bind};
-use super::{CAPABILITIES, DEFAULT_PATH, RunError, names};
+use super::{CAPABILITIES, RunError, env, names};
 use crate::oci::{ImageConfig, Platform};
 use crate::ops::{containers, resolve};
 use crate::store::containers::{
@@ -119,7 +119,7 @@ pub fn create(
             "invalid hostname format: {hostname}"
         )));
     }
-    let process = process(&config, command, options, &hostname)?;
+    let process = process(&config, command, options)?;
     let capabilities = capabilities(&options.cap_drop)?;
     let (uses, fresh) = uses(store, &lock, &config, options)?;
     let record = ContainerRecord {
@@ -168,7 +168,6 @@ fn process(
     image: &ImageConfig,
     command: &[String],
     options: &Options,
-    hostname: &str,
 ) -> Result<ContainerConfig, RunError> {
     let given = (!command.is_empty()).then(|| command.to_vec());
     let (entrypoint, cmd) = match &options.entrypoint {
@@ -183,14 +182,10 @@ fn process(
     if args == 0 {
         return Err(RunError::Refused("no command specified".to_owned()));
     }
-    let mut env = Vec::new();
-    set(&mut env, &format!("PATH={DEFAULT_PATH}"));
-    set(&mut env, &format!("HOSTNAME={hostname}"));
-    if options.tty {
-        set(&mut env, "TERM=xterm");
-    }
+    // What was asked for and no more: the defaults of every container are added when it starts.
+    let mut variables = Vec::new();
     for variable in image.run.env.iter().chain(&options.env) {
-        set(&mut env, variable);
+        env::set(&mut variables, variable);
     }
     let mut labels = image.run.labels.clone();
     labels.extend(options.labels.clone());
@@ -207,7 +202,7 @@ fn process(
             .user
             .clone()
             .unwrap_or_else(|| image.run.user.clone()),
-        env,
+        env: variables,
         entrypoint,
         cmd,
         working_dir: working_dir.unwrap_or_else(|| image.run.working_dir.clone()),
@@ -219,25 +214,6 @@ fn process(
         tty: options.tty,
         open_stdin: options.open_stdin,
     })
-}
-
-/// Sets a variable; one without a value is taken away.
-fn set(env: &mut Vec<String>, variable: &str) {
-    let (name, value) = match variable.split_once('=') {
-        Some((name, _)) => (name, true),
-        None => (variable, false),
-    };
-    let same = |other: &String| other.split_once('=').map_or(other.as_str(), |(n, _)| n) == name;
-    match (env.iter().position(same), value) {
-        (Some(at), true) => {
-            if let Some(place) = env.get_mut(at) {
-                *place = variable.to_owned();
-            }
-        }
-        (Some(at), false) => drop(env.remove(at)),
-        (None, true) => env.push(variable.to_owned()),
-        (None, false) => {}
-    }
 }
 
 fn capabilities(dropped: &[String]) -> Result<Vec<u32>, RunError> {
@@ -437,15 +413,6 @@ pub fn is_fresh(fresh: &BTreeSet<PathBuf>) -> impl Fn(&Path) -> bool + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn variables_are_replaced_in_place() {
-        let mut env = vec!["A=1".to_owned(), "B=2".to_owned()];
-        set(&mut env, "A=3");
-        set(&mut env, "C=");
-        set(&mut env, "B");
-        assert_eq!(env, ["A=3", "C="]);
-    }
 
     #[test]
     fn capabilities_can_be_dropped() {
