@@ -58,6 +58,7 @@ pub use volumes::{
 
 use crate::layer::{IndexError, LayerFile, LayerIndex};
 use crate::oci::{DiffId, Digest, ImageConfig, ImageId};
+use crate::sys::lock::LockMode;
 
 /// The largest `index.json` that is read: 1 GiB is a million tags.
 const MAX_INDEX_BYTES: u64 = 1 << 30;
@@ -229,7 +230,7 @@ impl Store {
     /// Removes what dead processes left: their leases and private files, and blobs they had finished; and what
     /// has been in the trash long enough. A failure here is no reason to refuse a verb; the next one tries again.
     fn sweep(&self, lock: &StoreLock) {
-        let swept = lease::leavings(self.layout(), lock).and_then(|leavings| {
+        let swept = lease::leavings(self.layout(), LockMode::Exclusive).and_then(|leavings| {
             let expired = self.expire_trash(lock)?;
             if leavings.is_empty() && !expired {
                 return Ok(());
@@ -325,18 +326,19 @@ impl Store {
 
     /// Removes everything that nothing reaches; the plan that was carried out.
     pub fn collect(&self, lock: &StoreLock) -> Result<GcPlan, StoreError> {
-        self.collect_with(lock, Partials::Expired)
+        let plan = gc::plan(self, &*self.names()?, lock)?;
+        self.carry_out(&plan, lock)?;
+        Ok(plan)
     }
 
-    /// As [`Store::collect`], and chooses which downloads that broke off go too.
-    pub fn collect_with(&self, lock: &StoreLock, partials: Partials) -> Result<GcPlan, StoreError> {
+    /// Removes what a plan made under the same lock says.
+    pub fn carry_out(&self, plan: &GcPlan, lock: &StoreLock) -> Result<(), StoreError> {
         self.writable()?;
-        let plan = gc::plan_with(self, &*self.names()?, lock, partials)?;
-        gc::apply(self, &plan, lock)?;
+        gc::apply(self, plan, lock)?;
         if !plan.is_empty() {
             reserve::keep(self.layout(), 0);
         }
-        Ok(plan)
+        Ok(())
     }
 
     /// Begins to bring images in. Must not be called with a [`StoreLock`] held: it waits for the lock.

@@ -10,6 +10,7 @@ use crate::common::image::{ImageBuilder, digest};
 use crate::common::sandbox::Sandbox;
 
 mod formatting;
+mod histories;
 mod listing;
 mod managing;
 mod plans;

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::output::Lines;
-use super::prune::total;
+use super::prune::{report, total};
 use super::{Context, commit, diff, exec, kill, logs, prompt, ps, rm, run, start};
-use crate::ops::containers::{self, RemoveOptions};
+use crate::ops::containers;
+use crate::ops::containers::prune::{Filters, Pruned};
+use crate::ops::filter;
 
 /// The verbs on containers.
 #[derive(Subcommand)]
@@ -61,44 +62,62 @@ impl ContainerVerb {
 }
 
 /// Remove all containers that do not run
+///
+/// With what they have changed, and their output. Asks before, and says which.
 #[derive(clap::Args)]
 pub struct PruneArgs {
+    /// Only containers for which this holds: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME (made then or before: an age such
+    /// as 12h or 30d, a date, Unix seconds); may be repeated
+    #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split)]
+    filters: Vec<(String, String)>,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+    /// Print what would be removed and how much space that frees; remove nothing, with -f neither
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// docker's words above the list.
+pub const TITLE: &str = "Deleted Containers:";
+
+/// The lines of a question.
+pub fn outlook(pruned: &Pruned) -> impl Iterator<Item = String> {
+    let containers = pruned.containers.iter();
+    containers.map(|(id, name)| format!("  would delete: container {} ({name})", id.short()))
+}
+
+/// The lines under the title.
+pub fn lines(pruned: &Pruned) -> Vec<String> {
+    let containers = pruned.containers.iter();
+    containers.map(|(id, _)| id.to_string()).collect()
 }
 
 fn prune(args: PruneArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let warning = ["WARNING! This will remove all stopped containers.".to_owned()];
-    if !args.force && !prompt::confirm(&warning)? {
-        return Ok(ExitCode::SUCCESS);
-    }
     let store = context.store()?;
+    let filters = Filters::parse(&args.filters, jiff::Timestamp::now())?;
+    if args.dry_run {
+        let pruned = containers::prune::rehearse(&store, &filters)?;
+        return report(TITLE, &lines(&pruned), pruned.bytes, true);
+    }
+    let mut shown = None;
+    if !args.force {
+        let plan = containers::prune::rehearse(&store, &filters)?;
+        let mut warning = vec!["WARNING! This will remove all stopped containers.".to_owned()];
+        warning.extend(outlook(&plan));
+        if !args.filters.is_empty() {
+            warning.push(String::new());
+            warning.push("  Items to be pruned will be filtered with:".to_owned());
+            let texts = args.filters.iter();
+            warning.extend(texts.map(|(name, value)| format!("  - {name}={value}")));
+        }
+        warning.push(format!("  {}", total(plan.bytes, true)));
+        if !prompt::confirm(&warning)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        shown = Some(plan.ids());
+    }
+    let pruned = containers::prune::prune(&store, &filters, shown.as_ref())?;
     containers::sweep(&store);
-    let mut lines = Lines::default();
-    let mut bytes = 0u64;
-    let stopped: Vec<_> = store
-        .containers()?
-        .into_iter()
-        .filter(|container| !container.is_running())
-        .collect();
-    if !stopped.is_empty() {
-        lines.print("Deleted Containers:");
-    }
-    for container in &stopped {
-        let size = containers::size(container);
-        containers::remove(
-            &store,
-            container.record.id.as_str(),
-            RemoveOptions::default(),
-        )?;
-        bytes = bytes.saturating_add(size);
-        lines.print(container.record.id.as_str());
-    }
-    if !stopped.is_empty() {
-        lines.print("");
-    }
-    lines.print(&total(bytes, false));
-    lines.finish()?;
-    Ok(ExitCode::SUCCESS)
+    report(TITLE, &lines(&pruned), pruned.bytes, false)
 }

@@ -50,6 +50,22 @@ impl LongFilterArgs {
         labels.cloned().collect()
     }
 
+    /// Whether one of them says something that only images have.
+    pub fn is_about_images(&self) -> bool {
+        let common = ["label", "label!", "until"];
+        self.filters
+            .iter()
+            .any(|(name, _)| !common.contains(&name.as_str()))
+    }
+
+    /// Those that containers have too.
+    pub fn of_containers(&self) -> Vec<(String, String)> {
+        let mut filters = self.labels();
+        let until = self.filters.iter().filter(|(name, _)| name == "until");
+        filters.extend(until.cloned());
+        filters
+    }
+
     /// As given, for a prompt.
     pub fn texts(&self) -> impl Iterator<Item = String> {
         self.filters

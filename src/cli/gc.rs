@@ -21,13 +21,14 @@ pub struct Args {
 /// Collects garbage.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
-    if !args.dry_run {
-        super::volume::sweep(&store);
-    }
     let plan = gc::gc(&store, args.dry_run)?;
+    let ended = gc::end_volumes(&store, args.dry_run)?;
     let mut lines = Lines::default();
     gc::lines(&plan).iter().for_each(|line| lines.print(line));
-    lines.print(&total(plan.bytes, args.dry_run));
+    for name in &ended.volumes {
+        lines.print(&format!("Deleted: volume {name}"));
+    }
+    lines.print(&total(plan.bytes.saturating_add(ended.bytes), args.dry_run));
     lines.finish()?;
     Ok(ExitCode::SUCCESS)
 }

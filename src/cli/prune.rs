@@ -64,6 +64,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         filters: args.filters.parse()?.of(&store),
         max_size: args.max_size,
         empty_trash: false,
+        without: Default::default(),
         keep: args.keep.map(|images| Keep {
             images,
             by: match args.keep_by {
@@ -123,7 +124,7 @@ pub const DANGLING: &str = "all dangling images";
 /// What will go, before the question.
 pub fn outlook(plan: &Pruned) -> Vec<String> {
     let mut lines: Vec<String> = plan
-        .lines()
+        .outlook()
         .iter()
         .map(|line| format!("  {line}"))
         .collect();

@@ -2,18 +2,20 @@
 
 use std::process::ExitCode;
 
+use crate::ops::containers;
+use crate::ops::containers::prune::{Filters as ContainerFilters, Pruned as ContainerPruned};
 use crate::ops::prune::{self, Options};
 use crate::ops::volumes::list::{Filters as VolumeFilters, Verb};
 use crate::ops::volumes::prune as volume_prune;
 use crate::ops::{gc, trash, volumes};
+use crate::store::{GcPlan, Store, VolumeName};
 
-use super::Context;
 use super::filters::LongFilterArgs;
 use super::output::Lines;
-use super::prompt;
-use super::prune::{ALL, DANGLING, TITLE, outlook, section, total};
+use super::prune::{ALL, DANGLING, TITLE, section, total};
+use super::{Context, container, prompt};
 
-/// Remove unused images and what interrupted work has left
+/// Remove stopped containers, unused images and what interrupted work has left
 #[derive(clap::Args)]
 pub struct Args {
     /// Remove all images that nothing uses, not only those without a tag
@@ -32,89 +34,187 @@ pub struct Args {
     dry_run: bool,
 }
 
+/// What goes, in this order.
+struct Parts {
+    containers: ContainerPruned,
+    leftovers: GcPlan,
+    ended: gc::Ended,
+    trash: trash::Emptied,
+    images: prune::Pruned,
+    volumes: volume_prune::Pruned,
+}
+
+impl Parts {
+    fn bytes(&self) -> u64 {
+        let parts = [
+            self.containers.bytes,
+            self.leftovers.bytes,
+            self.ended.bytes,
+            self.trash.bytes,
+            self.images.bytes,
+            self.volumes.bytes,
+        ];
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+}
+
+/// What is asked for, part by part.
+struct Plan<'a> {
+    store: &'a Store,
+    /// Unless what was asked for is a matter of images only.
+    containers: Option<ContainerFilters>,
+    images: Options,
+    /// If volumes go too.
+    volumes: Option<volume_prune::Options>,
+}
+
+impl Plan<'_> {
+    /// What would go. Changes nothing.
+    fn rehearse(&self) -> anyhow::Result<Parts> {
+        let containers = match &self.containers {
+            Some(filters) => containers::prune::rehearse(self.store, filters)?,
+            None => ContainerPruned::default(),
+        };
+        let images = Options {
+            without: containers.ids(),
+            ..self.images.clone()
+        };
+        let volumes = match &self.volumes {
+            None => volume_prune::Pruned::default(),
+            Some(options) => {
+                let options = volume_prune::Options {
+                    without: containers.ids(),
+                    ..options.clone()
+                };
+                volume_prune::rehearse(self.store, &options)?
+            }
+        };
+        Ok(Parts {
+            containers,
+            leftovers: gc::gc(self.store, true)?,
+            ended: gc::end_volumes(self.store, true)?,
+            trash: trash::rehearse(self.store)?,
+            images: prune::rehearse(self.store, &images)?,
+            volumes,
+        })
+    }
+
+    /// Removes; with `shown` no more than that.
+    fn apply(&self, shown: Option<&Parts>) -> anyhow::Result<Parts> {
+        let store = self.store;
+        let ids = shown.map(|shown| shown.containers.ids());
+        // Containers first: they keep images and volumes.
+        let containers = match &self.containers {
+            Some(filters) => containers::prune::prune(store, filters, ids.as_ref())?,
+            None => ContainerPruned::default(),
+        };
+        // Leftovers before images: a removal takes them with it, and then they would not be counted.
+        let leftovers = gc::gc(store, false)?;
+        let ended = gc::end_volumes(store, false)?;
+        let trash = trash::empty(store)?;
+        let ids = shown.map(|shown| shown.images.images());
+        let images = prune::prune(store, &self.images, ids.as_ref())?;
+        store.notify_mounts()?;
+        let volumes = match &self.volumes {
+            None => volume_prune::Pruned::default(),
+            Some(options) => {
+                let names = shown.map(|shown| shown.volumes.volumes.iter().cloned().collect());
+                let tell = || volumes::tell(store);
+                volume_prune::prune(store, options, names.as_ref(), &tell)?
+            }
+        };
+        Ok(Parts {
+            containers,
+            leftovers,
+            ended,
+            trash,
+            images,
+            volumes,
+        })
+    }
+}
+
 /// Prunes everything that can be.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
-    let options = Options {
-        all: args.all,
-        filters: args.filters.parse()?.of(&store),
-        empty_trash: true,
-        ..Options::default()
-    };
     if args.volumes && args.filters.texts().any(|text| text.starts_with("until")) {
         anyhow::bail!("the \"until\" filter is not supported with \"--volumes\"");
     }
-    if !args.dry_run {
-        super::volume::sweep(&store);
-    }
-    let volume_options = volume_prune::Options {
-        filters: VolumeFilters::parse(&args.filters.labels(), Verb::Prune)?,
-        ..volume_prune::Options::default()
+    // A filter that nothing but an image can pass is no leave to remove what is none.
+    let everything = !args.filters.is_about_images();
+    let containers = args.filters.of_containers();
+    let plan = Plan {
+        store: &store,
+        containers: match everything {
+            true => Some(ContainerFilters::parse(
+                &containers,
+                jiff::Timestamp::now(),
+            )?),
+            false => None,
+        },
+        images: Options {
+            all: args.all,
+            filters: args.filters.parse()?.of(&store),
+            empty_trash: true,
+            ..Options::default()
+        },
+        volumes: match args.volumes && everything {
+            true => Some(volume_prune::Options {
+                filters: VolumeFilters::parse(&args.filters.labels(), Verb::Prune)?,
+                ..volume_prune::Options::default()
+            }),
+            false => None,
+        },
     };
-    let mut lines = Lines::default();
-    let (mut shown, mut shown_volumes) = (None, None);
-    if !args.force && !args.dry_run {
-        let plan = prune::rehearse(&store, &options)?;
-        let volumes = match args.volumes {
-            true => volume_prune::rehearse(&store, &volume_options)?,
-            false => volume_prune::Pruned::default(),
-        };
-        let mut outlook = outlook(&plan);
-        outlook.extend(
-            volumes
-                .volumes
-                .iter()
-                .map(|name| format!("  volume {name}")),
-        );
-        let trash_is_empty = store.names()?.trash.is_empty();
-        if !prompt::confirm(&warning(&args, trash_is_empty, outlook))? {
-            return Ok(ExitCode::SUCCESS);
-        }
-        shown = Some(plan.images());
-        shown_volumes = Some(volumes.volumes.into_iter().collect());
+    if args.dry_run {
+        return report(&plan.rehearse()?, true);
     }
-    // Leftovers first: a removal takes them with it, and then they would not be counted.
-    let leftovers = gc::gc(&store, args.dry_run)?;
-    let trashed = trash::empty(&store, args.dry_run)?;
-    let (pruned, notified) = match args.dry_run {
-        true => (prune::rehearse(&store, &options)?, Ok(Vec::new())),
+    let shown = match args.force {
+        true => None,
         false => {
-            let pruned = prune::prune(&store, &options, shown.as_ref())?;
-            (pruned, store.notify_mounts())
+            let shown = plan.rehearse()?;
+            let trash_is_empty = store.names()?.trash.is_empty();
+            if !prompt::confirm(&warning(&args, trash_is_empty, &shown))? {
+                return Ok(ExitCode::SUCCESS);
+            }
+            Some(shown)
         }
     };
-    let tell = || volumes::tell(&store);
-    let volumes = match (args.volumes, args.dry_run) {
-        (false, _) => volume_prune::Pruned::default(),
-        (true, true) => volume_prune::rehearse(&store, &volume_options)?,
-        (true, false) => {
-            volume_prune::prune(&store, &volume_options, shown_volumes.as_ref(), &tell)?
-        }
-    };
-    let names: Vec<String> = volumes.volumes.iter().map(ToString::to_string).collect();
-    section(&mut lines, super::volume::TITLE, &names);
-    section(&mut lines, TITLE, &pruned.lines());
-    section(&mut lines, "Deleted Trash:", &trashed.lines());
-    section(&mut lines, "Deleted Leftovers:", &gc::lines(&leftovers));
-    let bytes = pruned.bytes.saturating_add(leftovers.bytes);
-    let bytes = bytes.saturating_add(trashed.bytes);
-    lines.print(&total(bytes.saturating_add(volumes.bytes), args.dry_run));
-    notified?;
+    report(&plan.apply(shown.as_ref())?, false)
+}
+
+fn report(parts: &Parts, dry_run: bool) -> anyhow::Result<ExitCode> {
+    let mut lines = Lines::default();
+    let names = |names: &[VolumeName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let containers = container::lines(&parts.containers);
+    section(&mut lines, container::TITLE, &containers);
+    let volumes = [names(&parts.volumes.volumes), names(&parts.ended.volumes)].concat();
+    section(&mut lines, super::volume::TITLE, &volumes);
+    let images = [parts.trash.lines(), parts.images.lines()].concat();
+    section(&mut lines, TITLE, &images);
+    section(
+        &mut lines,
+        "Deleted Leftovers:",
+        &gc::lines(&parts.leftovers),
+    );
+    lines.print(&total(parts.bytes(), dry_run));
     lines.finish()?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// docker's warning, with what will go.
-fn warning(args: &Args, trash_is_empty: bool, outlook: Vec<String>) -> Vec<String> {
+fn warning(args: &Args, trash_is_empty: bool, shown: &Parts) -> Vec<String> {
     let images = if args.all { ALL } else { DANGLING };
-    let mut lines = vec![
-        "WARNING! This will remove:".to_owned(),
-        format!("  - {images}"),
-        "  - what interrupted work has left".to_owned(),
-    ];
-    if args.volumes {
+    let everything = !args.filters.is_about_images();
+    let mut lines = vec!["WARNING! This will remove:".to_owned()];
+    if everything {
+        lines.push("  - all stopped containers".to_owned());
+    }
+    if args.volumes && everything {
         lines.push(format!("  - {}", super::volume::ANONYMOUS));
     }
+    lines.push(format!("  - {images}"));
+    lines.push("  - what interrupted work has left".to_owned());
     if !trash_is_empty {
         lines.push("  - what is in the trash".to_owned());
     }
@@ -124,7 +224,11 @@ fn warning(args: &Args, trash_is_empty: bool, outlook: Vec<String>) -> Vec<Strin
         lines.extend(args.filters.texts().map(|text| format!("  - {text}")));
         lines.push(String::new());
     }
-    lines.extend(outlook);
+    lines.extend(container::outlook(&shown.containers));
+    lines.extend(super::volume::outlook(&shown.volumes));
+    let images = [shown.trash.outlook(), shown.images.outlook()].concat();
+    lines.extend(images.iter().map(|line| format!("  {line}")));
+    lines.push(format!("  {}", total(shown.bytes(), true)));
     lines.push(String::new());
     lines
 }

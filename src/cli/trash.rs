@@ -67,18 +67,22 @@ pub fn trash(args: TrashArgs, context: &Context) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.empty {
-        if !args.force && !args.dry_run {
-            let plan = trash::empty(&store, true)?;
+        if args.dry_run {
+            let plan = trash::rehearse(&store)?;
+            return report(TITLE, &plan.lines(), plan.bytes, true);
+        }
+        if !args.force {
+            let plan = trash::rehearse(&store)?;
             let mut warning =
                 vec!["WARNING! This will remove all that is in the trash.".to_owned()];
-            warning.extend(plan.lines().iter().map(|line| format!("  {line}")));
+            warning.extend(plan.outlook().iter().map(|line| format!("  {line}")));
             warning.push(format!("  {}", total(plan.bytes, true)));
             if !prompt::confirm(&warning)? {
                 return Ok(ExitCode::SUCCESS);
             }
         }
-        let emptied = trash::empty(&store, args.dry_run)?;
-        return report(TITLE, &emptied.lines(), emptied.bytes, args.dry_run);
+        let emptied = trash::empty(&store)?;
+        return report(TITLE, &emptied.lines(), emptied.bytes, false);
     }
     let names = trash::without_expired(&store)?;
     let now = jiff::Timestamp::now();

@@ -16,7 +16,7 @@ mod prune;
 mod rm;
 
 pub use inspect::find_name;
-pub use prune::{ANONYMOUS, TITLE};
+pub use prune::{ANONYMOUS, TITLE, outlook};
 
 /// The verbs on volumes.
 #[derive(Subcommand)]

@@ -1,6 +1,7 @@
 //! Containers: found by name or ID, listed, removed.
 
 mod list;
+pub mod prune;
 mod remove;
 mod signals;
 
@@ -38,14 +39,11 @@ pub fn look(store: &Store, text: &str) -> Result<Option<Container>, RunError> {
     }
 }
 
-/// Disk space of what a container has changed, as far as this user may look.
+/// Disk space of all that a container has: what it has changed, its output that was kept, its record; as far as this user may
+/// look.
 pub fn size(container: &Container) -> u64 {
-    let mut bytes = 0u64;
-    let looked = deep::visit(&container.upper(), |stat| {
-        bytes = bytes.saturating_add(deep::allocated(stat));
-    });
-    if let Err(error) = looked {
+    deep::files_allocated(container.directory()).unwrap_or_else(|error| {
         log::warn!("the size of container {}: {error}", container.record.name);
-    }
-    bytes
+        0
+    })
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::oci::{Digest, ImageId};
 use crate::store::containers::ContainerId;
-use crate::store::{ImageRecord, LiveLease, Names, Store};
+use crate::store::{ImageRecord, LiveLease, Names, Store, gc};
 
 use super::containers;
 use super::containers::Row as ContainerRow;
@@ -28,11 +28,11 @@ pub struct Df {
     pub containers: Line,
     /// Volumes, without binds' data.
     pub volumes: Line,
-    /// What interrupted work has left, for `mica gc`: files.
+    /// What interrupted work has left, for `mica gc`: files, and directories of files.
     pub leftovers: Line,
     /// Images that can be brought back; what other images have too is not counted.
     pub trash: Line,
-    /// Imports in flight, in bytes.
+    /// Imports in flight, in bytes: what has come so far of images that have no name yet.
     pub imports: u64,
     /// Everything in the store, its list of names included.
     pub total: u64,
@@ -77,11 +77,28 @@ pub fn of(
     let mut df = measure(&store.blob_sizes()?, names, leases, users);
     measure_containers(store, &mut df)?;
     measure_volumes(store, leases, &mut df)?;
-    df.imports = df.imports.saturating_add(usage.tmp_bytes);
+    let layout = store.layout();
+    let (mut private, mut elsewhere) = (usage.tmp_bytes, 0u64);
+    for (path, bytes) in gc::estimate(store)? {
+        df.leftovers.count += 1;
+        df.leftovers.size += bytes;
+        df.leftovers.reclaimable += bytes;
+        // What is not of a dead import is of one in flight.
+        if [layout.tmp(), layout.partial()]
+            .iter()
+            .any(|dir| path.starts_with(dir))
+        {
+            private = private.saturating_sub(bytes);
+        } else {
+            elsewhere += bytes;
+        }
+    }
+    df.imports = df.imports.saturating_add(private);
     df.total = usage
         .total()
         .saturating_add(df.containers.size)
-        .saturating_add(df.volumes.size);
+        .saturating_add(df.volumes.size)
+        .saturating_add(elsewhere);
     Ok(df)
 }
 
@@ -233,6 +250,24 @@ impl Df {
             .chain(seldom.filter(|row| row.line.count > 0))
             .collect()
     }
+
+    /// The same and imports in flight, if there are any: together all that the store holds but its own records.
+    pub fn all_rows(&self) -> Vec<Named> {
+        let mut rows = self.rows();
+        if self.imports > 0 {
+            let line = Line {
+                count: 1,
+                active: 1,
+                size: self.imports,
+                reclaimable: 0,
+            };
+            rows.push(Named {
+                name: "Imports",
+                line,
+            });
+        }
+        rows
+    }
 }
 
 impl Line {
@@ -265,7 +300,7 @@ pub const HEADER: [&str; 5] = ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
 
 /// docker's summary.
 pub fn table(df: &Df) -> String {
-    let rows: Vec<_> = df.rows().iter().map(Named::cells).collect();
+    let rows: Vec<_> = df.all_rows().iter().map(Named::cells).collect();
     format::table(Some(&HEADER), &rows)
 }
 
@@ -280,7 +315,7 @@ pub const COLUMNS: &[(&str, &str)] = &[
 
 /// The rows for a template.
 pub fn values(df: &Df) -> Vec<Value> {
-    let rows = df.rows().into_iter().map(|Named { name, line }| {
+    let rows = df.all_rows().into_iter().map(|Named { name, line }| {
         Value::record(&[
             ("Active", line.active.to_string()),
             ("Reclaimable", line.reclaimable()),

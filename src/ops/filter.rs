@@ -22,7 +22,7 @@ use super::{resolve, time};
 
 /// `KEY` or `KEY=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Label {
+pub struct Label {
     key: String,
     value: Option<String>,
 }

@@ -1,27 +1,52 @@
 //! `gc`: removes what nothing reaches. Removals do so themselves; what is left for `gc` comes from interrupted ones,
 //! and from downloads that broke off and could be gone on with.
 
-use crate::store::{GcPlan, Partials, Store, gc};
+use std::collections::BTreeMap;
+
+use crate::store::{GcPlan, Partials, Store, VolumeName, gc};
 
 use super::error::OpsError;
 use super::trash;
+use super::volumes;
+use super::volumes::life::{self, Times};
 
 /// Removes what nothing reaches, or with `dry_run` only says what that is.
 pub fn gc(store: &Store, dry_run: bool) -> Result<GcPlan, OpsError> {
     // Not swept: what dead processes left is part of the plan.
     let lock = store.lock_unswept()?;
-    match dry_run {
-        true => Ok(gc::plan_with(
-            store,
-            &trash::without_expired(store)?,
-            &lock,
-            Partials::All,
-        )?),
-        false => {
-            store.expire_trash(&lock)?;
-            Ok(store.collect_with(&lock, Partials::All)?)
-        }
+    let plan = gc::plan_with(store, &trash::without_expired(store)?, &lock, Partials::All)?;
+    if !dry_run {
+        store.expire_trash(&lock)?;
+        store.carry_out(&plan, &lock)?;
     }
+    Ok(plan)
+}
+
+/// Ephemeral volumes whose time has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Their names.
+    pub volumes: Vec<VolumeName>,
+    /// Disk space of their files.
+    pub bytes: u64,
+}
+
+/// Ends the ephemeral volumes whose time has come, or with `dry_run` only says which.
+pub fn end_volumes(store: &Store, dry_run: bool) -> Result<Ended, OpsError> {
+    let mut sizes = BTreeMap::new();
+    for volume in life::due(store, Times::default())? {
+        let bytes = volumes::list::size(store, &volume)?.unwrap_or(0);
+        sizes.insert(volume.name, bytes);
+    }
+    let ended = match dry_run {
+        true => sizes.keys().cloned().collect(),
+        false => life::sweep(store, Times::default())?,
+    };
+    let bytes = ended.iter().filter_map(|name| sizes.get(name)).sum();
+    Ok(Ended {
+        volumes: ended,
+        bytes,
+    })
 }
 
 /// A line for each layer, document and private file of a dead process that goes.

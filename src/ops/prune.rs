@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::oci::{Digest, ImageId, Repository, TagRef};
-use crate::store::{Event, ImageRecord, LiveLease, Names, Store, Trash};
+use crate::store::containers::ContainerId;
+use crate::store::{Event, ImageRecord, LeaseKind, LiveLease, Names, Store, Trash};
 
 use super::error::OpsError;
 use super::filter::{self, Bound, Filters, Labels};
@@ -27,6 +28,8 @@ pub struct Options {
     pub max_size: Option<u64>,
     /// The trash is emptied as well, before: what it has in common with an image goes with that.
     pub empty_trash: bool,
+    /// Containers that go before, and so use nothing.
+    pub without: BTreeSet<ContainerId>,
 }
 
 /// How many images of each repository stay.
@@ -57,6 +60,17 @@ pub struct Pruned {
 }
 
 impl Pruned {
+    /// What will go, before it is asked for.
+    pub fn outlook(&self) -> Vec<String> {
+        let lines = self.plans.iter().flat_map(Plan::lines);
+        let would = |line: String| match line.split_once(": ") {
+            Some(("Untagged", rest)) => format!("would untag: {rest}"),
+            Some(("Deleted", rest)) => format!("would delete: {}", brief(rest)),
+            _ => line,
+        };
+        lines.map(would).collect()
+    }
+
     /// docker's lines under `Deleted Images:`.
     pub fn lines(&self) -> Vec<String> {
         let lines = self.plans.iter().flat_map(Plan::lines);
@@ -74,9 +88,29 @@ impl Pruned {
     }
 }
 
+/// A digest as tables show it: the whole would not fit on a line.
+pub fn brief(digest: &str) -> &str {
+    let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
+    digits.get(..12).unwrap_or(digits)
+}
+
 /// What [`prune`] would do. Changes nothing and needs no lock.
 pub fn rehearse(store: &Store, options: &Options) -> Result<Pruned, OpsError> {
-    store.read(|names| plan(store, names, &store.live_leases()?, options, None))
+    store.read(|names| plan(store, names, &leases(store, options)?, options, None))
+}
+
+/// Who uses the store, but for the containers that go before.
+fn leases(store: &Store, options: &Options) -> Result<Vec<LiveLease>, OpsError> {
+    let mut leases = store.live_leases()?;
+    leases.retain(|lease| match &lease.record.kind {
+        LeaseKind::Run {
+            container: Some(id),
+            running: false,
+            ..
+        } => !options.without.contains(id),
+        _ => true,
+    });
+    Ok(leases)
 }
 
 /// Removes in one step. With `shown`, only of these images: those that a user has agreed to. The mounts are for the caller to

@@ -119,19 +119,39 @@ pub struct Emptied {
 }
 
 impl Emptied {
+    /// What will go, before it is asked for.
+    pub fn outlook(&self) -> Vec<String> {
+        let line = |id: &ImageId| format!("would delete: {}", id.short());
+        self.images.iter().map(line).collect()
+    }
+
     /// A line for each image.
     pub fn lines(&self) -> Vec<String> {
-        self.images
-            .iter()
-            .map(|id| format!("deleted: {id}"))
-            .collect()
+        let line = |id| format!("deleted: {id}");
+        self.images.iter().map(line).collect()
     }
 }
 
-/// Empties the trash, or with `dry_run` only says what that frees.
-pub fn empty(store: &Store, dry_run: bool) -> Result<Emptied, OpsError> {
-    let lock = store.lock()?;
-    let names = store.names()?;
+/// What [`empty`] would do. Changes nothing and needs no lock.
+pub fn rehearse(store: &Store) -> Result<Emptied, OpsError> {
+    plan(store, &*store.names()?)
+}
+
+/// Empties the trash.
+pub fn empty(store: &Store) -> Result<Emptied, OpsError> {
+    let lock = store.lock_unswept()?;
+    let emptied = plan(store, &*store.names()?)?;
+    if !emptied.entries.is_empty() {
+        store.change(&lock, |names| {
+            names.trash = Default::default();
+            Ok::<_, OpsError>(())
+        })?;
+        store.collect(&lock)?;
+    }
+    Ok(emptied)
+}
+
+fn plan(store: &Store, names: &Names) -> Result<Emptied, OpsError> {
     let kept: BTreeSet<Digest> = names
         .images
         .values()
@@ -145,19 +165,11 @@ pub fn empty(store: &Store, dry_run: bool) -> Result<Emptied, OpsError> {
         .collect();
     let gone: BTreeSet<Digest> = names.trash.blobs().filter(|d| !kept.contains(d)).collect();
     let sizes = store.blob_sizes()?;
-    let emptied = Emptied {
+    Ok(Emptied {
         entries: names.trash.entries.clone(),
         images: names.trash.images.keys().copied().collect(),
         bytes: gone.iter().filter_map(|digest| sizes.get(digest)).sum(),
-    };
-    if !dry_run && !emptied.entries.is_empty() {
-        store.change(&lock, |names| {
-            names.trash = Default::default();
-            Ok::<_, OpsError>(())
-        })?;
-        store.collect(&lock)?;
-    }
-    Ok(emptied)
+    })
 }
 
 /// What a collection of garbage has to look at: the names without what is over in the trash.

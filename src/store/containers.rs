@@ -279,14 +279,7 @@ impl Store {
 
     /// Removes the directories of containers that were being made or removed by somebody who was killed.
     pub fn sweep_containers(&self) -> Result<(), StoreError> {
-        let halves = || -> Result<Vec<PathBuf>, StoreError> {
-            let parent = self.layout().containers();
-            let ids = ids(self.layout())?.into_iter();
-            let directories = ids.map(|id| parent.join(id.as_str()));
-            Ok(directories
-                .filter(|dir| !dir.join(CONFIG).exists())
-                .collect())
-        };
+        let halves = || without_record(self.layout());
         if halves()?.is_empty() {
             return Ok(());
         }
@@ -301,8 +294,17 @@ impl Store {
     }
 }
 
+/// Directories of containers that are being made or removed; with the store's lock held, by somebody who was killed.
+pub(super) fn without_record(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
+    let parent = layout.containers();
+    let directories = ids(layout)?.into_iter().map(|id| parent.join(id.as_str()));
+    Ok(directories
+        .filter(|dir| !dir.join(CONFIG).exists())
+        .collect())
+}
+
 /// Removes a directory with everything in it, also what belongs to others of this user's ids.
-fn remove_tree(directory: &Path) -> io::Result<()> {
+pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
     let removed = match deep::remove(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -15,12 +15,14 @@ use std::thread;
 use parking_lot::Mutex;
 
 use super::Store;
+use super::containers;
 use super::error::StoreError;
 use super::lease::{self, LiveLease, file_names};
 use super::lock::StoreLock;
 use super::names::Names;
 use super::partial::{self, Partials};
 use crate::oci::{DiffId, Digest, ImageId};
+use crate::sys::lock::LockMode;
 use crate::sys::{atomic, deep};
 
 /// Threads that remove files at once, at most, and how many bytes each must have to do.
@@ -93,7 +95,7 @@ pub fn plan(store: &Store, names: &Names, lock: &StoreLock) -> Result<GcPlan, St
 pub fn plan_with(
     store: &Store,
     names: &Names,
-    lock: &StoreLock,
+    _lock: &StoreLock,
     partials: Partials,
 ) -> Result<GcPlan, StoreError> {
     let layout = store.layout();
@@ -122,15 +124,43 @@ pub fn plan_with(
     }
     plan.blobs.sort();
     plan.indexes.extend(indexes);
-    let mut leavings = lease::leavings(layout, lock)?;
-    if partials == Partials::All {
-        leavings.partials = partial::abandoned(layout, partials)?;
-    }
-    for path in leavings.into_paths() {
-        plan.bytes += tree_allocated(&path)?;
+    for (path, bytes) in leavings(store, partials, LockMode::Exclusive)? {
+        plan.bytes += bytes;
         plan.leavings.push(path);
     }
     Ok(plan)
+}
+
+/// What interrupted work has left as far as it can be told without a lock: work that begins or ends this moment may be among it,
+/// or not. For figures only.
+pub fn estimate(store: &Store) -> Result<Vec<(PathBuf, u64)>, StoreError> {
+    leavings(store, Partials::All, LockMode::Shared)
+}
+
+/// Private files of dead processes and what has no record, each with the disk space it takes.
+fn leavings(
+    store: &Store,
+    partials: Partials,
+    probe: LockMode,
+) -> Result<Vec<(PathBuf, u64)>, StoreError> {
+    let layout = store.layout();
+    let mut found = lease::leavings(layout, probe)?;
+    let mut paths = Vec::new();
+    if partials == Partials::All {
+        found.partials = partial::abandoned(layout, partials, probe)?;
+        paths = containers::without_record(layout)?;
+        // A list that cannot be read is for those who need it to report.
+        if let Ok(volumes) = store.volume_set() {
+            let removed = volumes.removed().map(|id| layout.volume(id));
+            paths.extend(removed.filter(|path| path.exists()));
+        }
+    }
+    paths.extend(found.into_paths());
+    let measured = paths.into_iter().map(|path| {
+        let bytes = tree_allocated(&path)?;
+        Ok((path, bytes))
+    });
+    measured.collect()
 }
 
 /// Removes what a plan made under the same lock says. Goes on after an error and reports the first one.
@@ -184,19 +214,19 @@ fn remove_all(paths: &[PathBuf], bytes: u64) -> Option<StoreError> {
 
 fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(stat) if stat.is_dir() => deep::remove(path),
+        Ok(stat) if stat.is_dir() => containers::remove_tree(path),
         _ => atomic::remove_if_there(path).map(drop),
     }
 }
 
-/// Disk space of a file, or of a directory of files.
-fn tree_allocated(path: &Path) -> Result<u64, StoreError> {
-    if !path.is_dir() {
-        return allocated(path);
+/// Disk space of a file, or of the files in a directory, hard links once; directories themselves count nothing.
+pub(super) fn tree_allocated(path: &Path) -> Result<u64, StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(stat) if stat.is_dir() => {
+            deep::files_allocated(path).map_err(StoreError::io("read", path))
+        }
+        _ => allocated(path),
     }
-    let names = file_names(path)?;
-    let sizes = names.iter().map(|name| allocated(&path.join(name)));
-    sizes.sum()
 }
 
 /// Disk space of one file; 0 if it is gone.

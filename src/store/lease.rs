@@ -303,8 +303,9 @@ fn ids(layout: &Layout) -> Result<Vec<LeaseId>, StoreError> {
     Ok(ids)
 }
 
-/// What dead holders left: lease files, sockets, private directories, half-written top-level files.
-pub(super) fn leavings(layout: &Layout, _lock: &StoreLock) -> Result<Leavings, StoreError> {
+/// What dead holders left: lease files, sockets, private directories, half-written top-level files. To be sure of it, hold the
+/// store's lock and probe with an exclusive one; a shared probe is in nobody's way.
+pub(super) fn leavings(layout: &Layout, probe: LockMode) -> Result<Leavings, StoreError> {
     let mut leavings = Leavings::default();
     let mut alive = BTreeSet::new();
     for id in ids(layout)? {
@@ -312,7 +313,7 @@ pub(super) fn leavings(layout: &Layout, _lock: &StoreLock) -> Result<Leavings, S
         let Some(file) = super::layout::open_if_there(&path)? else {
             continue;
         };
-        if lock::try_lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))? {
+        if lock::try_lock(&file, probe).map_err(StoreError::io("lock", &path))? {
             leavings.leases.push(path);
         } else {
             alive.insert(id.0);
@@ -342,7 +343,7 @@ pub(super) fn leavings(layout: &Layout, _lock: &StoreLock) -> Result<Leavings, S
             leavings.tmp.push(layout.root().join(name));
         }
     }
-    leavings.partials = partial::abandoned(layout, Partials::Expired)?;
+    leavings.partials = partial::abandoned(layout, Partials::Expired, probe)?;
     Ok(leavings)
 }
 

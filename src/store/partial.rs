@@ -66,6 +66,18 @@ impl Store {
     }
 }
 
+impl Store {
+    /// What is there of a blob that has come another way: nobody needs it any more. `None`: nothing, or somebody is at work
+    /// on it.
+    pub fn partial_left(&self, blob: &Digest) -> Option<Partial> {
+        let path = self.layout().partial().join(blob.hex());
+        match path.exists() {
+            true => open(path, u64::MAX).ok().flatten(),
+            false => None,
+        }
+    }
+}
+
 fn open(path: PathBuf, size: u64) -> io::Result<Option<Partial>> {
     let file = File::options()
         .read(true)
@@ -150,7 +162,11 @@ impl Partial {
 }
 
 /// The files that nobody is at work on, of these.
-pub(super) fn abandoned(layout: &Layout, which: Partials) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn abandoned(
+    layout: &Layout,
+    which: Partials,
+    probe: LockMode,
+) -> Result<Vec<PathBuf>, StoreError> {
     let dir = layout.partial();
     if !dir.is_dir() {
         return Ok(Vec::new());
@@ -161,7 +177,7 @@ pub(super) fn abandoned(layout: &Layout, which: Partials) -> Result<Vec<PathBuf>
         let Some(file) = open_if_there(&path)?.filter(|_| Digest::from_hex(&name).is_ok()) else {
             continue;
         };
-        if !lock::try_lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))? {
+        if !lock::try_lock(&file, probe).map_err(StoreError::io("lock", &path))? {
             continue;
         }
         let stat = file.metadata().map_err(StoreError::io("stat", &path))?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::Store;
 use super::error::StoreError;
-use super::gc::allocated;
+use super::gc::{allocated, tree_allocated};
 use super::lease::file_names;
 use crate::oci::{DiffId, Digest};
 
@@ -56,11 +56,7 @@ pub(super) fn measure(store: &Store) -> Result<DiskUsage, StoreError> {
         }
     }
     for import in file_names(&layout.tmp())? {
-        let dir = layout.tmp().join(import);
-        // It may end meanwhile.
-        for name in file_names(&dir).unwrap_or_default() {
-            usage.tmp_bytes += allocated(&dir.join(name))?;
-        }
+        usage.tmp_bytes += tree_allocated(&layout.tmp().join(import))?;
     }
     if layout.partial().is_dir() {
         for name in file_names(&layout.partial())? {

@@ -166,6 +166,11 @@ impl Volumes {
         self.iter().any(|volume| volume.kind.is_ephemeral())
     }
 
+    /// Those that were removed and whose data may still be there.
+    pub(super) fn removed(&self) -> impl Iterator<Item = &VolumeId> {
+        self.removed.iter()
+    }
+
     fn get_mut(&mut self, name: &VolumeName) -> Result<&mut Volume, StoreError> {
         let found = self.by_name.get_mut(name);
         found.ok_or_else(|| StoreError::NoSuchVolume(name.clone()))

@@ -147,8 +147,8 @@ fn run(store: &Store, verb: &Verb) -> Option<(u64, u64)> {
             Some((plan, gc::gc(store, false).expect("a collection").bytes))
         }
         Verb::Trash => {
-            let plan = trash::empty(store, true).expect("a plan").bytes;
-            Some((plan, trash::empty(store, false).expect("emptied").bytes))
+            let plan = trash::rehearse(store).expect("a plan").bytes;
+            Some((plan, trash::empty(store).expect("emptied").bytes))
         }
         // As `system prune` puts them together.
         Verb::System { all } => {
@@ -159,12 +159,12 @@ fn run(store: &Store, verb: &Verb) -> Option<(u64, u64)> {
             };
             let plan = [
                 gc::gc(store, true).expect("a plan").bytes,
-                trash::empty(store, true).expect("a plan").bytes,
+                trash::rehearse(store).expect("a plan").bytes,
                 prune::rehearse(store, &options).expect("a plan").bytes,
             ];
             let done = [
                 gc::gc(store, false).expect("a collection").bytes,
-                trash::empty(store, false).expect("emptied").bytes,
+                trash::empty(store).expect("emptied").bytes,
                 prune::prune(store, &options, None)
                     .expect("a removal")
                     .bytes,

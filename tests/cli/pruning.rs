@@ -14,7 +14,7 @@ fn used(sandbox: &Sandbox) -> u64 {
 }
 
 /// docker's `Total reclaimed space:` of some bytes, as an independent reading of four significant digits.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 1000.0 {
         value /= 1000.0;
@@ -54,7 +54,8 @@ fn prune_asks_as_docker_does() {
         let text = run.stdout();
         assert!(
             text.starts_with(&format!(
-                "WARNING! This will remove all dangling images.\n  deleted: {id}\n"
+                "WARNING! This will remove all dangling images.\n  would delete: {}\n",
+                short(&id)
             )) && text.ends_with("Are you sure you want to continue? [y/N] "),
             "{text}"
         );
@@ -205,7 +206,7 @@ fn system_prune_asks_as_docker_does() {
     let text = run.stdout();
     assert!(
         text.starts_with(
-            "WARNING! This will remove:\n  - all images that no process, mount or lease uses\n  - what interrupted work has left\n\n  \
+            "WARNING! This will remove:\n  - all stopped containers\n  - all images that no process, mount or lease uses\n  - what interrupted work has left\n\n  \
              Items to be pruned will be filtered with:\n  - until=1h\n  - label!=keep\n\n"
         ) && text.ends_with("\n\nAre you sure you want to continue? [y/N] "),
         "{text}"

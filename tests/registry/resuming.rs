@@ -379,3 +379,15 @@ fn root_a_pull_onto_a_full_disk_leaves_nothing() {
         rustix::mount::unmount(&store, rustix::mount::UnmountFlags::DETACH).expect("umount");
     }
 }
+
+#[test]
+fn net_regression_nothing_is_kept_of_what_came_another_way() {
+    let (sandbox, image) = (Sandbox::new(), big());
+    let (liar, going) = stopping(&image, |_, answer| answer);
+    killed(&sandbox, &image, &liar, &going);
+    // Its layers come from an archive meanwhile.
+    sandbox.load(&image);
+    assert_eq!(partials(&sandbox), 1);
+    sandbox.mica(["pull", "-q", &liar.name()]).ok();
+    assert_eq!(partials(&sandbox), 0);
+}

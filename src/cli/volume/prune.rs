@@ -40,12 +40,10 @@ pub const ANONYMOUS: &str = "anonymous local volumes not used by at least one co
 /// Prunes volumes.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
-    if !args.dry_run {
-        super::sweep(&store);
-    }
     let options = Options {
         all: args.all,
         filters: Filters::parse(&args.filters, Verb::Prune)?,
+        ..Options::default()
     };
     if args.dry_run {
         return told(&prune::rehearse(&store, &options)?, true);
@@ -56,7 +54,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             let plan = prune::rehearse(&store, &options)?;
             let what = if args.all { ALL } else { ANONYMOUS };
             let mut warning = vec![format!("WARNING! This will remove {what}.")];
-            warning.extend(plan.volumes.iter().map(|name| format!("  {name}")));
+            warning.extend(outlook(&plan));
             warning.push(format!("  {}", total(plan.bytes, true)));
             if !prompt::confirm(&warning)? {
                 return Ok(ExitCode::SUCCESS);
@@ -64,9 +62,16 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             Some(plan.volumes.into_iter().collect())
         }
     };
+    super::sweep(&store);
     let tell = || volumes::tell(&store);
     let pruned = prune::prune(&store, &options, shown.as_ref(), &tell)?;
     told(&pruned, false)
+}
+
+/// The lines of a question.
+pub fn outlook(pruned: &Pruned) -> impl Iterator<Item = String> {
+    let volumes = pruned.volumes.iter();
+    volumes.map(|name| format!("  would delete: volume {name}"))
 }
 
 fn told(pruned: &Pruned, dry_run: bool) -> anyhow::Result<ExitCode> {

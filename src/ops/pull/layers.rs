@@ -78,6 +78,10 @@ impl<'a> Work<'a> {
             if self.import.has_layer(layer)? {
                 self.progress.event(Event::Exists { blob: blob.digest });
                 skipped.insert((blob.digest, *layer));
+                // Whatever an interrupted pull has left of it.
+                self.kept
+                    .lock()
+                    .extend(self.store.partial_left(&blob.digest));
                 continue;
             }
             // Compression never makes a layer half as long again.

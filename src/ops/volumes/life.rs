@@ -8,15 +8,16 @@
 //! come between; mounts are told; then a second look, and whoever is found gets the volume back. Only then the data is deleted.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::ops::error::OpsError;
-use crate::store::{LeaseKind, Store, Volume, VolumeId, VolumeKind, VolumeName};
+use crate::store::{LeaseKind, Store, Volume, VolumeId, VolumeKind, VolumeName, Volumes};
 
 use super::activity::{Activity, Files};
-use super::users::{self, Look};
+use super::users::{self, Look, VolumeUsers};
 use super::{Tell, delete_data};
 
 /// How long ephemeral volumes live unused.
@@ -57,16 +58,9 @@ pub fn sweep(store: &Store, times: Times) -> Result<Vec<VolumeName>, OpsError> {
         return Ok(Vec::new());
     }
     store.delete_removed_volumes()?;
-    let volumes = store.volume_set()?;
-    if !volumes.has_ephemeral() {
+    let Some((volumes, found)) = unwatched(store)? else {
         return Ok(Vec::new());
-    }
-    let leases = store.live_leases()?;
-    let watched = |kind: &LeaseKind| matches!(kind, LeaseKind::Daemon { .. });
-    if leases.iter().any(|lease| watched(&lease.record.kind)) {
-        return Ok(Vec::new());
-    }
-    let found = users::find(store, &leases, LOOK)?;
+    };
     let now = Timestamp::now();
     let mut ended = Vec::new();
     for volume in volumes.iter() {
@@ -78,28 +72,58 @@ pub fn sweep(store: &Store, times: Times) -> Result<Vec<VolumeName>, OpsError> {
                 let lock = store.lock()?;
                 store.mark_volumes_used(&lock, std::slice::from_ref(&volume.name))?;
             }
-            continue;
-        }
-        let over = match (used, idle) {
-            (false, _) => age(since, now) >= times.wait,
-            (true, Some(idle)) => age(idle, now) >= times.linger,
-            (true, None) => {
-                let idle = Some(now);
-                let kind = VolumeKind::Ephemeral { since, used, idle };
-                let lock = store.lock()?;
-                // Not if somebody else has changed it meanwhile.
-                if store.volume(&volume.name)?.as_ref() == Some(volume) {
-                    store.set_volume_kind(&lock, &volume.name, kind)?;
-                }
-                false
-            }
-        };
-        if over {
+        } else if is_over(volume, now, times) {
             ended.push(volume.clone());
+        } else if used && idle.is_none() {
+            let idle = Some(now);
+            let kind = VolumeKind::Ephemeral { since, used, idle };
+            let lock = store.lock()?;
+            // Not if somebody else has changed it meanwhile.
+            if store.volume(&volume.name)?.as_ref() == Some(volume) {
+                store.set_volume_kind(&lock, &volume.name, kind)?;
+            }
         }
     }
     let ended = evaporate(store, &ended, None, &|| {})?;
     Ok(ended.into_iter().map(|volume| volume.name).collect())
+}
+
+/// The ephemeral volumes that [`sweep`] would end now. Changes nothing.
+pub fn due(store: &Store, times: Times) -> Result<Vec<Volume>, OpsError> {
+    let Some((volumes, found)) = unwatched(store)? else {
+        return Ok(Vec::new());
+    };
+    let now = Timestamp::now();
+    let over = |volume: &&Volume| !found.any(volume) && is_over(volume, now, times);
+    Ok(volumes.iter().filter(over).cloned().collect())
+}
+
+/// The volumes and their users, if any is ephemeral and no daemon watches them.
+fn unwatched(store: &Store) -> Result<Option<(Arc<Volumes>, VolumeUsers)>, OpsError> {
+    let volumes = store.volume_set()?;
+    if !volumes.has_ephemeral() {
+        return Ok(None);
+    }
+    let leases = store.live_leases()?;
+    let watched = |kind: &LeaseKind| matches!(kind, LeaseKind::Daemon { .. });
+    if leases.iter().any(|lease| watched(&lease.record.kind)) {
+        return Ok(None);
+    }
+    let found = users::find(store, &leases, LOOK)?;
+    Ok(Some((volumes, found)))
+}
+
+/// Whether the time of an ephemeral volume without users has come.
+fn is_over(volume: &Volume, now: Timestamp, times: Times) -> bool {
+    match volume.kind {
+        VolumeKind::Ephemeral {
+            since, used: false, ..
+        } => age(since, now) >= times.wait,
+        VolumeKind::Ephemeral {
+            idle: Some(idle), ..
+        } => age(idle, now) >= times.linger,
+        _ => false,
+    }
 }
 
 /// A clock that was set back makes nothing older.

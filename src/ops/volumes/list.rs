@@ -1,10 +1,8 @@
 //! `volume ls`, `volume inspect`, and what volumes take on disk.
 
-use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
 use serde::Serialize;
 
 use crate::ops::error::OpsError;
@@ -189,7 +187,7 @@ pub fn size(store: &Store, volume: &Volume) -> Result<Option<u64>, OpsError> {
         VolumeKind::Bind { .. } => Ok(None),
         VolumeKind::Persistent | VolumeKind::Ephemeral { .. } => {
             let root = store.volume_root(volume);
-            Ok(Some(allocated(&root).map_err(|source| {
+            Ok(Some(deep::files_allocated(&root).map_err(|source| {
                 crate::store::StoreError::Io {
                     action: "read",
                     path: root.clone(),
@@ -198,20 +196,6 @@ pub fn size(store: &Store, volume: &Volume) -> Result<Option<u64>, OpsError> {
             })?))
         }
     }
-}
-
-/// What the files take on disk, hard links once; directories count nothing, as docker has it. What goes meanwhile, or may not be looked at, counts nothing.
-fn allocated(root: &Path) -> io::Result<u64> {
-    let mut seen = HashSet::new();
-    let mut bytes = 0u64;
-    deep::visit(root, |stat| {
-        let is_dir = FileType::from_raw_mode(stat.st_mode).is_dir();
-        let again = stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino));
-        if !is_dir && !again {
-            bytes = bytes.saturating_add(deep::allocated(stat));
-        }
-    })?;
-    Ok(bytes)
 }
 
 /// Where a volume is seen: below the first live mount of its store, else the data on the host.

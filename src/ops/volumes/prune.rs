@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 
 use crate::ops::error::OpsError;
+use crate::store::containers::ContainerId;
 use crate::store::{Store, Volume, VolumeName};
 
 use super::list::{self, Filters};
-use super::users::{self, Look};
+use super::users::{self, Look, VolumeUser};
 use super::{Removal, Tell, remove};
 
 /// What to prune.
@@ -19,6 +20,8 @@ pub struct Options {
     pub all: bool,
     /// Only these.
     pub filters: Filters,
+    /// Containers that go before, and so use nothing.
+    pub without: BTreeSet<ContainerId>,
 }
 
 /// What went, or would go.
@@ -80,13 +83,19 @@ fn pick(store: &Store, options: &Options) -> Result<Vec<Volume>, OpsError> {
         except: None,
     };
     let used = users::find(store, &store.live_leases()?, look)?;
+    let goes_before = |user: &VolumeUser| {
+        let mut before = options.without.iter();
+        before.any(|id| user.path.as_os_str() == id.as_str())
+    };
     let mut picked = Vec::new();
     for volume in store.volumes()? {
         let meant = !volume.kind.is_ephemeral() && (all || volume.anonymous);
         if meant
             && options.filters.pass(&volume, || true)
             && !used.any(&volume)
-            && list::containers(store, &volume.name)?.is_empty()
+            && list::containers(store, &volume.name)?
+                .iter()
+                .all(goes_before)
         {
             picked.push(volume);
         }
