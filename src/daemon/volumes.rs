@@ -26,7 +26,7 @@ use crate::fuse::stats::Stats;
 use crate::ops::volumes::activity::Activity;
 use crate::store::volumes::{BESIDE, beside_name};
 use crate::store::{LeaseId, Store};
-use crate::sys::mount::{self, MountError, MountPoint};
+use crate::sys::mount::{self, FuseFlags, MountError, MountPoint};
 use crate::sys::mountinfo::DeviceId;
 
 /// The directory of M that the volumes are mounted on.
@@ -79,8 +79,14 @@ impl Volumes {
         };
         let point = point.context("mounting the volumes")?;
         let source = plan.options.source.as_deref().unwrap_or(mount::SOURCE);
+        // What containers and other users put there is not to gain power in everybody's tree.
+        let flags = FuseFlags {
+            suid: false,
+            dev: false,
+            ..flags(plan)
+        };
         let (connection, mounted) =
-            mount::mount(&point, &flags(plan), source).context("mounting the volumes")?;
+            mount::mount(&point, &flags, source).context("mounting the volumes")?;
         drop(point);
         let device = mounted.device;
         let mounted = Guard::new(mounted);

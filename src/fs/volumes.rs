@@ -12,6 +12,7 @@
 //! | `tree` | names and attributes below a volume |
 //! | `files` | open files and directories |
 //! | `locks` | flock and fcntl locks, held on the host for others |
+//! | `set_id` | set-id bits at changes, by who makes them |
 //! | `sweep` | forgetting what was removed behind the kernel's back |
 //!
 //! Lock order: `Nodes` and `Files` each for a moment and alone; `Locks` alone. No lock is held over a call that can wait for a
@@ -23,6 +24,7 @@ mod locks;
 mod naming;
 mod nodes;
 mod root;
+mod set_id;
 mod sweep;
 mod tree;
 
@@ -37,7 +39,7 @@ use crate::sys::beneath::{Host, Privileges};
 use crate::sys::mountinfo::DeviceId;
 
 pub use attr::{Attr, Change, VolumeError};
-pub use files::{FileNo, Listed, Opened};
+pub use files::{FileNo, Listed, Opened, Write};
 pub use locks::LockRequest;
 
 /// How the volumes of a mount behave.

@@ -29,7 +29,7 @@ use super::convert;
 use super::serve::{Desk, agree, empty, failed, full, inode, space, xattr};
 use super::stats::Op;
 use crate::fs::Caller;
-use crate::fs::volumes::{Attr, Change, FileNo, LockRequest, VolumeError, VolumeTree};
+use crate::fs::volumes::{Attr, Change, FileNo, LockRequest, VolumeError, VolumeTree, Write};
 
 /// `O_APPEND`.
 const APPEND: i32 = libc::O_APPEND;
@@ -180,8 +180,8 @@ impl fuser::Filesystem for Volumes {
             atime: times::set(atime),
             mtime: times::set(mtime),
         };
-        self.serve(Op::SetAttr, request, ino, |tree, _| {
-            let found = tree.setattr(inode(ino), &change, fh.map(file));
+        self.serve(Op::SetAttr, request, ino, |tree, caller| {
+            let found = tree.setattr(caller, inode(ino), &change, fh.map(file));
             self.attr(reply, Op::SetAttr, ino, found);
         });
     }
@@ -375,9 +375,13 @@ impl fuser::Filesystem for Volumes {
     ) {
         // Changed pages of a mapping go where they belong, whatever the file they are written back through was opened for.
         let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let append = flags.0 & APPEND != 0 && !mapped;
-        self.serve(Op::Write, request, ino, |tree, _| {
-            let result = tree.write(file(fh), offset, data, append);
+        let way = match (mapped, flags.0 & APPEND != 0) {
+            (true, _) => Write::Mapped,
+            (false, true) => Write::Append,
+            (false, false) => Write::At,
+        };
+        self.serve(Op::Write, request, ino, |tree, caller| {
+            let result = tree.write(caller, file(fh), offset, data, way);
             written(reply, Op::Write, ino, result);
         });
     }
@@ -500,9 +504,9 @@ impl fuser::Filesystem for Volumes {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.serve(Op::SetXattr, request, ino, |tree, _| {
+        self.serve(Op::SetXattr, request, ino, |tree, caller| {
             let flags = flags.cast_unsigned();
-            let result = tree.set_xattr(inode(ino), name.as_bytes(), value, flags);
+            let result = tree.set_xattr(caller, inode(ino), name.as_bytes(), value, flags);
             empty(reply, Op::SetXattr, ino, result);
         });
     }
@@ -643,8 +647,8 @@ impl fuser::Filesystem for Volumes {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.serve(Op::Fallocate, request, ino, |tree, _| {
-            let result = tree.allocate(file(fh), mode.cast_unsigned(), offset, length);
+        self.serve(Op::Fallocate, request, ino, |tree, caller| {
+            let result = tree.allocate(caller, file(fh), mode.cast_unsigned(), offset, length);
             empty(reply, Op::Fallocate, ino, result);
         });
     }
@@ -662,14 +666,10 @@ impl fuser::Filesystem for Volumes {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.serve(Op::CopyFileRange, request, ino_in, |tree, _| {
+        self.serve(Op::CopyFileRange, request, ino_in, |tree, caller| {
             let (from, to) = ((file(fh_in), offset_in), (file(fh_out), offset_out));
-            written(
-                reply,
-                Op::CopyFileRange,
-                ino_in,
-                tree.copy(from, to, length),
-            );
+            let result = tree.copy(caller, from, to, length);
+            written(reply, Op::CopyFileRange, ino_in, result);
         });
     }
 }

@@ -7,11 +7,12 @@
 //!
 //! Errors are the host's errno: they are what the caller of a volume is to get.
 
+mod caller;
 mod identity;
 mod lock;
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd};
 use std::path::Path;
 
 use parking_lot::RwLock;
@@ -25,7 +26,8 @@ use rustix::path::DecInt;
 
 use super::mountinfo::DeviceId;
 
-pub use identity::{Creator, Privileges};
+pub use caller::keeps;
+pub use identity::{Creator, Keeps, Privileges};
 pub use lock::{LockKind, Range, get_lock, set_flock, set_lock};
 
 /// The largest value of an extended attribute, and the largest list of names (limits.h).
@@ -408,6 +410,18 @@ pub fn sync(file: impl AsFd, data_only: bool) -> Result<()> {
     } else {
         rustix::fs::fsync(file)
     }
+}
+
+/// Closes a copy of the descriptor, and says what close(2) does: some file systems report lost writes there.
+#[allow(unsafe_code)]
+pub fn close_copy(file: impl AsFd) -> Result<()> {
+    let copy = rustix::io::fcntl_dupfd_cloexec(file, 0)?.into_raw_fd();
+    // SAFETY: the descriptor was made just now and is nobody else's; it is closed once, whatever the answer.
+    if unsafe { libc::close(copy) } == 0 {
+        return Ok(());
+    }
+    let code = std::io::Error::last_os_error().raw_os_error();
+    Err(code.map_or(Errno::IO, Errno::from_raw_os_error))
 }
 
 /// Lists an opened directory from `offset` until `add` says false. The position of the descriptor is used up: one caller at a time.

@@ -1,13 +1,19 @@
 //! Files in volumes; `tests/volume_files*` has all the operations.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::fs::inotify;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::errno;
 use crate::common::mount::Mount;
 use crate::common::sandbox::Sandbox;
+use crate::common::tier;
+use crate::common::user::as_user;
 
 /// A bind of a directory of the sandbox: on the host, in the mount.
 fn bound(sandbox: &Sandbox, mount: &Mount) -> (PathBuf, PathBuf) {
@@ -76,4 +82,103 @@ fn fuse_volumes_are_apart() {
         .sh(&format!("mv {}/f {}/f", inside.display(), other.display()))
         .ok();
     assert_eq!(fs::read(other.join("f")).expect("read"), b"x");
+}
+
+/// Locks of a file in a volume, `F_OFD_SETLK` among them, meet those of the host and end with their owner's descriptors, however he ends.
+#[test]
+fn fuse_volume_locks_are_the_hosts() {
+    let sandbox = Sandbox::new();
+    let mount = sandbox.mount();
+    let (host, inside) = bound(&sandbox, &mount);
+    fs::write(host.join("f"), "x").expect("write");
+    let lock = "import fcntl, os, struct, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(fd, 37, struct.pack('hhqqixxxx', fcntl.F_WRLCK, 0, 0, 0, 0))
+";
+    let takes = |at: &Path| {
+        let mut python = std::process::Command::new("python3");
+        python.arg("-c").arg(lock).arg(at.join("f"));
+        sandbox.run(python).status.success()
+    };
+    for (holder, other) in [(&inside, &host), (&host, &inside)] {
+        let mut python = std::process::Command::new("python3");
+        let code = format!("{lock}print('held', flush=True); sys.stdin.read()");
+        python.arg("-c").arg(code).arg(holder.join("f"));
+        python.stdin(std::process::Stdio::piped());
+        python.stdout(std::process::Stdio::piped());
+        let mut child = python.spawn().expect("python3");
+        let mut said = [0; 5];
+        let out = child.stdout.as_mut().expect("stdout");
+        std::io::Read::read_exact(out, &mut said).expect("held");
+        assert!(!takes(other) && !takes(holder));
+        child.kill().expect("SIGKILL");
+        child.wait().expect("wait");
+        let free = (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            takes(other)
+        });
+        assert!(free && takes(holder));
+    }
+}
+
+/// A file without a name (`O_TMPFILE`) cannot be made through M: EOPNOTSUPP; on the host and in `mica run` it can.
+#[test]
+fn fuse_volume_files_have_names() {
+    let sandbox = Sandbox::new();
+    let mount = sandbox.mount();
+    let (host, inside) = bound(&sandbox, &mount);
+    let unnamed = |at: &Path| rustix::fs::open(at, OFlags::TMPFILE | OFlags::RDWR, Mode::RWXU);
+    assert_eq!(unnamed(&inside).expect_err("O_TMPFILE"), Errno::OPNOTSUPP);
+    unnamed(&host).expect("O_TMPFILE on the host");
+    assert_eq!(fs::read_dir(&inside).expect("ls").count(), 0);
+}
+
+/// inotify on a volume in M tells what is done through M, not what the host does.
+#[test]
+fn fuse_volume_watchers_see_the_mount() {
+    let sandbox = Sandbox::new();
+    let mount = sandbox.mount();
+    let (host, inside) = bound(&sandbox, &mount);
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).expect("inotify");
+    inotify::add_watch(&watch, &inside, inotify::WatchFlags::CREATE).expect("watch");
+    let names = || {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&watch, &mut buffer);
+        let mut names = Vec::new();
+        while let Ok(event) = reader.next() {
+            names.push(event.file_name().expect("a name").to_owned());
+        }
+        names
+    };
+    fs::write(host.join("unseen"), "x").expect("write");
+    assert!(inside.join("unseen").exists());
+    assert_eq!(names().len(), 0);
+    fs::write(inside.join("seen"), "x").expect("write");
+    assert_eq!(names(), [c"seen".to_owned()]);
+}
+
+/// Volumes in M are nosuid and nodev whatever the mount options: set-id bits and devices are kept and shown, and have no effect there.
+#[test]
+fn root_volume_set_id_bits_have_no_effect() {
+    const USER: u32 = 54_321;
+    tier::root();
+    let sandbox = Sandbox::new();
+    let mount = sandbox.mount_with(&["-o", "suid,dev"]);
+    let (host, inside) = bound(&sandbox, &mount);
+    fs::copy("/usr/bin/id", host.join("id")).expect("cp");
+    fs::set_permissions(host.join("id"), fs::Permissions::from_mode(0o4755)).expect("chmod");
+    fs::set_permissions(&host, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let program = inside.join("id");
+    assert_eq!(
+        fs::metadata(&program).expect("stat").mode() & 0o7777,
+        0o4755
+    );
+    let mut id = as_user(USER, program.to_str().expect("a path"));
+    id.arg("-u");
+    assert_eq!(sandbox.run(id).ok().stdout(), format!("{USER}\n"));
+    sandbox
+        .sh(&format!("mknod -m 666 {}/null c 1 3", inside.display()))
+        .ok();
+    assert_eq!(errno(fs::read(inside.join("null"))), Errno::ACCESS);
+    assert_eq!(fs::metadata(host.join("null")).expect("stat").rdev(), 0x103);
 }

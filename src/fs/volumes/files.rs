@@ -13,7 +13,8 @@ use super::super::face::{Caller, FsError, Full, InodeNo};
 use super::VolumeTree;
 use super::attr::{Attr, VolumeError};
 use super::nodes::Node;
-use crate::sys::beneath;
+use super::set_id;
+use crate::sys::beneath::{self, Keeps};
 use crate::sys::mountinfo::DeviceId;
 
 type Result<T> = std::result::Result<T, VolumeError>;
@@ -31,6 +32,8 @@ pub struct Opened {
     pub ino: InodeNo,
     /// The file system it lies on.
     pub device: DeviceId,
+    /// Its writes are to come through here, where it is known who makes them: it has set-id bits to lose.
+    pub by_caller: bool,
     open: Arc<OpenFile>,
 }
 
@@ -39,6 +42,17 @@ impl AsFd for Opened {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.open.descriptor.as_fd()
     }
+}
+
+/// How data comes to be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Write {
+    /// At the offset.
+    At,
+    /// At the end of the file, wherever the caller believes that to be.
+    Append,
+    /// Changed pages of a mapping, at the offset: no caller writes, and set-id bits stay as they do on the host.
+    Mapped,
 }
 
 /// One entry of a listing.
@@ -135,6 +149,7 @@ impl VolumeTree {
             file: FileNo(file),
             ino,
             device,
+            by_caller: false,
             open,
         }
     }
@@ -148,7 +163,11 @@ impl VolumeTree {
             node.writable()?;
         }
         let descriptor = self.host.open(&*node, host_flags(flags))?;
-        Ok(self.keep(node, descriptor, flags))
+        let by_caller = self.many_users() && set_id::has_set_id(&beneath::stat(&descriptor)?);
+        Ok(Opened {
+            by_caller: by_caller && for_writing(flags),
+            ..self.keep(node, descriptor, flags)
+        })
     }
 
     /// Makes a file and opens it; opens the one that somebody else has made meanwhile, unless `O_EXCL`.
@@ -196,19 +215,29 @@ impl VolumeTree {
     }
 
     /// Writes; how much was written.
-    pub fn write(&self, file: FileNo, offset: u64, data: &[u8], append: bool) -> Result<usize> {
+    pub fn write(
+        &self,
+        caller: &Caller,
+        file: FileNo,
+        offset: u64,
+        data: &[u8],
+        way: Write,
+    ) -> Result<usize> {
         let file = self.file(file)?;
-        Ok(beneath::write(&file.descriptor, offset, data, append)?)
+        let append = way == Write::Append;
+        let write = || beneath::write(&file.descriptor, offset, data, append);
+        match way {
+            Write::Mapped => self.changing_as(Keeps::All, &file.descriptor, write),
+            Write::At | Write::Append => self.changing(caller, &file.descriptor, write),
+        }
     }
 
-    /// A descriptor of the file was closed. File systems of the network write back then.
+    /// A descriptor of the file was closed. File systems of the network write back then, and the answer says how that went.
     pub fn flush(&self, ino: InodeNo, file: FileNo, owner: u64) -> Result<()> {
         self.locks.owner_closed(ino, owner);
         let file = self.file(file)?;
-        if file.writes
-            && let Ok(copy) = file.descriptor.try_clone()
-        {
-            drop(copy);
+        if file.writes {
+            beneath::close_copy(&file.descriptor)?;
         }
         Ok(())
     }
@@ -218,6 +247,7 @@ impl VolumeTree {
         if let Some(owner) = owner {
             self.locks.owner_closed(ino, owner);
         }
+        self.locks.file_closed(file);
         let gone = self.files.files.write().remove(&file.0);
         if let Some(gone) = gone {
             self.files.count.fetch_sub(1, Ordering::Relaxed);
@@ -231,9 +261,17 @@ impl VolumeTree {
     }
 
     /// fallocate(2).
-    pub fn allocate(&self, file: FileNo, mode: u32, offset: u64, length: u64) -> Result<()> {
+    pub fn allocate(
+        &self,
+        caller: &Caller,
+        file: FileNo,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> Result<()> {
         let file = self.file(file)?;
-        Ok(beneath::allocate(&file.descriptor, mode, offset, length)?)
+        let allocate = || beneath::allocate(&file.descriptor, mode, offset, length);
+        self.changing(caller, &file.descriptor, allocate)
     }
 
     /// `SEEK_DATA` or `SEEK_HOLE`.
@@ -242,15 +280,23 @@ impl VolumeTree {
     }
 
     /// copy_file_range(2).
-    pub fn copy(&self, from: (FileNo, u64), to: (FileNo, u64), length: u64) -> Result<usize> {
+    pub fn copy(
+        &self,
+        caller: &Caller,
+        from: (FileNo, u64),
+        to: (FileNo, u64),
+        length: u64,
+    ) -> Result<usize> {
         let (source, target) = (self.file(from.0)?, self.file(to.0)?);
         // The answer has 32 bits.
         let length = usize::try_from(length.min(1 << 30)).map_err(|_| Errno::INVAL)?;
-        Ok(beneath::copy(
-            (&source.descriptor, from.1),
-            (&target.descriptor, to.1),
-            length,
-        )?)
+        self.changing(caller, &target.descriptor, || {
+            beneath::copy(
+                (&source.descriptor, from.1),
+                (&target.descriptor, to.1),
+                length,
+            )
+        })
     }
 
     /// Opens a directory for listing.

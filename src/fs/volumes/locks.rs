@@ -4,10 +4,13 @@
 //! its locks are that description's. The kernel names owners, but not which of the two calls a request comes from; only a lock
 //! of a whole file can be either, and then the caller, who waits in that very call, is asked (`/proc/TID/syscall`).
 //!
+//! Locks end when their owner closes a descriptor (FLUSH, RELEASE with an owner), and with the open file they were taken through:
+//! for a lock that belongs to the open file itself (`F_OFD_SETLK`) the kernel says nothing else.
+//!
 //! A request that has to wait is tried again until it succeeds or its caller has a signal to take: the crate behind the edge
 //! does not pass interruptions on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -65,6 +68,50 @@ struct Holder {
     descriptor: OwnedFd,
     call: Call,
     pid: u32,
+    /// Through which open file its first lock was taken.
+    file: FileNo,
+}
+
+/// An owner on an inode.
+type Key = (InodeNo, u64);
+
+#[derive(Debug, Default)]
+struct Holders {
+    by_owner: HashMap<Key, Holder>,
+    by_file: HashMap<FileNo, HashSet<Key>>,
+}
+
+impl Holders {
+    fn insert(&mut self, key: Key, holder: Holder) -> Option<Holder> {
+        let file = holder.file;
+        let before = self.by_owner.insert(key, holder);
+        if let Some(before) = &before {
+            self.unname(before.file, key);
+        }
+        self.by_file.entry(file).or_default().insert(key);
+        before
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Holder> {
+        let gone = self.by_owner.remove(&key)?;
+        self.unname(gone.file, key);
+        Some(gone)
+    }
+
+    fn unname(&mut self, file: FileNo, key: Key) {
+        if let Some(keys) = self.by_file.get_mut(&file) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.by_file.remove(&file);
+            }
+        }
+    }
+
+    fn remove_file(&mut self, file: FileNo) -> Vec<Holder> {
+        let keys = self.by_file.remove(&file).unwrap_or_default();
+        let gone = keys.iter().filter_map(|key| self.by_owner.remove(key));
+        gone.collect()
+    }
 }
 
 type Answer = Box<dyn FnOnce(Result<(), VolumeError>) + Send>;
@@ -77,7 +124,7 @@ struct Waiting {
 
 #[derive(Default)]
 struct State {
-    holders: Mutex<HashMap<(InodeNo, u64), Holder>>,
+    holders: Mutex<Holders>,
     /// Holders, so that closing a file without locks costs nothing.
     count: AtomicUsize,
     waiting: Mutex<Vec<Waiting>>,
@@ -104,10 +151,24 @@ impl Locks {
         if self.0.count.load(Ordering::Acquire) == 0 {
             return;
         }
-        let gone = self.0.holders.lock().remove(&(ino, owner));
-        if gone.is_some() {
-            self.0.count.fetch_sub(1, Ordering::Release);
-            drop(gone);
+        let gone = self.0.holders.lock().remove((ino, owner));
+        self.ended(gone);
+    }
+
+    /// The last descriptor of an open file is closed: no lock that was taken through it is left.
+    pub(super) fn file_closed(&self, file: FileNo) {
+        if self.0.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let gone = self.0.holders.lock().remove_file(file);
+        self.ended(gone);
+    }
+
+    fn ended(&self, gone: impl IntoIterator<Item = Holder>) {
+        // Closing the descriptors may wait for the disk: without the lock.
+        let count = gone.into_iter().count();
+        if count > 0 {
+            self.0.count.fetch_sub(count, Ordering::Release);
             self.0.changed.notify_all();
         }
     }
@@ -150,7 +211,7 @@ impl VolumeTree {
         let kind = LockKind::from_raw(request.kind).ok_or(Errno::INVAL)?;
         let range = range(request);
         let holders = self.locks.0.holders.lock();
-        let found = match holders.get(&(request.ino, request.owner)) {
+        let found = match holders.by_owner.get(&(request.ino, request.owner)) {
             Some(holder) => beneath::get_lock(&holder.descriptor, kind, &range)?,
             // The descriptor of the open file itself never holds a lock.
             None => beneath::get_lock(&file.descriptor, kind, &range)?,
@@ -160,7 +221,7 @@ impl VolumeTree {
         };
         let pid = u32::try_from(pid).unwrap_or_else(|_| {
             // One of ours, or a description without a process: the owner that has a lock there.
-            let mut others = holders.iter().filter(|((ino, owner), holder)| {
+            let mut others = holders.by_owner.iter().filter(|((ino, owner), holder)| {
                 *ino == request.ino && *owner != request.owner && holder.call == Call::Fcntl
             });
             others.next().map_or(0, |(_, holder)| holder.pid)
@@ -206,7 +267,12 @@ impl State {
         let kind = LockKind::from_raw(request.kind).ok_or(Errno::INVAL)?;
         let range = range(request);
         let key = (request.ino, request.owner);
-        let known = self.holders.lock().get(&key).map(|holder| holder.call);
+        let known = self
+            .holders
+            .lock()
+            .by_owner
+            .get(&key)
+            .map(|holder| holder.call);
         let call = match known {
             Some(call) => call,
             None if kind == LockKind::Unlock => return Ok(()),
@@ -219,7 +285,7 @@ impl State {
         };
         if known.is_some() {
             let holders = self.holders.lock();
-            if let Some(holder) = holders.get(&key) {
+            if let Some(holder) = holders.by_owner.get(&key) {
                 return Ok(set(&holder.descriptor)?);
             }
         }
@@ -229,6 +295,7 @@ impl State {
             descriptor,
             call,
             pid: request.pid,
+            file: request.file,
         };
         if self.holders.lock().insert(key, holder).is_none() {
             self.count.fetch_add(1, Ordering::Release);

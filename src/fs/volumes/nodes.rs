@@ -2,9 +2,10 @@
 //!
 //! A node is (volume, device, inode) and has one `O_PATH` descriptor, which keeps the host's inode number from being used again
 //! while the kernel has it. Its number is made of the host's: the lower 48 bits, below a number for (volume, device); so it is
-//! the same for each visit and hard links look like ones. What does not fit gets a number of its own, above all others.
+//! the same for each visit and hard links look like ones. What does not fit gets a number of its own, above all others. The number
+//! of a (volume, device) is free again when the volume has ended and the kernel has forgotten all of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -83,8 +84,21 @@ type Key = (u32, DeviceId, u64, bool);
 struct Table {
     by_ino: HashMap<InodeNo, (Arc<Node>, u64)>,
     by_key: HashMap<Key, InodeNo>,
-    spaces: HashMap<(u32, DeviceId), u64>,
+    spaces: HashMap<(u32, DeviceId), Space>,
+    /// Numbers of spaces given back, below the highest ever given.
+    free: BTreeSet<u64>,
+    highest: u64,
+    /// Volumes that have ended while the kernel knew something of them.
+    ended: HashSet<u32>,
     invented: u64,
+}
+
+/// The numbers of one (volume, device).
+#[derive(Debug)]
+struct Space {
+    number: u64,
+    /// How many nodes it has.
+    nodes: u64,
 }
 
 /// All nodes of a mount.
@@ -132,6 +146,9 @@ impl Nodes {
             top,
             last_name: Mutex::new(Some((found_as.0, found_as.1.into()))),
         });
+        if let Some(space) = table.spaces.get_mut(&(volume.number, device)) {
+            space.nodes = space.nodes.saturating_add(1);
+        }
         table.by_key.insert(key, ino);
         table.by_ino.insert(ino, (Arc::clone(&node), 1));
         (node, Attr::new(ino, stat))
@@ -151,10 +168,18 @@ impl Nodes {
         if let Some((node, _)) = &gone {
             let key = (node.volume.number, node.device, node.host_ino, node.top);
             table.by_key.remove(&key);
+            table.left(node.volume.number, node.device);
         }
         drop(table);
         // Closing the last descriptor of a removed file frees its space, which takes time.
         drop(gone);
+    }
+
+    /// A volume is no more: its numbers are free when the kernel has forgotten all of it.
+    pub(super) fn ended(&self, volume: u32) {
+        let mut table = self.0.lock();
+        table.ended.insert(volume);
+        table.give_back(volume);
     }
 
     /// A number that is no node's.
@@ -188,14 +213,12 @@ impl Nodes {
 
 impl Table {
     fn number(&mut self, volume: u32, device: DeviceId, host_ino: u64, top: bool) -> InodeNo {
-        let next = u64::try_from(self.spaces.len()).unwrap_or(MAX_SPACES) + 1;
         let space = match self.spaces.get(&(volume, device)) {
-            Some(space) => Some(*space),
-            None if next < MAX_SPACES => {
-                self.spaces.insert((volume, device), next);
-                Some(next)
-            }
-            None => None,
+            Some(space) => Some(space.number),
+            None => self.unused_space().inspect(|&number| {
+                let space = Space { number, nodes: 0 };
+                self.spaces.insert((volume, device), space);
+            }),
         };
         // The top of a volume may be a directory that is also below: another node.
         match space {
@@ -203,6 +226,44 @@ impl Table {
                 InodeNo((space << HOST_BITS) | host_ino)
             }
             _ => self.invent(),
+        }
+    }
+
+    fn unused_space(&mut self) -> Option<u64> {
+        if let Some(number) = self.free.pop_first() {
+            return Some(number);
+        }
+        let next = self.highest + 1;
+        (next < MAX_SPACES).then(|| {
+            self.highest = next;
+            next
+        })
+    }
+
+    /// A node of a space is gone.
+    fn left(&mut self, volume: u32, device: DeviceId) {
+        if let Some(space) = self.spaces.get_mut(&(volume, device)) {
+            space.nodes = space.nodes.saturating_sub(1);
+            if space.nodes == 0 && self.ended.contains(&volume) {
+                self.give_back(volume);
+            }
+        }
+    }
+
+    /// Frees what an ended volume no longer needs.
+    fn give_back(&mut self, volume: u32) {
+        let free = &mut self.free;
+        let mut used = false;
+        self.spaces.retain(|(of, _), space| {
+            let keep = *of != volume || space.nodes > 0;
+            if !keep {
+                free.insert(space.number);
+            }
+            used |= *of == volume && keep;
+            keep
+        });
+        if !used {
+            self.ended.remove(&volume);
         }
     }
 
@@ -221,3 +282,6 @@ fn remember(node: &Node, (parent, name): (InodeNo, &[u8])) {
         *last = Some((parent, name.into()));
     }
 }
+
+#[cfg(test)]
+mod tests;

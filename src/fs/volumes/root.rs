@@ -1,6 +1,6 @@
 //! `M/volumes` itself: its entries are the volumes of the store. What changes them is in `naming`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -225,6 +225,14 @@ impl VolumeTree {
             }
         }
         table.names = now;
+        let there: HashSet<_> = volumes.iter().map(|volume| &volume.id).collect();
+        table.by_id.retain(|id, attached| {
+            let keep = there.contains(id);
+            if !keep {
+                self.nodes.ended(attached.number);
+            }
+            keep
+        });
         self.cache.invalidate_inode(InodeNo::ROOT, true);
         Ok(())
     }

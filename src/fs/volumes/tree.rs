@@ -15,6 +15,9 @@ use crate::sys::beneath::{self, SetTime};
 
 type Result<T> = std::result::Result<T, VolumeError>;
 
+/// The attribute that an ACL is to the kernel.
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+
 impl VolumeTree {
     /// What `name` in `parent` is; takes a reference.
     pub fn lookup(&self, parent: InodeNo, name: &[u8]) -> Result<Attr> {
@@ -67,17 +70,25 @@ impl VolumeTree {
     }
 
     /// chmod, chown, truncate, utimens.
-    pub fn setattr(&self, ino: InodeNo, change: &Change, file: Option<FileNo>) -> Result<Attr> {
+    pub fn setattr(
+        &self,
+        caller: &Caller,
+        ino: InodeNo,
+        change: &Change,
+        file: Option<FileNo>,
+    ) -> Result<Attr> {
         if Self::is_root(ino) {
             return Err(Errno::PERM.into());
         }
         let node = self.nodes.get(ino)?;
         node.writable()?;
         if let Some(size) = change.size {
-            self.truncate(&node, size, file)?;
+            self.truncate(caller, &node, size, file)?;
         }
         if change.uid.is_some() || change.gid.is_some() {
-            beneath::chown(&*node, change.uid, change.gid)?;
+            self.changing(caller, &*node, || {
+                beneath::chown(&*node, change.uid, change.gid)
+            })?;
         }
         if let Some(mode) = change.mode {
             let mode = self.top_chmod(&node, mode)?;
@@ -94,13 +105,19 @@ impl VolumeTree {
         self.attr(&node)
     }
 
-    fn truncate(&self, node: &Node, size: u64, file: Option<FileNo>) -> Result<()> {
+    fn truncate(
+        &self,
+        caller: &Caller,
+        node: &Node,
+        size: u64,
+        file: Option<FileNo>,
+    ) -> Result<()> {
         node.regular()?;
         if let Some(file) = file.and_then(|file| self.files.get(file)) {
-            return Ok(beneath::truncate(&file.descriptor, size)?);
+            return self.changing(caller, node, || beneath::truncate(&file.descriptor, size));
         }
         let opened = self.host.open(node, OFlags::WRONLY | OFlags::NONBLOCK)?;
-        Ok(beneath::truncate(opened, size)?)
+        self.changing(caller, node, || beneath::truncate(opened, size))
     }
 
     /// Where a symbolic link leads.
@@ -305,13 +322,26 @@ impl VolumeTree {
     }
 
     /// setxattr(2).
-    pub fn set_xattr(&self, ino: InodeNo, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+    pub fn set_xattr(
+        &self,
+        caller: &Caller,
+        ino: InodeNo,
+        name: &[u8],
+        value: &[u8],
+        flags: u32,
+    ) -> Result<()> {
         if Self::is_root(ino) {
             return Err(Errno::PERM.into());
         }
         let node = self.nodes.get(ino)?;
         node.writable()?;
-        Ok(self.host.set_xattr(&*node, name, value, flags)?)
+        let set = || self.host.set_xattr(&*node, name, value, flags);
+        // It changes the mode as well.
+        if name == ACCESS_ACL {
+            self.changing(caller, &*node, set)
+        } else {
+            Ok(set()?)
+        }
     }
 
     /// removexattr(2).

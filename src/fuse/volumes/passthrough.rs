@@ -2,6 +2,8 @@
 //!
 //! - Offered by the kernel (6.9) or not; then the first refusal for lack of privilege ends it for the mount, and a refusal of a
 //!   file system (a stacked one, `ELOOP`) for that file system.
+//! - A file with set-id bits that is opened for writing goes without: the kernel would write in our name, and whether a write
+//!   takes the bits away depends on the caller.
 //! - All opens of an inode must be of one kind and name one backing id, for as long as any of them lasts: the id is kept weakly
 //!   by inode and strongly by open file, and an inode that has been opened without stays so until its last close.
 
@@ -70,7 +72,11 @@ impl Passthrough {
             }
             None => {}
         }
-        match self.register(table, opened, register) {
+        let id = match opened.by_caller {
+            true => None,
+            false => self.register(table, opened, register),
+        };
+        match id {
             Some(id) => {
                 let id = Arc::new(id);
                 let mode = Mode::Passthrough(Arc::downgrade(&id));

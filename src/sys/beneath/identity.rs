@@ -6,7 +6,7 @@
 //!
 //! Two capabilities are put down while a thread serves: with `CAP_FSETID` a write would leave set-id bits standing, with
 //! `CAP_SYS_RESOURCE` it would use blocks kept for root and ignore quotas. Passthrough I/O runs with what a thread had when it
-//! registered the file.
+//! registered the file. Supplementary groups go for good: the host asks whether the thread is in a file's group.
 
 use std::cell::Cell;
 
@@ -26,6 +26,20 @@ pub struct Creator {
     /// Bits to leave out, where the directory has no default ACL.
     pub umask: u32,
 }
+
+/// What the host leaves of set-id bits when the content, owner or ACL of a file changes depends on who changes it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keeps {
+    /// Who has `CAP_FSETID`: as the kind of change has it, for any group.
+    All,
+    /// Who is in the file's group.
+    Group,
+    /// Anybody else.
+    Nothing,
+}
+
+/// A group that no file has, for a thread that must not be taken for a member.
+const NO_GROUP: u32 = u32::MAX - 2;
 
 /// What this process may do for others.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +85,7 @@ impl Privileges {
         // What it was before does not matter.
         let _ = rustix::process::umask(Mode::empty());
         if let Some(sets) = self.serving {
+            rustix::thread::set_thread_groups(&[])?;
             rustix::thread::set_capabilities(None, sets)?;
         }
         THREAD.set(Some(Creator {
@@ -104,6 +119,29 @@ impl Privileges {
         rustix::thread::set_capabilities(None, sets)?;
         THREAD.set(Some(*creator));
         Ok(())
+    }
+
+    /// Runs a change of a file of `group` that may cost it set-id bits, as somebody who keeps those.
+    pub fn keeping<T>(
+        &self,
+        keeps: Keeps,
+        group: u32,
+        change: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        if self.serving.is_none() {
+            return change();
+        }
+        let now = THREAD.get().ok_or(Errno::PERM)?;
+        match keeps {
+            Keeps::All => return self.with_set_id(change),
+            Keeps::Group => self.create_as(&Creator { gid: group, ..now })?,
+            Keeps::Nothing if now.gid == group => self.create_as(&Creator {
+                gid: NO_GROUP,
+                ..now
+            })?,
+            Keeps::Nothing => {}
+        }
+        change()
     }
 
     /// Runs `change` with the right to set set-id bits for any group.
