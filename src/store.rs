@@ -24,6 +24,7 @@ mod lock;
 pub mod names;
 pub mod notify;
 pub mod partial;
+mod privacy;
 mod reserve;
 mod settings;
 pub mod trash;
@@ -112,6 +113,7 @@ impl Store {
     pub fn open(path: &Path, mode: OpenMode) -> Result<Store, StoreError> {
         let absolute = std::path::absolute(path).map_err(StoreError::io("resolve", path))?;
         let layout = Layout::new(absolute);
+        privacy::admit(&layout, mode)?;
         if mode == OpenMode::Create && !layout::is_there(&layout.meta_json())? {
             let empty = index_json::write(&Names::default())
                 .map_err(|reason| damaged_names(&layout, reason))?;

@@ -15,6 +15,7 @@ mod doc;
 mod facts;
 mod managing;
 mod names;
+mod private_store;
 mod registries;
 mod removing;
 mod renaming;

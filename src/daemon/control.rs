@@ -1,8 +1,9 @@
 //! The daemon's control socket.
 //!
 //! One request per connection, one line: `sync` (the kernel has forgotten every name that changed before: `ok`), `stats` (request
-//! counters, then end of file), `users` (who works inside or has a part mounted elsewhere, a JSON object per line), `stop` (unmount and end: `ok`). Anything else gets `error: ...`. Whoever may enter the
-//! store's `leases` directory may ask.
+//! counters, then end of file), `users` (who works inside or has a part mounted elsewhere, a JSON object per line), `stop`
+//! (unmount and end: `ok`). Anything else gets `error: ...`. Only the daemon's own user and root may ask: the directory is closed to
+//! others, and so is the socket; whoever comes all the same is hung up on.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, Mode};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
@@ -53,6 +55,9 @@ impl Control {
             None,
         )?;
         bind(&socket, &address)?;
+        // Whatever our umask is; the directory lets nobody else in meanwhile.
+        let own = Mode::from_raw_mode(0o600);
+        rustix::fs::chmodat(&directory, name, own, AtFlags::empty())?;
         listen(&socket, 64)?;
         Ok(Control(UnixListener::from(socket)))
     }
@@ -61,6 +66,10 @@ impl Control {
     pub(super) fn accept(&self, handler: &Arc<impl Handler>) {
         // Ends with WouldBlock; any other error concerns one connection or a shortage, and poll will call again.
         while let Ok((stream, _)) = self.0.accept() {
+            if !is_ours(&stream) {
+                log::warn!("control socket: somebody else has asked, and gets no answer");
+                continue;
+            }
             let handler = Arc::clone(handler);
             let thread = thread::Builder::new()
                 .name("mica-control".to_owned())
@@ -81,6 +90,13 @@ impl AsFd for Control {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Whether the other side is our own user or root.
+fn is_ours(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid();
+    rustix::net::sockopt::socket_peercred(stream)
+        .is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
 }
 
 fn answer(stream: &UnixStream, handler: &impl Handler) -> io::Result<()> {

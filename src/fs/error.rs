@@ -80,6 +80,8 @@ impl From<StoreError> for FsError {
             StoreError::Io { .. }
             | StoreError::NotAStore { .. }
             | StoreError::NotEmpty { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::Planted { .. }
             | StoreError::MetaDamaged { .. }
             | StoreError::TooNew { .. }
             | StoreError::NoLocks { .. }

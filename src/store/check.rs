@@ -68,7 +68,7 @@ impl CheckLease {
     fn take(store: &Store) -> Result<CheckLease, StoreError> {
         let lease = store.lease(LeaseKind::Check)?;
         let dir = store.layout().tmp().join(lease.id().as_str());
-        fs::create_dir(&dir).map_err(StoreError::io("create", &dir))?;
+        super::privacy::make_new_directory(&dir).map_err(StoreError::io("create", &dir))?;
         Ok(CheckLease { lease, dir })
     }
 }

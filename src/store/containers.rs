@@ -19,8 +19,8 @@ mod record;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 pub use record::{
@@ -33,6 +33,7 @@ use super::events::{self, Event};
 use super::layout::{Layout, open_if_there};
 use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease, file_names};
 use super::lock::StoreLock;
+use super::privacy;
 use super::{Store, read_limited};
 use crate::oci::Digest;
 use crate::sys::lock::{self, LockMode};
@@ -223,11 +224,14 @@ impl Store {
         let made = (|| {
             make_private(&directory)?;
             for name in ["upper", "work", "root"] {
-                let path = directory.join(name);
-                fs::create_dir(&path).map_err(StoreError::io("create", &path))?;
+                make_private(&directory.join(name))?;
             }
+            // The root directory of what its processes see, whatever our umask is.
+            let path = directory.join("upper");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+                .map_err(StoreError::io("open", &path))?;
             let path = directory.join("lock");
-            let file = File::create_new(&path).map_err(StoreError::io("create", &path))?;
+            let file = private_file(&path, true).map_err(StoreError::io("create", &path))?;
             lock::lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))?;
             let state = ContainerState::default();
             put(&directory, STATE, &state, false)?;
@@ -426,19 +430,25 @@ fn put(
         true => atomic::replace(directory, &temp, name, &bytes).map(drop),
         false => {
             let temp = directory.join(&temp);
-            fs::write(&temp, &bytes).and_then(|()| fs::rename(&temp, &path))
+            private_file(&temp, false)
+                .and_then(|mut file| file.write_all(&bytes))
+                .and_then(|()| fs::rename(&temp, &path))
         }
     };
     written.map_err(StoreError::io("write", &path))
 }
 
 fn make_private(directory: &Path) -> Result<(), StoreError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    match fs::DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(StoreError::io("create", directory)(error))
-        }
-        _ => Ok(()),
+    privacy::make_directory(directory).map_err(StoreError::io("create", directory))
+}
+
+/// A new file, or one emptied.
+fn private_file(path: &Path, new: bool) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).mode(privacy::FILE);
+    match new {
+        true => options.create_new(true).open(path),
+        false => options.create(true).truncate(true).open(path),
     }
 }
 

@@ -32,6 +32,22 @@ pub enum StoreError {
         /// The directory.
         path: PathBuf,
     },
+    /// The store, or something in it, belongs to another user.
+    #[error("{} belongs to user {owner}; {}", path.display(), super::privacy::way_out(*owner, *me))]
+    Foreign {
+        /// What.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        me: u32,
+    },
+    /// Something is in the store that mica has not put there.
+    #[error("{}: not put there by mica; nothing in this store is used while it is there: look at it and take it away", path.display())]
+    Planted {
+        /// What.
+        path: PathBuf,
+    },
     /// `meta.json` or `oci-layout` cannot be understood.
     #[error("{} is damaged: {reason}", path.display())]
     MetaDamaged {

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -229,6 +229,7 @@ fn append(root: &Path, events: &[Event]) -> io::Result<()> {
             .read(true)
             .append(true)
             .create(true)
+            .mode(super::privacy::FILE)
             .open(&path)?;
         lock::lock(&file, LockMode::Exclusive)?;
         let stat = file.metadata()?;

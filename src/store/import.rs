@@ -87,7 +87,7 @@ impl Import {
     pub(super) fn begin(store: &Store) -> Result<Import, StoreError> {
         let lease = store.lease(LeaseKind::Import)?;
         let dir = store.layout().tmp().join(lease.id().as_str());
-        fs::create_dir(&dir).map_err(StoreError::io("create", &dir))?;
+        super::privacy::make_new_directory(&dir).map_err(StoreError::io("create", &dir))?;
         Ok(Import {
             store: store.clone(),
             lease,

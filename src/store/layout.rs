@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::lock::StoreLock;
+use super::privacy;
 use super::volumes::VolumeId;
 use crate::oci::{DiffId, Digest};
 use crate::sys::atomic;
@@ -159,21 +160,22 @@ pub const INDEX_JSON_NEW: &str = "index.json.new";
 /// it there is no store.
 pub fn create(layout: &Layout, empty_index: &[u8]) -> Result<(), StoreError> {
     let root = layout.root();
-    fs::create_dir_all(root).map_err(StoreError::io("create", root))?;
+    privacy::make_root(root)?;
     if !is_there(&layout.lock_file())? && !is_empty(root)? {
         return Err(StoreError::NotEmpty {
             path: root.to_owned(),
         });
     }
+    privacy::shut_root(root)?;
     let _lock = StoreLock::exclusive(layout, true)?;
     if is_there(&layout.meta_json())? {
         return Ok(());
     }
-    for dir in layout.directories() {
-        fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
+    let blobs = root.join("blobs");
+    for dir in [blobs.clone()].into_iter().chain(layout.directories()) {
+        privacy::make_directory(&dir).map_err(StoreError::io("create", &dir))?;
         atomic::sync_dir(&dir).map_err(StoreError::io("sync", &dir))?;
     }
-    let blobs = root.join("blobs");
     atomic::sync_dir(&blobs).map_err(StoreError::io("sync", &blobs))?;
     let put = |name: &str, bytes: &[u8]| {
         atomic::replace(root, &format!("{name}.new"), name, bytes)
@@ -234,9 +236,15 @@ pub fn admit(layout: &Layout) -> Result<Option<String>, StoreError> {
         .map(|name| format!("it has the feature {name:?}, which this mica cannot write")))
 }
 
+/// Whether nothing is in a directory but what a new file system begins with.
 fn is_empty(dir: &Path) -> Result<bool, StoreError> {
-    let mut entries = fs::read_dir(dir).map_err(StoreError::io("read", dir))?;
-    Ok(entries.next().is_none())
+    for entry in fs::read_dir(dir).map_err(StoreError::io("read", dir))? {
+        let entry = entry.map_err(StoreError::io("read", dir))?;
+        if entry.file_name() != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The store that is meant when none is named: `MICA_STORE`, else `/var/lib/mica` for root, else

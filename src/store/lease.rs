@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -151,6 +152,7 @@ impl Lease {
         let file = File::options()
             .append(true)
             .create_new(true)
+            .mode(super::privacy::FILE)
             .open(&path)
             .map_err(StoreError::io("create", &path))?;
         // From here on the drop of `lease` removes the file.

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use super::error::StoreError;
 use super::layout::Layout;
@@ -55,6 +56,7 @@ fn open(layout: &Layout, create: bool) -> Result<File, StoreError> {
         .write(true)
         .create(create)
         .truncate(false)
+        .mode(super::privacy::FILE)
         .open(&path);
     opened.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

@@ -8,9 +8,9 @@
 //! A file that nobody has locked is kept for [`KEEP`] after it was last written to, or until the next `gc`. All of this is
 //! a convenience: what goes wrong here only costs downloading again.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ impl Store {
             return None;
         }
         let dir = self.layout().partial();
-        let opened = fs::create_dir_all(&dir)
+        let opened = super::privacy::make_directory(&dir)
             .and_then(|()| open(dir.join(blob.hex()), size))
             .map_err(|error| log::debug!("cannot keep a download in {}: {error}", dir.display()));
         opened.ok().flatten()
@@ -84,6 +84,7 @@ fn open(path: PathBuf, size: u64) -> io::Result<Option<Partial>> {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(super::privacy::FILE)
         .open(&path)?;
     if !lock::try_lock(&file, LockMode::Exclusive)? {
         return Ok(None);

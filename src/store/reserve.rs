@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
@@ -29,6 +30,7 @@ pub(super) fn keep(layout: &Layout, length: u64) {
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(super::privacy::FILE)
         .open(&path)
         .and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, wanted)?));
     if made.is_err() {

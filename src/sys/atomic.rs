@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -17,12 +18,13 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Creates `path` with `bytes` and makes the bytes durable (not yet the name). Nothing is left on failure.
+/// Creates `path` with `bytes`, for its owner only, and makes the bytes durable (not yet the name). Nothing is left on failure.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = File::options()
         .read(true)
         .write(true)
         .create_new(true)
+        .mode(0o600)
         .open(path)?;
     match file.write_all(bytes).and_then(|()| file.sync_all()) {
         Ok(()) => Ok(file),

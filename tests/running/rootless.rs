@@ -100,6 +100,28 @@ fn fuse_rootless_volumes_and_what_stays_with_a_container() {
     assert_eq!(owner, USER);
 }
 
+/// Directories that only their owner can enter are no hindrance for users inside, who are subordinate ids outside, whatever the umask.
+#[test]
+fn fuse_rootless_in_a_private_store_whatever_the_umask() {
+    let s = user(USER, &format!("{USER}:700000:65536\n"));
+    let mica = s.path("mica");
+    for umask in ["000", "077"] {
+        let mut sh = as_user(USER, "sh");
+        let script = format!(
+            "umask {umask}; cd /; m() {{ {0} --store {1} \"$@\"; }}; m volume create data$0 >&2
+             m run --rm -v data$0:/v app:1 sh -c 'mkdir -m 777 /v/d; echo root >/v/f; chmod 644 /v/f'
+             m run --rm -u bob -v data$0:/v app:1 sh -c 'cat /v/f; echo bob >/v/d/f; ls / >/dev/null && echo bob >/tmp/f && stat -c %u /v/d/f'
+             m run --name c$0 -u bob app:1 true; m start -a c$0; m diff c$0; m rm c$0; m volume rm data$0",
+            mica.display(),
+            s.store().display()
+        );
+        sh.args(["-ec", &script, umask]);
+        let run = s.run(sh).ok();
+        assert!(run.stdout().starts_with("root\n1000\n"), "{}", run.stdout());
+    }
+    assert!(left(&s).is_empty());
+}
+
 #[test]
 fn fuse_rootless_with_one_id_says_so() {
     let s = user(ALONE, "");

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,8 @@ pub struct LogWriter {
 impl LogWriter {
     /// Goes on with the log at `path`.
     pub fn open(path: &Path) -> io::Result<LogWriter> {
-        let file = File::options().create(true).append(true).open(path)?;
+        let mut options = File::options();
+        let file = options.create(true).append(true).mode(0o600).open(path)?;
         Ok(LogWriter {
             file,
             partial: [Vec::new(), Vec::new()],

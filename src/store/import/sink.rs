@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use super::Import;
 use crate::layer::IndexBuilder;
 use crate::oci::DiffId;
 use crate::store::error::StoreError;
+use crate::store::privacy;
 use crate::sys::atomic;
 
 /// Bytes collected before a `write`: large enough that system calls cost nothing beside hashing.
@@ -36,11 +38,7 @@ pub struct LayerSink<'a> {
 impl<'a> LayerSink<'a> {
     pub(super) fn create(import: &'a Import) -> Result<LayerSink<'a>, StoreError> {
         let path = import.next_path();
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(StoreError::io("create", &path))?;
+        let file = new_file(&path).map_err(StoreError::io("create", &path))?;
         Ok(LayerSink {
             import,
             path,
@@ -73,7 +71,7 @@ impl<'a> LayerSink<'a> {
             .map_err(StoreError::io("sync", &self.path))?;
 
         let temp = self.import.next_path();
-        let written = File::create_new(&temp).and_then(|mut file| {
+        let written = new_file(&temp).and_then(|mut file| {
             index.write_to(&mut file)?;
             file.sync_all()
         });
@@ -136,4 +134,10 @@ impl Drop for LayerSink<'_> {
             atomic::discard(&self.path);
         }
     }
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true);
+    options.mode(privacy::FILE).open(path)
 }

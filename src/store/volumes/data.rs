@@ -2,11 +2,12 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 
 use super::{StoreError, VolumeId};
 use crate::store::layout::Layout;
+use crate::store::privacy;
 use crate::sys::lock::{self, LockMode};
 use crate::sys::{atomic, deep};
 
@@ -28,15 +29,15 @@ pub(super) fn create(
     ownership: Option<Ownership>,
 ) -> Result<(), StoreError> {
     let volumes = layout.volumes();
-    match fs::DirBuilder::new().mode(0o711).create(&volumes) {
+    match privacy::make_new_directory(&volumes) {
         Ok(()) => atomic::sync_dir(layout.root()).map_err(StoreError::io("sync", layout.root()))?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(StoreError::io("create", &volumes)(error)),
     }
     let (dir, data) = (layout.volume(id), layout.volume_data(id));
     let make = || {
-        fs::DirBuilder::new().mode(0o711).create(&dir)?;
-        fs::create_dir(&data)?;
+        privacy::make_new_directory(&dir)?;
+        privacy::make_new_directory(&data)?;
         if let Some(Ownership { uid, gid, .. }) = ownership {
             let me = (
                 rustix::process::geteuid().as_raw(),
