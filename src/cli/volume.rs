@@ -11,6 +11,7 @@ use super::Context;
 
 mod create;
 mod inspect;
+mod keep;
 mod ls;
 mod prune;
 mod rm;
@@ -23,6 +24,7 @@ pub use prune::{ANONYMOUS, TITLE, outlook};
 pub enum VolumeVerb {
     Create(create::Args),
     Inspect(inspect::Args),
+    Keep(keep::Args),
     #[command(visible_alias = "list")]
     Ls(ls::Args),
     Prune(prune::Args),
@@ -36,6 +38,7 @@ impl VolumeVerb {
         match self {
             VolumeVerb::Create(args) => create::run(args, context),
             VolumeVerb::Inspect(args) => inspect::run(args, context),
+            VolumeVerb::Keep(args) => keep::run(args, context),
             VolumeVerb::Ls(args) => ls::run(args, context),
             VolumeVerb::Prune(args) => prune::run(args, context),
             VolumeVerb::Rm(args) => rm::run(args, context),

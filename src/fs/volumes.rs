@@ -9,6 +9,7 @@
 //! | `attr` | what `stat` shows, and errors |
 //! | `nodes` | inodes the kernel knows, their numbers |
 //! | `root`, `naming` | the directory of volumes, and what changes it |
+//! | `mark` | the attribute that says that a volume is ephemeral |
 //! | `tree` | names and attributes below a volume |
 //! | `files` | open files and directories |
 //! | `locks` | flock and fcntl locks, held on the host for others |
@@ -21,6 +22,7 @@
 mod attr;
 mod files;
 mod locks;
+mod mark;
 mod naming;
 mod nodes;
 mod root;

@@ -532,8 +532,8 @@ impl fuser::Filesystem for Volumes {
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.serve(Op::RemoveXattr, request, ino, |tree, _| {
-            let result = tree.remove_xattr(inode(ino), name.as_bytes());
+        self.serve(Op::RemoveXattr, request, ino, |tree, caller| {
+            let result = tree.remove_xattr(caller, inode(ino), name.as_bytes());
             empty(reply, Op::RemoveXattr, ino, result);
         });
     }

@@ -6,7 +6,8 @@
 //! | `volume create --bind` | `ln -s` | [`create`], [`create_new`] |
 //! | `volume rm` | `rmdir` | [`remove`] |
 //! | | `mv` | [`rename`] |
-//! | | `chmod -t`, `chmod +t` | [`promote`], [`demote`] |
+//! | `volume keep NAME` | `setfattr -x user.mica.ephemeral` | [`keep`] |
+//! | | `setfattr -n user.mica.ephemeral -v 1` | [`demote`] |
 //! | (by itself) | (by itself) | [`life`] |
 //!
 //! Every change is one replacement of `volumes.json` under the store's lock. Telling the mounts is for the caller, by a
@@ -350,7 +351,7 @@ pub fn rename(
 }
 
 /// Makes an ephemeral volume persistent; a persistent one stays as it is.
-pub fn promote(store: &Store, name: &VolumeName) -> Result<(), OpsError> {
+pub fn keep(store: &Store, name: &VolumeName) -> Result<(), OpsError> {
     set_kind(store, name, VolumeKind::Persistent)
 }
 

@@ -1,20 +1,26 @@
 //! Volumes: kinds, names, life, and mounting them into processes. What happens in files is in another chapter.
 
-use std::fs::{self, File};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt as _, symlink};
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::errno;
 use crate::common::image::ImageBuilder;
 use crate::common::podman::Podman;
 use crate::common::sandbox::Sandbox;
+use crate::common::user::as_user;
 use crate::ephemeral::{
     LINGER, TIMES, User, WAIT, ephemeral, goes, is_there, mount, remains, stays, until,
 };
+
+/// What shows that a volume is ephemeral.
+const MARK: &str = "user.mica.ephemeral";
 
 fn names(sandbox: &Sandbox) -> String {
     sandbox.mica(["volume", "ls", "-q"]).ok().stdout()
@@ -455,28 +461,106 @@ fn fuse_volumes_ephemeral_restart() {
     goes(&sandbox, &again, "held", &held);
 }
 
-/// The sticky bit of a volume's root says that it is ephemeral: `chmod -t` makes it persistent, `chmod +t` a persistent one ephemeral.
+/// Whether a volume is ephemeral is in the store alone and shows as `user.mica.ephemeral` on its root: the store's owner and root set and remove it, nobody else, and `mica volume keep` makes a volume persistent.
 #[test]
-fn fuse_volumes_ephemeral_sticky_bit() {
+fn fuse_volumes_ephemeral_mark() {
     let sandbox = Sandbox::new();
     let mount = mount(&sandbox);
-    let data = ephemeral(&sandbox, "kept");
+    let volumes = mount.path("volumes");
+    let kind = |kind: &str| {
+        let filter = format!("kind={kind}");
+        let run = sandbox.mica(["volume", "ls", "-q", "-f", &filter]).ok();
+        run.stdout()
+    };
+    let mark = |name: &str| {
+        let mut value = [0; 8];
+        rustix::fs::getxattr(volumes.join(name), MARK, &mut value)
+            .map(|length| value[..length].to_vec())
+    };
+    let set = |name: &str, value: &[u8]| {
+        rustix::fs::setxattr(volumes.join(name), MARK, value, XattrFlags::empty())
+    };
+    ephemeral(&sandbox, "verb");
+    ephemeral(&sandbox, "tree");
+    assert_eq!(mark("tree"), Ok(b"1".to_vec()));
+    fs::set_permissions(volumes.join("tree"), Permissions::from_mode(0o777)).expect("chmod");
+    let other = |script: &str| {
+        let mut sh = as_user(54_400, "sh");
+        sh.args(["-c", script]).current_dir(&volumes);
+        sandbox.run(sh)
+    };
+    let seen = other("getfattr --absolute-names --only-values -n user.mica.ephemeral tree");
+    assert_eq!(seen.ok().stdout(), "1");
+    other("setfattr -x user.mica.ephemeral tree").fails();
+    other("setfattr -n user.mica.ephemeral -v 1 tree").fails();
+    rustix::fs::removexattr(volumes.join("tree"), MARK).expect("setfattr -x");
+    assert_eq!(
+        rustix::fs::removexattr(volumes.join("tree"), MARK),
+        Err(Errno::NODATA)
+    );
+    let kept = sandbox.mica(["volume", "keep", "verb", "tree"]).ok();
+    assert_eq!(kept.stdout(), "verb\ntree\n");
+    assert_eq!(mark("verb"), Err(Errno::NODATA));
+    thread::sleep(WAIT);
+    remains(&sandbox, &mount, "verb");
+    remains(&sandbox, &mount, "tree");
+    assert_eq!(kind("persistent"), "tree\nverb\n");
+    assert_eq!(set("tree", b"no"), Err(Errno::INVAL));
+    set("tree", b"1").expect("setfattr");
+    fs::read(volumes.join("tree/file")).expect("a use");
+    until("it evaporates", || !is_there(&sandbox, "tree"));
+    sandbox.mica(["volume", "keep", "tree"]).fails();
+    let bind = sandbox.mkdir("bound");
+    std::os::unix::fs::symlink(bind, volumes.join("bound")).expect("ln -s");
+    assert_eq!(set("bound", b"1"), Err(Errno::PERM));
+    sandbox.mica(["volume", "keep", "bound"]).fails();
+}
+
+/// The sticky bit of a volume's root means what it means everywhere: users cannot remove each other's files, and the volume stays.
+#[test]
+fn fuse_volumes_sticky_bit() {
+    let sandbox = Sandbox::new();
+    let mount = mount(&sandbox);
     let run = sandbox.sh(&format!(
-        "cd {}/volumes && stat -c %a kept && chmod -t kept && stat -c %a kept",
+        "cd {}/volumes && mkdir shared && printf shared >shared/file && chmod 1777 shared && stat -c %a shared && cd shared &&
+         setpriv --reuid 54401 --clear-groups touch theirs && ! setpriv --reuid 54402 --clear-groups rm -f theirs",
         mount.point.display()
     ));
-    assert_eq!(run.ok().stdout(), "1755\n755\n");
-    remains(&sandbox, &mount, "kept");
+    assert_eq!(run.ok().stdout(), "1777\n");
     thread::sleep(WAIT);
-    remains(&sandbox, &mount, "kept");
-    let run = sandbox
-        .mica(["volume", "ls", "-q", "-f", "kind=persistent"])
-        .ok();
-    assert_eq!(run.stdout(), "kept\n");
-    sandbox
-        .sh(&format!("chmod +t {}/volumes/kept", mount.point.display()))
-        .ok();
-    goes(&sandbox, &mount, "kept", &data);
+    remains(&sandbox, &mount, "shared");
+}
+
+/// What is found under `user.mica.` on the host's directory of a volume is neither shown nor obeyed.
+#[test]
+fn fuse_volumes_marks_of_the_host() {
+    let sandbox = Sandbox::new();
+    let mount = mount(&sandbox);
+    sandbox.mica(["volume", "create", "plain"]).ok();
+    let source = sandbox.mica(["volume", "inspect", "-f", "{{.Source}}", "plain"]);
+    let data = PathBuf::from(source.ok().stdout().trim());
+    fs::write(data.join("file"), "plain").expect("a file");
+    for name in [MARK, "user.mica.else", "user.own"] {
+        rustix::fs::setxattr(&data, name, b"1", XattrFlags::empty()).expect("setfattr");
+    }
+    let top = mount.path("volumes/plain");
+    let mut value = [0; 8];
+    assert_eq!(
+        rustix::fs::getxattr(&top, MARK, &mut value),
+        Err(Errno::NODATA)
+    );
+    assert_eq!(
+        rustix::fs::getxattr(&top, "user.mica.else", &mut value),
+        Err(Errno::NODATA)
+    );
+    assert_eq!(rustix::fs::getxattr(&top, "user.own", &mut value), Ok(1));
+    let mut list = [0; 256];
+    let length = rustix::fs::listxattr(&top, &mut list).expect("the list");
+    assert_eq!(&list[..length], b"user.own\0");
+    let set = rustix::fs::setxattr(&top, "user.mica.else", b"1", XattrFlags::empty());
+    assert_eq!(set, Err(Errno::PERM));
+    thread::sleep(WAIT);
+    remains(&sandbox, &mount, "plain");
 }
 
 /// A volume can be mounted into processes with `mount --bind`, `unshare -m`, `bwrap --bind` and `podman run -v`: both sides see what is written at once, and each is a use.

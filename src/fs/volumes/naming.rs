@@ -10,7 +10,6 @@ use rustix::io::Errno;
 use super::super::face::{Caller, FsError, Timestamp};
 use super::VolumeTree;
 use super::attr::{Attr, VolumeError};
-use super::nodes::Node;
 use crate::ops::volumes::users::Look;
 use crate::ops::volumes::{self, Create, CreateKind, Removal};
 use crate::store::{Ownership, Volume, VolumeKind, VolumeName};
@@ -132,23 +131,5 @@ impl VolumeTree {
         self.known.changed(&to, Some(&volume.id));
         self.telling.tell();
         Ok(())
-    }
-
-    /// chmod of a node, and the mode that is the host's share of it: on the top of a volume the sticky bit says what it is.
-    pub(super) fn top_chmod(&self, node: &Node, mode: u32) -> Result<u32> {
-        if !node.top || node.kind != FileType::Directory {
-            return Ok(mode);
-        }
-        let Some(volume) = self.volume_of(&node.volume) else {
-            return Ok(mode);
-        };
-        match (&volume.kind, mode & 0o1000 != 0) {
-            (VolumeKind::Bind { .. }, _) => return Ok(mode),
-            (VolumeKind::Ephemeral { .. }, false) => volumes::promote(&self.store, &volume.name)?,
-            (VolumeKind::Persistent, true) => volumes::demote(&self.store, &volume.name)?,
-            (VolumeKind::Ephemeral { .. }, true) | (VolumeKind::Persistent, false) => {}
-        }
-        self.telling.tell();
-        Ok(mode & !0o1000)
     }
 }

@@ -108,7 +108,7 @@ impl VolumeTree {
         let attached = self.known.attach(volume);
         let found_as = (InodeNo::ROOT, name);
         let (_, attr) = self.nodes.enter(&attached, top, &stat, true, found_as);
-        Ok(with_kind(volume, attr))
+        Ok(attr)
     }
 
     /// The data of a volume. A bind is followed by path: what is there now counts, if it is still of the same sort.
@@ -196,14 +196,6 @@ impl VolumeTree {
         Ok(dots.into_iter().chain(entries).collect())
     }
 
-    /// Attributes of the top of a volume: the sticky bit says that it is ephemeral.
-    pub(super) fn top_attr(&self, attached: &Attached, attr: Attr) -> Attr {
-        match self.volume_of(attached) {
-            Some(volume) => with_kind(&volume, attr),
-            None => attr,
-        }
-    }
-
     /// The volume as it is now, whatever it is called.
     pub(super) fn volume_of(&self, attached: &Attached) -> Option<Volume> {
         let volumes = self.store.volume_set().ok()?;
@@ -240,19 +232,4 @@ impl VolumeTree {
 
 fn is_file(volume: &Volume) -> bool {
     matches!(volume.kind, VolumeKind::Bind { file: true, .. })
-}
-
-fn with_kind(volume: &Volume, attr: Attr) -> Attr {
-    if !attr.is_directory() || matches!(volume.kind, VolumeKind::Bind { .. }) {
-        return attr;
-    }
-    let sticky = if volume.kind.is_ephemeral() {
-        0o1000
-    } else {
-        0
-    };
-    Attr {
-        mode: (attr.mode & !0o1000) | sticky,
-        ..attr
-    }
 }

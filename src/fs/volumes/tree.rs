@@ -61,12 +61,7 @@ impl VolumeTree {
     }
 
     fn attr(&self, node: &Node) -> Result<Attr> {
-        let attr = Attr::new(node.ino, &beneath::stat(node)?);
-        Ok(if node.top {
-            self.top_attr(&node.volume, attr)
-        } else {
-            attr
-        })
+        Ok(Attr::new(node.ino, &beneath::stat(node)?))
     }
 
     /// chmod, chown, truncate, utimens.
@@ -91,7 +86,6 @@ impl VolumeTree {
             })?;
         }
         if let Some(mode) = change.mode {
-            let mode = self.top_chmod(&node, mode)?;
             let chmod = || self.host.chmod(&*node, mode);
             if mode & 0o6000 == 0 {
                 chmod()?;
@@ -310,7 +304,11 @@ impl VolumeTree {
         if Self::is_root(ino) {
             return Err(Errno::NODATA.into());
         }
-        Ok(self.host.get_xattr(&*self.nodes.get(ino)?, name)?)
+        let node = self.nodes.get(ino)?;
+        match self.mark(&node, name) {
+            Some(mark) => mark,
+            None => Ok(self.host.get_xattr(&*node, name)?),
+        }
     }
 
     /// listxattr(2).
@@ -318,7 +316,9 @@ impl VolumeTree {
         if Self::is_root(ino) {
             return Ok(Vec::new());
         }
-        Ok(self.host.list_xattr(&*self.nodes.get(ino)?)?)
+        let node = self.nodes.get(ino)?;
+        let list = self.host.list_xattr(&*node)?;
+        Ok(Self::without_marks(&node, list))
     }
 
     /// setxattr(2).
@@ -335,6 +335,9 @@ impl VolumeTree {
         }
         let node = self.nodes.get(ino)?;
         node.writable()?;
+        if let Some(set) = self.set_mark(caller, &node, name, Some(value)) {
+            return set;
+        }
         let set = || self.host.set_xattr(&*node, name, value, flags);
         // It changes the mode as well.
         if name == ACCESS_ACL {
@@ -345,12 +348,15 @@ impl VolumeTree {
     }
 
     /// removexattr(2).
-    pub fn remove_xattr(&self, ino: InodeNo, name: &[u8]) -> Result<()> {
+    pub fn remove_xattr(&self, caller: &Caller, ino: InodeNo, name: &[u8]) -> Result<()> {
         if Self::is_root(ino) {
             return Err(Errno::PERM.into());
         }
         let node = self.nodes.get(ino)?;
         node.writable()?;
+        if let Some(removed) = self.set_mark(caller, &node, name, None) {
+            return removed;
+        }
         Ok(self.host.remove_xattr(&*node, name)?)
     }
 }

@@ -208,7 +208,7 @@ fn a_sweep_ends_ephemeral_volumes_and_only_those() {
     let none: Vec<VolumeName> = Vec::new();
     make(&store, "kept", CreateKind::Persistent);
     make(&store, "promoted", CreateKind::Ephemeral);
-    promote(&store, &name("promoted")).unwrap();
+    keep(&store, &name("promoted")).unwrap();
     let unused = make(&store, "unused", CreateKind::Ephemeral);
     let used = make(&store, "used", CreateKind::Ephemeral);
     let lease = store
