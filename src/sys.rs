@@ -16,6 +16,8 @@ pub mod mmap;
 pub mod mount;
 pub mod mountinfo;
 pub mod new_file;
+pub mod pause;
 pub mod proc;
 pub mod signal;
+pub mod source;
 pub mod userns;

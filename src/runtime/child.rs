@@ -7,34 +7,45 @@
 mod copy_up;
 mod mounts;
 mod process;
+mod sources;
 
+use std::ffi::CString;
 use std::fmt::Display;
-use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
     unmount,
 };
+use rustix::process::{Signal, fchdir, set_parent_process_death_signal, umask};
 
 use super::channel::{Channel, FromChild, ToChild};
-use crate::ops::run::mounts::{ReadyMount, ReadySource};
-use crate::sys::container::{
-    close_others_on_exec, exit_now, limit_mount, reset_signals, set_hostname,
-};
+use crate::sys::container::{exit_now, limit_mount, reset_signals, set_hostname};
+use crate::sys::deep;
+use crate::sys::fork::close_inherited;
+use crate::sys::source::{Source, path_of};
 use crate::sys::userns::become_root;
-use mounts::{Kind, Tree};
+use mounts::{Terminal, Tree};
 pub(super) use process::{Program, Stdio, run as run_program};
+pub(super) use sources::Paths;
+use sources::{Host, Kind, Mount, What};
 
 /// Everything the child needs to know, worked out before it exists.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// The container's directory in the store.
-    pub(super) directory: PathBuf,
+    /// Where on the host everything is; used up when it is opened.
+    pub(super) paths: Paths,
+    pub(super) inside: Inside,
+}
+
+/// What has to do with no path of the host.
+#[derive(Debug)]
+pub(super) struct Inside {
     /// The image: 64 hex digits.
     pub(super) image: String,
     /// In a user namespace: made by an ordinary user.
@@ -45,8 +56,6 @@ pub(super) struct Plan {
     pub(super) volatile: bool,
     pub(super) read_only: bool,
     pub(super) hostname: String,
-    /// Parents before what is below them.
-    pub(super) mounts: Vec<ReadyMount>,
     pub(super) program: Program,
 }
 
@@ -76,9 +85,12 @@ impl<T, E: Display> Fails<T> for Result<T, E> {
 }
 
 /// Becomes the container. Never returns.
-pub(super) fn main(plan: &Plan, channel: Channel, stdio: Option<Stdio>) -> ! {
+pub(super) fn main(plan: Plan, channel: Channel, stdio: Option<Stdio>) -> ! {
+    let tied = end_with_supervisor(&channel);
     reset_signals();
-    let closed = close_others_on_exec().fails("closing what was handed down");
+    // Of what is made on the way the modes are those asked for.
+    umask(Mode::from_raw_mode(0o022));
+    let closed = tied.and_then(|()| keep_only(&channel, stdio.as_ref()));
     let Err(failure) = closed.and_then(|()| become_container(plan, &channel, stdio));
     let code = failure.code;
     let text = failure.text;
@@ -87,12 +99,35 @@ pub(super) fn main(plan: &Plan, channel: Channel, stdio: Option<Stdio>) -> ! {
     exit_now(i32::from(code))
 }
 
+/// Closes what the caller of mica has handed down, and what belongs to the supervisor: its locks are held by nobody once it has
+/// ended.
+fn keep_only(channel: &Channel, stdio: Option<&Stdio>) -> Result<(), Failure> {
+    let mut keep = vec![channel.as_fd()];
+    keep.extend(
+        stdio
+            .iter()
+            .flat_map(|Stdio(all)| all.iter().map(AsFd::as_fd)),
+    );
+    close_inherited(&keep).fails("closing what was handed down")
+}
+
+/// Has the kernel kill this process when the supervisor ends, which it may have done already.
+fn end_with_supervisor(channel: &Channel) -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL)).fails("tying it to its supervisor")?;
+    let mut fds = [PollFd::new(channel, PollFlags::empty())];
+    match poll(&mut fds, Some(&Timespec::default())) {
+        Ok(0) | Err(Errno::INTR) => Ok(()),
+        _ => Err(Failure::start("the supervisor ended".to_owned())),
+    }
+}
+
 fn become_container(
-    plan: &Plan,
+    plan: Plan,
     channel: &Channel,
     stdio: Option<Stdio>,
 ) -> Result<std::convert::Infallible, Failure> {
-    if plan.rootless {
+    let Plan { paths, inside } = plan;
+    if inside.rootless {
         wait_for(channel)?;
         become_root().fails("taking the root ids of the user namespace")?;
     }
@@ -101,28 +136,54 @@ fn become_container(
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .fails("making mounts private")?;
-    set_hostname(&plan.hostname).fails("setting the host name")?;
-    rustix::process::chdir(&plan.directory)
-        .fails(format!("changing to {}", plan.directory.display()))?;
-    let images = image_trees(channel)?;
-    root(plan)?;
-    let mut tree = Tree::open(Path::new("root"))?;
-    tree.pseudo(plan.rootless, plan.single_id)?;
-    etc(plan, &mut tree)?;
-    for mount in &plan.mounts {
-        mount_one(plan, &mut tree, &images, mount)?;
+    let (host, connection) = sources::open(paths)?;
+    set_hostname(&inside.hostname).fails("setting the host name")?;
+    let (terminal, made) = assemble(&inside, host, connection, channel)?;
+    let slave = match terminal {
+        Some(Terminal { master, slave }) => {
+            let sent = channel.send(&FromChild::Terminal, Some(master.as_fd()));
+            sent.fails("opening a terminal")?;
+            Some(slave)
+        }
+        None => None,
+    };
+    process::run(
+        &inside.program,
+        channel,
+        stdio,
+        slave,
+        Some(made),
+        inside.single_id,
+    )
+}
+
+/// Puts the root together and makes it the root of everything that this process sees. What had to be made to mount on.
+fn assemble(
+    inside: &Inside,
+    host: Host,
+    connection: OwnedFd,
+    channel: &Channel,
+) -> Result<(Option<Terminal>, Vec<String>), Failure> {
+    let images = image_trees(&host, connection, channel)?;
+    root(inside, &host)?;
+    let mut tree = Tree::open(&host.directory, "root")?;
+    // While the image's own file system is all there is.
+    for mount in &host.mounts {
+        fill(inside, &tree, mount)?;
     }
-    drop(images);
-    if plan.read_only {
-        let root = mounts::proc_path(&tree.root());
+    let terminal = tree.pseudo(&host, inside.single_id, inside.program.tty)?;
+    etc(&host, &mut tree)?;
+    for mount in &host.mounts {
+        attach(&mut tree, &images, mount)?;
+    }
+    drop((images, host));
+    if inside.read_only {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, root, flags, Mode::empty()).fails("the root")?;
+        let root = openat(tree.root(), ".", flags, Mode::empty()).fails("the root")?;
         limit_mount(root.as_fd(), mounts::read_only(), false).fails("making / read-only")?;
     }
     enter(&tree)?;
-    let made = std::mem::take(&mut tree.made);
-    drop(tree);
-    process::run(&plan.program, channel, stdio, Some(made), plan.single_id)
+    Ok((terminal, std::mem::take(&mut tree.made)))
 }
 
 /// Waits for the supervisor's word.
@@ -135,17 +196,10 @@ pub(super) fn wait_for(channel: &Channel) -> Result<(), Failure> {
 }
 
 /// Mounts the trees of the images on `root` and hands the connection over. The answer is their root.
-fn image_trees(channel: &Channel) -> Result<OwnedFd, Failure> {
+fn image_trees(host: &Host, connection: OwnedFd, channel: &Channel) -> Result<OwnedFd, Failure> {
     let what = "mounting the image";
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let connection = match openat(CWD, "/dev/fuse", flags, Mode::empty()) {
-        Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => {
-            return Err(Failure::start(
-                "no /dev/fuse: the kernel has no FUSE support loaded (modprobe fuse)".to_owned(),
-            ));
-        }
-        other => other.fails("opening /dev/fuse")?,
-    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = openat(&host.directory, "root", flags, Mode::empty()).fails(what)?;
     let fuse = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).fails(what)?;
     let descriptor = connection.as_raw_fd().to_string();
     for (key, value) in [
@@ -165,40 +219,47 @@ fn image_trees(channel: &Channel) -> Result<OwnedFd, Failure> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID;
     let mount = fsmount(&fuse, FsMountFlags::FSMOUNT_CLOEXEC, attributes).fails(what)?;
+    mounts::put(&mount, &root).fails(what)?;
     channel
         .send(&FromChild::Connection, Some(connection.as_fd()))
         .fails("handing over the FUSE connection")?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = openat(CWD, "root", flags, Mode::empty()).fails(what)?;
-    mounts::put(&mount, &root).fails(what)?;
-    openat(&mount, ".", flags, Mode::empty()).fails(what)
+    // Nothing is looked up in it before this process has let go of it: it would wait for a supervisor that has died for as long
+    // as it holds the connection itself.
+    drop((connection, fuse));
+    Ok(mount)
 }
 
-/// Mounts the container's root over the images. The paths are relative: no character of the store's path means anything.
-fn root(plan: &Plan) -> Result<(), Failure> {
+/// Mounts the container's root over the images. The paths are names in the container's directory, where nobody else is: no
+/// character of the store's path means anything.
+fn root(inside: &Inside, host: &Host) -> Result<(), Failure> {
+    fchdir(&host.directory).fails("changing to the container's directory")?;
     // Left by a mount that need not survive a power cut; there was none, or nothing of it would be here.
-    let incompatible = Path::new("work/work/incompat");
-    if incompatible.exists() {
-        fs::remove_dir_all(incompatible).fails("taking the upper directory back into use")?;
+    match Source::within(&host.directory, Path::new("work/work")) {
+        Ok(work) => match deep::remove_at(work.node(), c"incompat") {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.fails("taking the upper directory back into use")?,
+        },
+        Err(Errno::NOENT) => {}
+        Err(error) => return Err(error).fails("taking the upper directory back into use"),
     }
     let mut options = format!(
         "lowerdir=root/by-id/{},upperdir=upper,workdir=work,redirect_dir=nofollow,metacopy=off,xino=off",
-        plan.image
+        inside.image
     );
-    match plan.rootless {
+    match inside.rootless {
         true => options.push_str(",userxattr"),
         false => options.push_str(",index=off"),
     }
-    if plan.volatile {
+    if inside.volatile {
         options.push_str(",volatile");
     }
-    let data = std::ffi::CString::new(options).fails("the root")?;
+    let data = CString::new(options).fails("the root")?;
     let flags = MountFlags::NODEV;
     match rustix::mount::mount("mica", "root", "overlay", flags, data.as_c_str()) {
         Ok(()) => Ok(()),
         Err(Errno::INVAL) => Err(Failure::start(format!(
             "mounting the root: the kernel refuses an overlay with its upper directory in {}; is the store itself on an overlay or a network file system?",
-            plan.directory.display()
+            path_of(&host.directory).unwrap_or_default().display()
         ))),
         Err(Errno::NODEV) => Err(Failure::start(
             "mounting the root: the kernel has no overlayfs (modprobe overlay)".to_owned(),
@@ -208,56 +269,57 @@ fn root(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// The files of `/etc` that are the container's own, unless something is mounted on them.
-fn etc(plan: &Plan, tree: &mut Tree) -> Result<(), Failure> {
-    for name in super::files::FILES {
+fn etc(host: &Host, tree: &mut Tree) -> Result<(), Failure> {
+    for (name, file) in &host.files {
         let path = Path::new("/etc").join(name);
-        let over = |mount: &ReadyMount| {
-            mount.destination == path || mount.destination == Path::new("/etc")
-        };
-        if plan.mounts.iter().any(over) {
-            continue;
+        let over =
+            |mount: &Mount| mount.destination == path || mount.destination == Path::new("/etc");
+        if !host.mounts.iter().any(over) {
+            tree.attach_asked(file, &path, Kind::File, false)?;
         }
-        let (mount, kind) = mounts::bind(&plan.directory.join(name), false)?;
-        tree.attach(&mount, &path, kind)?;
     }
     Ok(())
 }
 
-fn mount_one(
-    plan: &Plan,
-    tree: &mut Tree,
-    images: &OwnedFd,
-    mount: &ReadyMount,
-) -> Result<(), Failure> {
+/// Gives an empty volume what the image has at its place.
+fn fill(inside: &Inside, tree: &Tree, mount: &Mount) -> Result<(), Failure> {
+    if let What::Bound {
+        fill: Some(volume), ..
+    } = &mount.what
+        && let Some(found) = tree.directory_of_image(&mount.destination)?
+    {
+        let shown = mount.destination.display();
+        copy_up::fill(&found, volume, inside.single_id)
+            .fails(format!("copying the image's {shown} to the volume"))?;
+    }
+    Ok(())
+}
+
+fn attach(tree: &mut Tree, images: &OwnedFd, mount: &Mount) -> Result<(), Failure> {
     let shown = mount.destination.display();
-    let (made, kind) = match &mount.source {
-        ReadySource::Host { source, fill } => {
-            if *fill
-                && let Some(found) = tree.find(&mount.destination)?
-                && mounts::is_directory(&found).fails(shown.to_string())?
-            {
-                copy_up::fill(&found, source, plan.single_id)
-                    .fails(format!("copying the image's {shown} to the volume"))?;
-            }
-            mounts::bind(source, mount.read_only)?
-        }
-        ReadySource::Tmpfs { size, mode } => {
+    let at = &mount.destination;
+    match &mount.what {
+        What::Bound {
+            mount: made, kind, ..
+        } => tree.attach_asked(made, at, *kind, mount.volume),
+        What::Tmpfs { size, mode } => {
             let made = mounts::tmpfs(*size, *mode, mount.read_only)
                 .fails(format!("mounting a tmpfs on {shown}"))?;
-            (made, Kind::Directory)
+            tree.attach_asked(&made, at, Kind::Directory, false)
         }
-        ReadySource::Image { image, subpath } => mounts::bind_beneath(
-            images,
-            &Path::new("by-id").join(image.0.hex()).join(subpath),
-        )?,
-    };
-    tree.attach(&made, &mount.destination, kind)
+        What::Image { image, subpath } => {
+            let name = Path::new("by-id").join(image.0.hex());
+            let image = Source::within(images, &name).fails(format!("mounting {shown}"))?;
+            let (made, kind) = mounts::part_of(image.node(), subpath)?;
+            tree.attach_asked(&made, at, kind, false)
+        }
+    }
 }
 
 /// Makes the tree the root of everything this process sees.
 fn enter(tree: &Tree) -> Result<(), Failure> {
     let what = "entering the root";
-    rustix::process::fchdir(tree.root()).fails(what)?;
+    fchdir(tree.root()).fails(what)?;
     rustix::process::pivot_root(".", ".").fails(what)?;
     unmount(".", UnmountFlags::DETACH).fails(what)?;
     rustix::process::chdir("/").fails(what)

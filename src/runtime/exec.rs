@@ -178,7 +178,7 @@ fn join(
     let forked =
         fork_inside().map_err(|error| Failure::start(format!("starting the command: {error}")))?;
     match forked {
-        Fork::Child => child::run_program(program, channel, stdio, None, single_id),
+        Fork::Child => child::run_program(program, channel, stdio, None, None, single_id),
         Fork::Parent(pid) => {
             // From here on only the child speaks.
             let told = channel.send(&FromChild::Process { pid }, None);

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, setsid, waitpid};
 
 use super::channel::{self, Channel, FromChild, ToChild};
-use super::child::{self, Failure, Plan, Program};
+use super::child::{self, Failure, Inside, Paths, Plan, Program};
 use super::guard::{Guard, guard};
 use super::stdio::{self, Moving, Output, Pumps};
 use super::{NotStarted, code_of, files, image};
@@ -146,7 +146,7 @@ struct Living {
     process: OwnedFd,
     reaped: Option<WaitStatus>,
     /// Ends after the container.
-    guard: Option<Guard>,
+    guard: Guard,
 }
 
 impl Living {
@@ -253,16 +253,19 @@ fn spawn(job: &Job, output: &Output) -> Result<(Living, Channel, Pumps), NotStar
             (Some(stdio), pumps)
         }
     };
-    let plan = plan(job);
+    let plan = plan(job)?;
+    let rootless = plan.inside.rootless;
+    let guard = guard().map_err(NotStarted::because(preparing))?;
     let (ours, theirs) = channel::pair().map_err(NotStarted::because(preparing))?;
     let namespaces = Namespaces {
         user: record.ids.is_some(),
         container: true,
     };
-    let child = match clone_into(namespaces).map_err(|error| no_namespaces(&error, &plan))? {
+    let child = match clone_into(namespaces).map_err(|error| no_namespaces(&error, rootless))? {
         Fork::Child => {
             drop(ours);
-            child::main(&plan, theirs, stdio)
+            guard.leave();
+            child::main(plan, theirs, stdio)
         }
         Fork::Parent(child) => child,
     };
@@ -280,14 +283,16 @@ fn spawn(job: &Job, output: &Output) -> Result<(Living, Channel, Pumps), NotStar
             ));
         }
     };
-    let mut living = Living {
+    let living = Living {
         pid,
         process,
         reaped: None,
-        guard: None,
+        guard,
     };
-    let standing = guard(&living.process).map_err(NotStarted::because(preparing))?;
-    living.guard = Some(standing);
+    living
+        .guard
+        .watch(&living.process)
+        .map_err(NotStarted::because(preparing))?;
     if let Some(ids) = &record.ids {
         write_maps(child, ids).map_err(|error| NotStarted {
             code: 125,
@@ -302,19 +307,27 @@ fn spawn(job: &Job, output: &Output) -> Result<(Living, Channel, Pumps), NotStar
     Ok((living, ours, pumps))
 }
 
-fn plan(job: &Job) -> Plan {
+fn plan(job: &Job) -> Result<Plan, NotStarted> {
     let record = &job.container.record;
     let config = &record.config;
     let args = config.entrypoint.iter().chain(&config.cmd).flatten();
-    Plan {
-        directory: job.container.directory().to_owned(),
+    let store = job.store.path();
+    let directory = job.container.directory().strip_prefix(store);
+    let directory =
+        directory.map_err(|_| Failure::start("not a container of this store".into()))?;
+    let paths = Paths {
+        store: store.to_owned(),
+        directory: directory.to_owned(),
+        rootless: record.ids.is_some(),
+        mounts: job.mounts.clone(),
+    };
+    let inside = Inside {
         image: record.image.0.hex(),
         rootless: record.ids.is_some(),
         single_id: record.ids.as_ref().is_some_and(|ids| ids.is_single()),
         volatile: record.auto_remove,
         read_only: record.read_only,
         hostname: record.hostname.clone(),
-        mounts: job.mounts.clone(),
         program: Program {
             args: args.cloned().collect(),
             env: env::of_process(record),
@@ -326,11 +339,12 @@ fn plan(job: &Job) -> Plan {
             tied: true,
             capabilities: record.capabilities.clone(),
         },
-    }
+    };
+    Ok(Plan { paths, inside })
 }
 
-fn no_namespaces(error: &std::io::Error, plan: &Plan) -> NotStarted {
-    let text = match plan.rootless {
+fn no_namespaces(error: &std::io::Error, rootless: bool) -> NotStarted {
+    let text = match rootless {
         true => format!(
             "an ordinary user needs user namespaces, and the kernel refuses one: {error}{}",
             hint()

@@ -26,11 +26,15 @@ struct Descent {
 
 impl Descent {
     fn new(path: &Path, opens_up: bool) -> Result<Descent, Errno> {
-        Ok(Descent {
-            at: open(CWD, path, opens_up)?,
+        Ok(Descent::from(open(CWD, path, opens_up)?, opens_up))
+    }
+
+    fn from(at: OwnedFd, opens_up: bool) -> Descent {
+        Descent {
+            at,
             above: Vec::new(),
             opens_up,
-        })
+        }
     }
 
     fn enter(&mut self, name: &CStr) -> Result<(), Errno> {
@@ -96,7 +100,21 @@ fn open(
 /// Removes a directory with all that is in it, whatever permissions its owner, who calls, has taken away from himself. What goes
 /// meanwhile by somebody else's hand is no error, unless that is the directory itself.
 pub fn remove(path: &Path) -> io::Result<()> {
-    let mut descent = Descent::new(path, true)?;
+    empty(Descent::new(path, true)?)?;
+    Ok(rustix::fs::rmdir(path)?)
+}
+
+/// The same for what has that name in a directory; it need not be a directory itself.
+pub fn remove_at(parent: impl AsFd, name: &CStr) -> io::Result<()> {
+    match unlinkat(&parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        other => return Ok(other?),
+    }
+    empty(Descent::from(open(&parent, name, true)?, true))?;
+    Ok(unlinkat(&parent, name, AtFlags::REMOVEDIR)?)
+}
+
+fn empty(mut descent: Descent) -> io::Result<()> {
     // The directories left to do, of that in hand and of each above; the one being done is still the last.
     let mut todo = vec![clear(&descent)?];
     while let Some(names) = todo.last_mut() {
@@ -114,7 +132,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
             unlink(&descent, &name, AtFlags::REMOVEDIR)?;
         }
     }
-    Ok(rustix::fs::rmdir(path)?)
+    Ok(())
 }
 
 /// Removes what is no directory; the directories.

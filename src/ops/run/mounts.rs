@@ -65,11 +65,25 @@ pub struct ReadyMount {
 /// What there is to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadySource {
-    /// A directory or file of the host. With `fill`, an empty one gets the image's content first.
-    Host {
+    /// A directory or file of the host, as typed: symbolic links are followed.
+    Bind {
         /// Which.
         source: PathBuf,
-        /// See above.
+    },
+    /// A volume that is a directory or file of the host, in whose path was no symbolic link.
+    BindVolume {
+        /// Which.
+        source: PathBuf,
+        /// A part of it; empty: all.
+        subpath: PathBuf,
+    },
+    /// A volume of the store's.
+    Volume {
+        /// Its data, seen from the store's directory.
+        data: PathBuf,
+        /// A part of it; empty: all.
+        subpath: PathBuf,
+        /// If it is empty, it gets the image's content first.
         fill: bool,
     },
     /// A new file system in memory.
@@ -348,9 +362,8 @@ pub fn ready(
         let source = match &mount.source {
             MountSource::Bind { source } => {
                 check_bind(store, source)?;
-                ReadySource::Host {
+                ReadySource::Bind {
                     source: source.clone(),
-                    fill: false,
                 }
             }
             MountSource::Tmpfs { size, mode } => ReadySource::Tmpfs {
@@ -365,22 +378,26 @@ pub fn ready(
                 let missing = || RunError::Refused(format!("get {name}: no such volume"));
                 let parsed = VolumeName::parse(name).map_err(|_| missing())?;
                 let volume = store.volume(&parsed)?.ok_or_else(missing)?;
-                let root = store.volume_root(&volume);
-                let mut fill = fresh(&mount.destination) && subpath.is_empty();
+                let subpath = part(subpath)?;
+                volumes.push(parsed);
                 if let VolumeKind::Bind {
                     source,
                     read_only: only,
                     ..
                 } = &volume.kind
                 {
-                    check_bind(store, source)?;
-                    fill = false;
                     read_only |= *only;
-                }
-                volumes.push(parsed);
-                ReadySource::Host {
-                    source: beneath(&root, subpath)?,
-                    fill,
+                    let source = source.clone();
+                    ReadySource::BindVolume { source, subpath }
+                } else {
+                    let fill = fresh(&mount.destination) && subpath.as_os_str().is_empty();
+                    let data = store.volume_root(&volume);
+                    let data = data.strip_prefix(store.path()).unwrap_or(&data).to_owned();
+                    ReadySource::Volume {
+                        data,
+                        subpath,
+                        fill,
+                    }
                 }
             }
         };
@@ -396,24 +413,15 @@ pub fn ready(
     Ok((ready, volumes))
 }
 
-/// A path below a volume's root that no symbolic link leads out of.
-fn beneath(root: &Path, subpath: &str) -> Result<PathBuf, RunError> {
-    if subpath.is_empty() {
-        return Ok(root.to_owned());
-    }
-    let wrong = || RunError::Refused(format!("cannot access path {subpath:?} in the volume"));
+/// A path in a volume. That no symbolic link leads out is seen to when it is opened.
+fn part(subpath: &str) -> Result<PathBuf, RunError> {
     let relative = Path::new(subpath);
-    if relative
-        .components()
-        .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
-    {
-        return Err(wrong());
-    }
-    let real = root.join(relative).canonicalize().map_err(|_| wrong())?;
-    let own = root.canonicalize().map_err(|_| wrong())?;
-    match real.starts_with(&own) {
-        true => Ok(real),
-        false => Err(wrong()),
+    let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    match relative.components().all(inside) {
+        true => Ok(relative.to_owned()),
+        false => Err(RunError::Refused(format!(
+            "cannot access path {subpath:?} in the volume"
+        ))),
     }
 }
 

@@ -3,23 +3,25 @@
 //! Every mount is made detached and put on a descriptor, and every place is looked up below the new root
 //! (`RESOLVE_IN_ROOT`): a symbolic link of the image leads nowhere else, absolute ones included.
 
-use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat, openat2,
-    statx, utimensat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat, statx,
 };
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
 };
+use rustix::pty::OpenptFlags;
 
+use super::sources::{Host, Kind, clone};
 use super::{Fails, Failure};
+use crate::sys::beneath::{Host as Descriptors, SetTime};
 use crate::sys::container::{MountLimits, limit_mount};
+use crate::sys::source;
 
 /// What kernel files a container does not see: they tell of the host, or change it.
 const MASKED: [&str; 13] = [
@@ -45,9 +47,6 @@ const READ_ONLY: [&str; 5] = [
     "proc/sys",
     "proc/sysrq-trigger",
 ];
-/// The devices it has; each is the host's own node.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
-
 const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
@@ -55,7 +54,13 @@ const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
 /// The new root while it is being put together.
 pub(super) struct Tree {
     root: OwnedFd,
+    descriptors: Descriptors,
+    /// Where the kernel says that the root is.
     shown: PathBuf,
+    /// Where the kernel's own file systems are, as the container sees it.
+    kernels: Vec<PathBuf>,
+    /// The container's `/dev/null`.
+    null: Option<OwnedFd>,
     /// Links followed so far that led nowhere.
     links: u32,
     /// What was made on the way, as the container sees it.
@@ -65,22 +70,24 @@ pub(super) struct Tree {
 /// So many links that lead nowhere are followed; an image can have them in a circle.
 const MAX_LINKS: u32 = 64;
 
-/// What has to be at a place that something is mounted on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
-    Directory,
-    File,
+/// The container's terminal.
+pub(super) struct Terminal {
+    pub(super) master: OwnedFd,
+    pub(super) slave: OwnedFd,
 }
 
 impl Tree {
-    /// The root that is mounted at `path`.
-    pub(super) fn open(path: &Path) -> Result<Tree, Failure> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, path, flags, Mode::empty()).fails("opening the root")?;
-        let shown = fs::read_link(proc_path(&root)).fails("opening the root")?;
+    /// The root that is mounted on `name` in `directory`.
+    pub(super) fn open(directory: &OwnedFd, name: &str) -> Result<Tree, Failure> {
+        let what = "opening the root";
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = openat(directory, name, flags, Mode::empty()).fails(what)?;
         Ok(Tree {
+            shown: source::path_of(&root).fails(what)?,
+            descriptors: Descriptors::new().fails(what)?,
             root,
-            shown,
+            kernels: Vec::new(),
+            null: None,
             links: 0,
             made: Vec::new(),
         })
@@ -90,8 +97,19 @@ impl Tree {
         self.root.as_fd()
     }
 
+    /// The directory at `path` in the image's own file system, if there is one; symbolic links are followed, inside. Before
+    /// anything else is mounted.
+    pub(super) fn directory_of_image(&self, path: &Path) -> Result<Option<OwnedFd>, Failure> {
+        let own = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        match source::open(&self.root, inside(path), OFlags::DIRECTORY, own) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error).fails(path.display()),
+        }
+    }
+
     /// What is at `path`, if anything; symbolic links are followed, inside.
-    pub(super) fn find(&self, path: &Path) -> Result<Option<OwnedFd>, Failure> {
+    fn find(&self, path: &Path) -> Result<Option<OwnedFd>, Failure> {
         match self.look(path) {
             Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT) => Ok(None),
@@ -100,23 +118,8 @@ impl Tree {
     }
 
     fn look(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
-        let path = match path.strip_prefix("/").unwrap_or(path) {
-            empty if empty.as_os_str().is_empty() => Path::new("."),
-            path => path,
-        };
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        loop {
-            match openat2(
-                &self.root,
-                path,
-                flags,
-                Mode::empty(),
-                ResolveFlags::IN_ROOT,
-            ) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
-        }
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        source::open(&self.root, inside(path), OFlags::empty(), resolve)
     }
 
     /// The place `path`, made if it is not there.
@@ -143,7 +146,7 @@ impl Tree {
         };
         let dir = self.place(parent, Kind::Directory)?;
         let shown = path.display();
-        let times = times_of(&dir).fails(shown.to_string())?;
+        let (accessed, changed) = times_of(&dir).fails(shown.to_string())?;
         let made = match kind {
             Kind::Directory => mkdirat(&dir, name, Mode::from_raw_mode(0o755)),
             Kind::File => {
@@ -169,14 +172,22 @@ impl Tree {
             Err(error) => return Err(error).fails(format!("making {shown}")),
         }
         // Making something to mount on is no change of the directory it is in.
-        utimensat(CWD, proc_path(&dir), &times, AtFlags::empty()).fails(shown.to_string())?;
+        self.descriptors
+            .set_times(&dir, accessed, changed)
+            .fails(shown.to_string())?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let place = openat(&dir, name, flags, Mode::empty()).fails(shown.to_string())?;
-        let real = fs::read_link(proc_path(&place)).fails(shown.to_string())?;
-        if let Ok(inside) = real.strip_prefix(&self.shown) {
-            self.made.push(format!("/{}", inside.display()));
-        }
+        let real = self.seen(&place).fails(shown.to_string())?;
+        self.made
+            .extend(real.map(|path| path.display().to_string()));
         Ok(place)
+    }
+
+    /// Where something is, as the container sees it.
+    fn seen(&self, place: &OwnedFd) -> rustix::io::Result<Option<PathBuf>> {
+        let real = source::path_of(place)?;
+        let inside = real.strip_prefix(&self.shown).ok();
+        Ok(inside.map(|inside| Path::new("/").join(inside)))
     }
 
     /// Puts a detached mount on `path`.
@@ -190,8 +201,43 @@ impl Tree {
         put(mount, &place).fails(format!("mounting {}", path.display()))
     }
 
-    /// `/proc`, `/dev` with what belongs below it, and `/sys`.
-    pub(super) fn pseudo(&mut self, rootless: bool, single_id: bool) -> Result<(), Failure> {
+    /// The same for what the image or the user wants. What the kernel shows of itself stays as it is, unless the user has
+    /// named it: a volume there, or anything that a link of the image has led there, would be taken for it.
+    pub(super) fn attach_asked(
+        &mut self,
+        mount: &OwnedFd,
+        path: &Path,
+        kind: Kind,
+        volume: bool,
+    ) -> Result<(), Failure> {
+        let shown = path.display();
+        let place = self.place(path, kind)?;
+        let seen = self.seen(&place).fails(shown.to_string())?;
+        let kernels = seen.filter(|seen| self.kernels.iter().any(|own| seen.starts_with(own)));
+        let named = path.starts_with("/proc") || path.starts_with("/sys");
+        if let Some(seen) = kernels
+            && (volume || !named)
+        {
+            let seen = seen.display();
+            return Err(Failure::start(match named {
+                true => {
+                    format!("cannot mount a volume on {shown}: the kernel's own files are there")
+                }
+                false => format!(
+                    "cannot mount on {shown}: in this image that is {seen}, where the kernel's own files are"
+                ),
+            }));
+        }
+        put(mount, &place).fails(format!("mounting {shown}"))
+    }
+
+    /// `/proc`, `/dev` with what belongs below it, and `/sys`; with a terminal if there is to be one.
+    pub(super) fn pseudo(
+        &mut self,
+        host: &Host,
+        single_id: bool,
+        tty: bool,
+    ) -> Result<Option<Terminal>, Failure> {
         let proc = new("proc", &[], SAFE).map_err(|error| match error {
             Errno::PERM => Failure::start(
                 "mounting /proc: the kernel does not allow it here (is this a container whose own /proc is masked?)"
@@ -199,9 +245,9 @@ impl Tree {
             ),
             error => Failure::start(format!("mounting /proc: {error}")),
         })?;
-        self.attach(&proc, Path::new("/proc"), Kind::Directory)?;
-        self.devices(single_id)?;
-        self.sys(rootless)?;
+        self.kernel(&proc, "/proc")?;
+        let terminal = self.devices(host, single_id, tty)?;
+        self.sys(host)?;
         for path in MASKED {
             self.mask(Path::new(path))?;
         }
@@ -212,10 +258,22 @@ impl Tree {
                 put(&mount, &found).fails(path)?;
             }
         }
+        Ok(terminal)
+    }
+
+    fn kernel(&mut self, mount: &OwnedFd, path: &str) -> Result<(), Failure> {
+        let place = self.place(Path::new(path), Kind::Directory)?;
+        put(mount, &place).fails(format!("mounting {path}"))?;
+        self.kernels.extend(self.seen(&place).fails(path)?);
         Ok(())
     }
 
-    fn devices(&mut self, single_id: bool) -> Result<(), Failure> {
+    fn devices(
+        &mut self,
+        host: &Host,
+        single_id: bool,
+        tty: bool,
+    ) -> Result<Option<Terminal>, Failure> {
         let no_exec_no_suid = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         let options = [("mode", "755"), ("size", "65536k")];
         let dev = new(
@@ -225,17 +283,14 @@ impl Tree {
         )
         .fails("mounting /dev")?;
         self.attach(&dev, Path::new("/dev"), Kind::Directory)?;
-        let dev = self.look(Path::new("dev")).fails("/dev")?;
-        for name in DEVICES {
-            let source = Path::new("/dev").join(name);
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            let node = open_tree(CWD, &source, flags).fails(source.display())?;
-            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-            openat(&dev, name, flags, Mode::from_raw_mode(0o666)).fails(source.display())?;
-            let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let place = openat(&dev, name, flags, Mode::empty()).fails(source.display())?;
-            put(&node, &place).fails(source.display())?;
+        // From here on by descriptor: whatever /dev of the image leads to, this is what was mounted.
+        for (name, node) in &host.devices {
+            let shown = format!("/dev/{name}");
+            put(node, &file_in(&dev, name, 0o666).fails(&shown)?).fails(&shown)?;
         }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let null = openat(&dev, "null", flags, Mode::empty()).fails("/dev/null")?;
+        self.null = Some(null);
         for (name, target) in [
             ("fd", "/proc/self/fd"),
             ("stdin", "/proc/self/fd/0"),
@@ -246,47 +301,42 @@ impl Tree {
         ] {
             rustix::fs::symlinkat(target, &dev, name).fails(name)?;
         }
-        for name in ["pts", "shm", "mqueue"] {
-            mkdirat(&dev, name, Mode::from_raw_mode(0o755)).fails(name)?;
-        }
         let mut options = vec![("ptmxmode", "0666"), ("mode", "0620")];
         if !single_id {
             options.push(("gid", "5"));
         }
         let no_exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let pts = new("devpts", &options, no_exec).fails("mounting /dev/pts")?;
-        self.attach(&pts, Path::new("/dev/pts"), Kind::Directory)?;
+        put(&pts, &directory_in(&dev, "pts").fails("/dev/pts")?).fails("mounting /dev/pts")?;
         let options = [("mode", "1777"), ("size", "65536k")];
         let shm = new("tmpfs", &options, SAFE).fails("mounting /dev/shm")?;
-        self.attach(&shm, Path::new("/dev/shm"), Kind::Directory)?;
+        put(&shm, &directory_in(&dev, "shm").fails("/dev/shm")?).fails("mounting /dev/shm")?;
+        let queue = directory_in(&dev, "mqueue").fails("/dev/mqueue")?;
         // Kernels without POSIX message queues exist.
         if let Ok(queues) = new("mqueue", &[], SAFE) {
-            self.attach(&queues, Path::new("/dev/mqueue"), Kind::Directory)?;
+            put(&queues, &queue).fails("mounting /dev/mqueue")?;
         }
-        Ok(())
+        match tty {
+            true => terminal(&dev, &pts).fails("opening a terminal").map(Some),
+            false => Ok(None),
+        }
     }
 
     /// Root's own view of the kernel's objects; an ordinary user's is the host's, and both can only be read.
-    fn sys(&mut self, rootless: bool) -> Result<(), Failure> {
-        let sys = match rootless {
-            false => new("sysfs", &[], SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY)
-                .fails("mounting /sys")?,
-            true => {
-                let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                    | OpenTreeFlags::AT_RECURSIVE;
-                let sys = open_tree(CWD, "/sys", flags).fails("mounting /sys")?;
-                let limits = MountLimits {
-                    read_only: true,
-                    no_suid: true,
-                    no_dev: true,
-                    no_exec: true,
-                };
-                limit_mount(sys.as_fd(), limits, true).fails("mounting /sys")?;
-                sys
-            }
+    fn sys(&mut self, host: &Host) -> Result<(), Failure> {
+        let what = "mounting /sys";
+        let Some(sys) = &host.sys else {
+            let sys = new("sysfs", &[], SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY).fails(what)?;
+            return self.kernel(&sys, "/sys");
         };
-        self.attach(&sys, Path::new("/sys"), Kind::Directory)
+        let limits = MountLimits {
+            read_only: true,
+            no_suid: true,
+            no_dev: true,
+            no_exec: true,
+        };
+        limit_mount(sys.as_fd(), limits, true).fails(what)?;
+        self.kernel(sys, "/sys")
     }
 
     /// Covers a file with `/dev/null`, a directory with an empty one.
@@ -301,60 +351,59 @@ impl Tree {
         let cover = if is_directory(&found).fails(shown.to_string())? {
             new("tmpfs", &[], SAFE | MountAttrFlags::MOUNT_ATTR_RDONLY)
         } else {
-            let null = self.look(Path::new("dev/null")).fails("/dev/null")?;
-            clone(&null, false)
+            self.null
+                .as_ref()
+                .map_or(Err(Errno::NOENT), |null| clone(null, false))
         };
         let cover = cover.fails(shown.to_string())?;
         put(&cover, &found).fails(shown.to_string())
     }
 }
 
-/// A copy of the mount at a place, not attached to anything yet.
-fn clone(at: &OwnedFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
-    open_tree(at, "", flags)
+/// Seen from the root.
+fn inside(path: &Path) -> &Path {
+    match path.strip_prefix("/").unwrap_or(path) {
+        empty if empty.as_os_str().is_empty() => Path::new("."),
+        path => path,
+    }
 }
 
-/// The directory or file `source` of the host as a mount of its own, with what is mounted below it.
-pub(super) fn bind(source: &Path, limited: bool) -> Result<(OwnedFd, Kind), Failure> {
-    let shown = source.display();
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    let mount = open_tree(CWD, source, flags).fails(format!("mounting {shown}"))?;
-    let limits = MountLimits {
-        read_only: limited,
-        no_suid: false,
-        no_dev: true,
-        no_exec: false,
-    };
-    limit_mount(mount.as_fd(), limits, true).fails(format!("mounting {shown}"))?;
-    let kind = match is_directory(&mount).fails(shown.to_string())? {
-        true => Kind::Directory,
-        false => Kind::File,
-    };
-    Ok((mount, kind))
+/// A new file of the container's `/dev`, to mount on.
+fn file_in(dev: &OwnedFd, name: &str, mode: u32) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    openat(dev, name, flags, Mode::from_raw_mode(mode))?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dev, name, flags, Mode::empty())
 }
 
-/// A part of a mounted tree of images, `tree`, by a path that may not leave it.
-pub(super) fn bind_beneath(tree: &OwnedFd, subpath: &Path) -> Result<(OwnedFd, Kind), Failure> {
-    let shown = subpath.display();
-    let inside: PathBuf = subpath
-        .components()
-        .filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir))
-        .collect();
-    let inside = match inside.as_os_str().is_empty() {
-        true => PathBuf::from("."),
-        false => inside,
-    };
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let found = openat2(tree, &inside, flags, Mode::empty(), ResolveFlags::IN_ROOT)
-        .fails(format!("mounting {shown}"))?;
-    let mount = clone(&found, false).fails(format!("mounting {shown}"))?;
-    let kind = match is_directory(&mount).fails(shown.to_string())? {
+/// A new directory of it.
+fn directory_in(dev: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dev, name, flags, Mode::empty())
+}
+
+/// A terminal of the container's own, which is its console too. Before anything of others is mounted on `/dev`.
+fn terminal(dev: &OwnedFd, pts: &OwnedFd) -> rustix::io::Result<Terminal> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = openat(pts, "ptmx", flags, Mode::empty())?;
+    rustix::pty::unlockpt(&master)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+    let console = file_in(dev, "console", 0o600)?;
+    if let Err(error) = clone(&slave, false).and_then(|mount| put(&mount, &console)) {
+        log::debug!("/dev/console: {error}");
+    }
+    Ok(Terminal { master, slave })
+}
+
+/// A part of the tree of an image, by a path that may not leave it.
+pub(super) fn part_of(image: &OwnedFd, subpath: &Path) -> Result<(OwnedFd, Kind), Failure> {
+    let what = || format!("mounting {} of the image", subpath.display());
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let found = source::open(image, inside(subpath), OFlags::empty(), beneath).fails(what())?;
+    let mount = clone(&found, false).fails(what())?;
+    let kind = match is_directory(&mount).fails(what())? {
         true => Kind::Directory,
         false => Kind::File,
     };
@@ -405,25 +454,14 @@ pub(super) fn read_only() -> MountLimits {
     }
 }
 
-pub(super) fn is_directory(fd: &OwnedFd) -> rustix::io::Result<bool> {
+fn is_directory(fd: &OwnedFd) -> rustix::io::Result<bool> {
     let stat = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
     Ok(FileType::from_raw_mode(stat.stx_mode.into()).is_dir())
 }
 
-fn times_of(fd: &OwnedFd) -> rustix::io::Result<rustix::fs::Timestamps> {
+fn times_of(fd: &OwnedFd) -> rustix::io::Result<(SetTime, SetTime)> {
     let flags = StatxFlags::ATIME | StatxFlags::MTIME;
     let stat = statx(fd, "", AtFlags::EMPTY_PATH, flags)?;
-    let time = |t: rustix::fs::StatxTimestamp| rustix::fs::Timespec {
-        tv_sec: t.tv_sec,
-        tv_nsec: t.tv_nsec.into(),
-    };
-    Ok(rustix::fs::Timestamps {
-        last_access: time(stat.stx_atime),
-        last_modification: time(stat.stx_mtime),
-    })
-}
-
-/// A path that leads to what a descriptor is open on.
-pub(super) fn proc_path(fd: &impl AsRawFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+    let time = |t: rustix::fs::StatxTimestamp| SetTime::At(t.tv_sec, t.tv_nsec);
+    Ok((time(stat.stx_atime), time(stat.stx_mtime)))
 }

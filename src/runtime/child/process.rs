@@ -21,7 +21,7 @@ use rustix::thread::{
 };
 
 use super::super::channel::{Channel, FromChild};
-use super::{Fails, Failure, mounts, wait_for};
+use super::{Fails, Failure, wait_for};
 use crate::ops::run::user;
 use crate::sys::container::{exec, exit_now, reset_signals, signal};
 use crate::sys::fork::{Fork, close_inherited, fork};
@@ -54,13 +54,14 @@ pub(in crate::runtime) fn run(
     program: &Program,
     channel: &Channel,
     stdio: Option<Stdio>,
+    terminal: Option<OwnedFd>,
     made: Option<Vec<String>>,
     single_id: bool,
 ) -> Result<Infallible, Failure> {
     umask(Mode::from_raw_mode(0o022));
-    let slave = match program.tty {
-        true => Some(terminal(channel, made.is_some())?),
-        false => None,
+    let slave = match (terminal, program.tty) {
+        (None, true) => Some(open_terminal(channel)?),
+        (given, _) => given,
     };
     let user = who(program, single_id)?;
     if program.make_cwd && !Path::new(&program.cwd).exists() {
@@ -121,21 +122,13 @@ pub(in crate::runtime) fn run(
 }
 
 /// Opens a terminal of the container's own and gives its master side away.
-fn terminal(channel: &Channel, console: bool) -> Result<OwnedFd, Failure> {
+fn open_terminal(channel: &Channel) -> Result<OwnedFd, Failure> {
     let what = "opening a terminal";
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty()).fails(what)?;
     rustix::pty::unlockpt(&master).fails(what)?;
     let name = rustix::pty::ptsname(&master, Vec::new()).fails(what)?;
     let slave = openat(CWD, name.as_c_str(), flags, Mode::empty()).fails(what)?;
-    if console {
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-        openat(CWD, "/dev/console", flags, Mode::from_raw_mode(0o600)).fails(what)?;
-        let path = mounts::proc_path(&slave);
-        if let Err(error) = rustix::mount::mount_bind(&path, "/dev/console") {
-            log::debug!("/dev/console: {error}");
-        }
-    }
     channel
         .send(&FromChild::Terminal, Some(master.as_fd()))
         .fails(what)?;
