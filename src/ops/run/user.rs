@@ -29,6 +29,21 @@ struct GroupLine<'a> {
     members: Vec<&'a str>,
 }
 
+/// A number, and then never a name: what Go's `Atoi` takes, of any length. Beyond the range it is `Some(None)`.
+fn number(text: &str) -> Option<Option<u32>> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let value = text.parse::<i64>().ok();
+    let id = value.and_then(|value| u32::try_from(value).ok());
+    Some(id.filter(|id| *id <= MAX_ID))
+}
+
+fn out_of_range() -> String {
+    format!("uids and gids must be in range 0-{MAX_ID}")
+}
+
 /// Resolves `user`, `uid`, `user:group`, ... (empty: root) as docker does. The error is docker's text.
 pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, String> {
     let (user, group_name) = match spec.split_once(':') {
@@ -60,17 +75,19 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, String> {
             Some(GroupLine { name, gid, members })
         })
     };
-    let number: Option<u32> = user.parse().ok();
-    let found = match user {
-        "" => users().find(|line| line.uid == 0),
-        _ => users().find(|line| line.name == user || number == Some(line.uid)),
+    let uid = number(user).map(|id| id.ok_or_else(out_of_range));
+    let uid = uid.transpose()?;
+    let found = match (user, uid) {
+        ("", _) => users().find(|line| line.uid == 0),
+        (_, Some(uid)) => users().find(|line| line.uid == uid),
+        (_, None) => users().find(|line| line.name == user),
     };
     let mut result = User {
         home: "/".to_owned(),
         ..User::default()
     };
     let mut name = None;
-    match (&found, number) {
+    match (&found, uid) {
         (Some(line), _) => {
             (result.uid, result.gid) = (line.uid, line.gid);
             result.home = line.home.to_owned();
@@ -88,11 +105,12 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, String> {
         let member = |line: &GroupLine| name.is_some_and(|name| line.members.contains(&name));
         result.groups = groups().filter(member).map(|line| line.gid).collect();
     } else {
-        let number: Option<u32> = group_name.parse().ok();
-        let found = groups().find(|line| line.name == group_name || number == Some(line.gid));
-        result.gid = match (found, number) {
-            (Some(line), _) => line.gid,
-            (None, Some(gid)) => gid,
+        let gid = number(group_name).map(|id| id.ok_or_else(out_of_range));
+        let gid = gid.transpose()?;
+        let found = groups().find(|line| line.name == group_name);
+        result.gid = match (gid, found) {
+            (Some(gid), _) => gid,
+            (None, Some(line)) => line.gid,
             (None, None) => {
                 return Err(format!(
                     "unable to find group {group_name}: no matching entries in group file"
@@ -104,7 +122,7 @@ pub fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, String> {
         result.home = "/".to_owned();
     }
     if result.uid > MAX_ID || result.gid > MAX_ID {
-        return Err("uids and gids must be in range 0-2147483647".to_owned());
+        return Err(out_of_range());
     }
     Ok(result)
 }
@@ -140,6 +158,26 @@ mod tests {
         }
     }
 
+    /// CVE-2016-3697, CVE-2024-40635, CVE-2026-46680: an image gives root a number for a name.
+    #[test]
+    fn regression_a_number_is_never_a_name() {
+        let passwd = "1000:x:0:0::/evil:/bin/sh\n4294967296:x:0:0::/:/bin/sh\n01:x:0:0::/:/bin/sh\n+7:x:0:0::/:/bin/sh\n";
+        let group = "44:x:0:\n+44:x:0:\n4294967296:x:0:\n";
+        for (spec, uid, gid) in [
+            ("1000", 1000, 0),
+            ("01", 1, 0),
+            ("+7", 7, 0),
+            ("7:44", 7, 44),
+            ("7:+44", 7, 44),
+            (":44", 0, 44),
+        ] {
+            let user = resolve(spec, passwd, group).unwrap();
+            assert_eq!((user.uid, user.gid), (uid, gid), "{spec}");
+        }
+        assert!(resolve("4294967296", passwd, group).is_err());
+        assert!(resolve("0:4294967296", passwd, group).is_err());
+    }
+
     #[test]
     fn who_is_not_there_is_named() {
         let error = resolve("eve", PASSWD, GROUP).unwrap_err();
@@ -152,7 +190,28 @@ mod tests {
             error,
             "unable to find group eves: no matching entries in group file"
         );
-        assert!(resolve("4294967294", PASSWD, GROUP).is_err());
+        for far in [
+            "4294967294",
+            "2147483648",
+            "4294967296",
+            "99999999999999999999",
+            "-1",
+            "0:-1",
+            "0:4294967296",
+        ] {
+            let error = resolve(far, PASSWD, GROUP).unwrap_err();
+            assert_eq!(
+                error, "uids and gids must be in range 0-2147483647",
+                "{far}"
+            );
+        }
+        for name in [" 1", "1 ", "0x1", "+", "-", "1_0", "\u{661}"] {
+            assert!(
+                resolve(name, PASSWD, GROUP)
+                    .unwrap_err()
+                    .starts_with("unable to find user")
+            );
+        }
         assert_eq!(resolve("", "", "").unwrap().home, "/");
     }
 }
