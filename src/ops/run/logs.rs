@@ -1,8 +1,8 @@
 //! What a detached container has printed: docker's `json-file`, a JSON object per line.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, BufRead, BufReader, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,14 @@ impl LogReader {
         }
     }
 
+    /// Goes on with the last `count` entries, as far as there are so many. Reads the log from its end.
+    pub fn seek_to_last(&mut self, count: u64) -> io::Result<()> {
+        let start = start_of_last(self.file.get_ref(), count)?;
+        self.partial.clear();
+        self.file.seek(SeekFrom::Start(start))?;
+        Ok(())
+    }
+
     /// The next entry that is there as a whole. A line that is none (a full disk cut it short) is left out.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         loop {
@@ -124,6 +132,31 @@ impl LogReader {
             }
         }
     }
+}
+
+/// Where the last `count` whole lines of a file begin.
+fn start_of_last(file: &File, count: u64) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut buffer = vec![0u8; MAX_PART];
+    // The end of the last line is that of the line before the one after it.
+    let mut ends = 0u64;
+    while end > 0 {
+        let length = buffer.len().min(usize::try_from(end).unwrap_or(usize::MAX));
+        let start = end.saturating_sub(u64::try_from(length).unwrap_or(0));
+        let piece = buffer.get_mut(..length).unwrap_or_default();
+        file.read_exact_at(piece, start)?;
+        for (at, byte) in piece.iter().enumerate().rev() {
+            if *byte == b'\n' {
+                if ends == count {
+                    let at = u64::try_from(at).unwrap_or(0);
+                    return Ok(start.saturating_add(at).saturating_add(1));
+                }
+                ends += 1;
+            }
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 #[cfg(test)]
@@ -145,5 +178,28 @@ mod tests {
         assert_eq!(next(), None);
         writer.finish(Stream::Stdout).unwrap();
         assert_eq!(next(), Some(("tw".to_owned(), Stream::Stdout)));
+    }
+
+    #[test]
+    fn the_last_entries_are_found_from_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut writer = LogWriter::open(&path).unwrap();
+        // Longer than what is read at once, all together and some of them alone.
+        for n in 0..300usize {
+            let line = format!("{n} {}\n", "x".repeat(n * n % 9000));
+            writer.write(Stream::Stdout, line.as_bytes()).unwrap();
+        }
+        for count in [0, 1, 2, 7, 150, 299, 300, 301, u64::MAX] {
+            let mut reader = LogReader::open(&path).unwrap().unwrap();
+            reader.seek_to_last(count).unwrap();
+            let mut found = Vec::new();
+            while let Some(entry) = reader.next_entry().unwrap() {
+                let number = entry.log.split(' ').next().unwrap().parse::<u64>();
+                found.push(number.unwrap());
+            }
+            let first = 300u64.saturating_sub(count);
+            assert_eq!(found, (first..300).collect::<Vec<_>>(), "{count}");
+        }
     }
 }
