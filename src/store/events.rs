@@ -24,6 +24,8 @@ use crate::sys::lock::{self, LockMode};
 pub const EVENTS: &str = "events.log";
 /// How long the log becomes before the next one begins.
 const MAX_BYTES: u64 = 4 << 20;
+/// Attributes that are facts: no label of an image can say them.
+const FACTS: [&str; 6] = ["exitCode", "image", "name", "pid", "previous", "uid"];
 /// An image's labels go into its events if they are not longer than this together.
 const MAX_LABELS: usize = 2048;
 
@@ -162,7 +164,10 @@ impl Store {
             let labels = &config.run.labels;
             let length: usize = labels.iter().map(|(k, v)| k.len() + v.len()).sum();
             if length <= MAX_LABELS {
-                for (key, value) in labels {
+                let said = labels
+                    .iter()
+                    .filter(|(key, _)| !FACTS.contains(&key.as_str()));
+                for (key, value) in said {
                     let taken = event.attributes.entry(key.clone());
                     taken.or_insert_with(|| value.clone());
                 }
