@@ -7,11 +7,11 @@
 //! command line is wrong, 64 a template does not parse. Errors go to stderr; what docker's daemon would say carries docker's prefix
 //! `Error response from daemon: `, everything else starts with `mica: `.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::ops::template::TemplateError;
 use crate::store::{OpenMode, Store, StoreError};
@@ -228,20 +228,11 @@ impl Context {
 /// The program: parses the process's arguments and runs the verb.
 pub fn main() -> ExitCode {
     completion::answer();
-    init_logging();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to stdout with 0, usage errors to stderr with 2; nobody is left to tell if that fails.
-            let _ = error.print();
-            let code = u8::try_from(error.exit_code()).unwrap_or(2);
-            // What a script sees of `run` is a container's exit code, or docker's for "not even started".
-            return match (code, std::env::args().nth(1).as_deref()) {
-                (2, Some("run")) => ExitCode::from(125),
-                _ => ExitCode::from(code),
-            };
-        }
+        Err(error) => return wrong_usage(&error),
     };
+    init_logging(&cli.verb);
     let context = Context { store: cli.store };
     match run(cli.verb, &context) {
         Ok(code) => code,
@@ -254,6 +245,43 @@ pub fn main() -> ExitCode {
                 Some(TemplateError::Exec { .. }) | None => ExitCode::FAILURE,
             }
         }
+    }
+}
+
+/// Help and version go to stdout with 0, usage errors to stderr with 2; nobody is left to tell if that fails.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    let code = u8::try_from(error.exit_code()).unwrap_or(2);
+    // What was understood up to the error: the verb stands before its options.
+    let matches = Cli::command()
+        .ignore_errors(true)
+        .try_get_matches_from(std::env::args_os());
+    let is_run = matches.is_ok_and(|matches| match matches.subcommand() {
+        Some(("container", noun)) => noun.subcommand_name() == Some("run"),
+        Some((verb, _)) => verb == "run",
+        None => false,
+    });
+    if !is_run {
+        let _ = error.print();
+        return ExitCode::from(code);
+    }
+    // `-h NAME` is the host name, as docker's; without a name it is what it is everywhere else.
+    if code != 0
+        && std::env::args_os()
+            .next_back()
+            .is_some_and(|last| last == "-h")
+    {
+        let mut command = Cli::command();
+        command.build();
+        if let Some(run) = command.find_subcommand_mut("run") {
+            let _ = run.print_help();
+            return ExitCode::SUCCESS;
+        }
+    }
+    let _ = error.print();
+    match code {
+        // What a script sees of `run` is a container's exit code, or docker's for "not even started".
+        2 => ExitCode::from(125),
+        _ => ExitCode::from(code),
     }
 }
 
@@ -308,8 +336,8 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// Log lines go to stderr: warnings, errors and what is changed through a mount, or what `MICA_LOG` asks for (env_logger's
-/// syntax).
-fn init_logging() {
+/// syntax). Only of the daemon they are a log, with times; what a verb says is for who has typed it.
+fn init_logging(verb: &Verb) {
     let environment = env_logger::Env::new()
         .filter_or(
             "MICA_LOG",
@@ -318,6 +346,12 @@ fn init_logging() {
         .write_style("MICA_LOG_STYLE");
     // A second initialisation (tests) keeps the first.
     let mut builder = env_logger::Builder::from_env(environment);
+    if !matches!(verb, Verb::Mount(_)) && std::env::var_os("MICA_LOG").is_none() {
+        builder.format(|to, record| {
+            let text = record.args().to_string();
+            writeln!(to, "mica: {}", output::Printable(&text))
+        });
+    }
     // They would log the headers of requests: passwords and tokens.
     for module in ["ureq", "ureq_proto", "rustls"] {
         builder.filter_module(module, log::LevelFilter::Off);
