@@ -42,6 +42,9 @@ use crate::sys::{atomic, deep};
 /// A record or state larger than this is none.
 const MAX_RECORD_BYTES: u64 = 16 << 20;
 
+/// How often, a millisecond apart, it is tried to lock what nobody runs and others look at.
+const LOOKERS: u32 = 1000;
+
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
 
@@ -116,9 +119,18 @@ impl Container {
             .write(true)
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
-        let got =
-            lock::try_lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))?;
-        Ok(got.then_some(ContainerLock { file }))
+        for _ in 0..LOOKERS {
+            if lock::try_lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))? {
+                return Ok(Some(ContainerLock { file }));
+            }
+            // Who only looks whether it runs holds the lock for a moment, and shares it.
+            if !lock::try_lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))? {
+                return Ok(None);
+            }
+            lock::unlock(&file).map_err(StoreError::io("unlock", &path))?;
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Ok(None)
     }
 
     /// Whether it does not run any more: who reads its process id has to ask again after taking hold of the process.

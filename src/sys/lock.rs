@@ -48,6 +48,11 @@ pub fn try_lock(file: &File, mode: LockMode) -> io::Result<bool> {
     }
 }
 
+/// Gives it back before the file is closed.
+pub fn unlock(file: &File) -> io::Result<()> {
+    Ok(flock(file, FlockOperation::Unlock)?)
+}
+
 /// Whether `error`, from [`lock`], means that the file system has no such locks at all.
 pub fn is_unsupported(error: &io::Error) -> bool {
     matches!(

@@ -96,6 +96,31 @@ pub fn status(pid: u32) -> Option<Status> {
     Some(Status { parent, uids })
 }
 
+/// Whether process `pid` does something of its own when it gets this signal: it has a handler, or waits for it.
+pub fn catches(pid: u32, signal: i32) -> bool {
+    let text = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let Some(bit) = u32::try_from(signal)
+        .ok()
+        .and_then(|signal| signal.checked_sub(1))
+        .and_then(|n| 1u64.checked_shl(n))
+    else {
+        return false;
+    };
+    ["SigCgt:", "SigBlk:"].iter().any(|field| {
+        let mask = text.lines().find_map(|line| line.strip_prefix(field));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask & bit != 0)
+    })
+}
+
+/// A namespace of process `pid`, by its name in `/proc/PID/ns`, and its inode number, which no other has as long as it is open.
+pub fn namespace(pid: u32, kind: &str) -> io::Result<(OwnedFd, u64)> {
+    let file = fs::File::open(format!("/proc/{pid}/ns/{kind}"))?;
+    let number = std::os::unix::fs::MetadataExt::ino(&file.metadata()?);
+    Ok((file.into(), number))
+}
+
 /// A hold on one process that is not confused by its pid being used again.
 #[derive(Debug)]
 pub struct Process(OwnedFd);

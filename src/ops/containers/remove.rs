@@ -59,9 +59,11 @@ fn kill(container: &Container) -> Result<(), RunError> {
     if let Some(process) = process
         && !container.is_gone()?
     {
-        process
-            .signal(libc::SIGKILL)
-            .map_err(RunError::io("killing the process"))?;
+        match process.signal(libc::SIGKILL) {
+            // It has ended by itself.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            sent => sent.map_err(RunError::io("killing the process"))?,
+        }
     }
     Ok(())
 }

@@ -5,23 +5,65 @@ use std::time::Duration;
 use crate::ops::run::RunError;
 use crate::store::Store;
 use crate::store::containers::{Container, Status};
-use crate::sys::proc::Process;
+use crate::sys::proc::{self, Process};
 
 /// What `stop` sends when nothing says otherwise.
 const STOP_SIGNAL: &str = "SIGTERM";
 
-/// Sends a signal to the process of the container that `text` means.
+/// How long a killed container may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one is waited for whose process may do with the signal what it likes.
+const COURTESY: Duration = Duration::from_secs(1);
+/// What programs take as an order to end.
+const ENDING: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGABRT, libc::SIGTERM];
+
+/// Sends a signal to the process of the container that `text` means. If that ends it, it has ended when this returns: it can be
+/// removed, and its name is free if it was to go with its process.
 pub fn kill(store: &Store, text: &str, signal: i32) -> Result<(), RunError> {
     let container = super::find(store, text)?;
-    let Some(process) = process_of(&container)? else {
-        return Err(RunError::Refused(format!(
+    let not_running = || {
+        RunError::Refused(format!(
             "cannot kill container: {text}: container {} is not running",
             container.record.id
-        )));
+        ))
     };
-    process
-        .signal(signal)
-        .map_err(RunError::io("sending the signal"))
+    let Some(process) = process_of(&container)? else {
+        return Err(not_running());
+    };
+    let caught = container.state.status.pid();
+    let caught = caught.is_some_and(|pid| proc::catches(pid, signal));
+    if !send(&process, signal).map_err(RunError::io("sending the signal"))? {
+        container.wait()?;
+        return Err(not_running());
+    }
+    let patience = match signal {
+        libc::SIGKILL => PATIENCE,
+        // As process 1 it does not even get what it has no handler for.
+        signal if caught && ENDING.contains(&signal) => COURTESY,
+        _ => return Ok(()),
+    };
+    let ended = process
+        .wait(patience)
+        .map_err(RunError::io("waiting for the end"))?;
+    if ended {
+        // The supervisor has something left to do.
+        container.wait()?;
+    } else if signal == libc::SIGKILL {
+        return Err(RunError::Refused(format!(
+            "cannot kill container: {text}: it was killed, and has not ended in {} seconds",
+            PATIENCE.as_secs()
+        )));
+    }
+    Ok(())
+}
+
+/// Sends a signal; false: the process has ended.
+fn send(process: &Process, signal: i32) -> std::io::Result<bool> {
+    match process.signal(signal) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks the process of a container to end, and makes it after `patience`. One that does not run is no error.
@@ -39,19 +81,22 @@ pub fn stop(
         "" => STOP_SIGNAL,
         signal => signal,
     };
-    let number = match signal {
-        Some(number) => number,
-        None => number_of(own)?,
-    };
+    let number = signal.or_else(|| number_of(own).ok()).unwrap_or_else(|| {
+        let name = &container.record.name;
+        // An image can say anything.
+        log::warn!("{name}: its stop signal {own:?} is none, {STOP_SIGNAL} is sent");
+        libc::SIGTERM
+    });
     let waiting = RunError::io("stopping the container");
     let result = (|| {
-        process.signal(number)?;
+        let ended = !send(&process, number)?;
         let ended = match patience {
+            _ if ended => true,
             Some(patience) => process.wait(patience)?,
             None => process.wait_for_ever()?,
         };
         if !ended {
-            process.signal(libc::SIGKILL)?;
+            send(&process, libc::SIGKILL)?;
             process.wait(Duration::from_secs(10))?;
         }
         Ok(())
