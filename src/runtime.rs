@@ -15,12 +15,15 @@ mod exec;
 mod files;
 mod guard;
 mod image;
+mod namespaces;
+mod out_of_reach;
 mod stdio;
 mod supervisor;
 
 use rustix::process::WaitStatus;
 
 pub use exec::{ExecOptions, exec};
+pub use out_of_reach::OutOfReach;
 pub use supervisor::{Job, run, run_detached};
 
 /// Why something was not started, with docker's exit code for it.

@@ -7,7 +7,7 @@ use super::Context;
 use super::run::{failed, variable};
 use crate::ops::containers;
 use crate::ops::run::RunError;
-use crate::runtime::{self, ExecOptions};
+use crate::runtime::{self, ExecOptions, OutOfReach};
 
 /// Run a command in a container that runs
 #[derive(clap::Args)]
@@ -58,6 +58,7 @@ fn exec(args: Args, context: &Context) -> anyhow::Result<u8> {
     if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
         return Err(RunError::Usage("the input device is not a TTY".to_owned()).into());
     }
+    let out_of_reach = OutOfReach::ensure()?;
     let container = containers::find(&context.store()?, &args.container)?;
     if !container.is_running() {
         let id = &container.record.id;
@@ -72,5 +73,5 @@ fn exec(args: Args, context: &Context) -> anyhow::Result<u8> {
         open_stdin: args.interactive,
         detached: args.detach,
     };
-    Ok(runtime::exec(&container, &options)?)
+    Ok(runtime::exec(&container, &options, out_of_reach)?)
 }

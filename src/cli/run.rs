@@ -12,7 +12,7 @@ use super::output::{self, print_error};
 use crate::ops::containers;
 use crate::ops::run::{self, Created, Options, RunError, mounts};
 use crate::ops::{OpsError, resolve};
-use crate::runtime::{self, Job, NotStarted};
+use crate::runtime::{self, Job, NotStarted, OutOfReach};
 use crate::store::{OpenMode, Store};
 use crate::sys::userns;
 
@@ -128,6 +128,7 @@ pub(super) fn failed(error: &anyhow::Error) -> u8 {
 }
 
 fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
+    let out_of_reach = OutOfReach::ensure()?;
     if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
         return Err(RunError::Usage("the input device is not a TTY".to_owned()).into());
     }
@@ -159,12 +160,28 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
         }
     };
     if args.detach {
-        runtime::run_detached(job, finish)?;
+        runtime::run_detached(job, out_of_reach, finish)?;
         output::print(&format!("{id}\n"))?;
         return Ok(0);
     }
-    let (job, result) = runtime::run(job);
+    let (job, result) = runtime::run(job, out_of_reach);
+    let alone = job
+        .container
+        .record
+        .ids
+        .as_ref()
+        .is_some_and(|ids| ids.is_single());
     finish(job);
+    // Who gets along with one has nothing to hear of it.
+    if alone
+        && !matches!(result, Ok(0))
+        && let (_, Some(why)) = userns::plan()
+    {
+        let text = format!(
+            "mica: the container had one user id only, everything in it belongs to root: {why}"
+        );
+        eprintln!("{}", output::Printable(&text));
+    }
     Ok(result?)
 }
 
@@ -204,8 +221,7 @@ fn fetch(when: &str, image: &str, store: &Store) -> anyhow::Result<()> {
         }
         Err(error) => return Err(error.into()),
     }
-    let own = std::env::current_exe().context("finding this program")?;
-    let status = Command::new(own)
+    let status = Command::new("/proc/self/exe")
         .arg("--store")
         .arg(store.path())
         .args(["pull", "--", image])
@@ -272,13 +288,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     }
     let ids = match rustix::process::geteuid().is_root() {
         true => None,
-        false => {
-            let (ids, single) = userns::plan();
-            if let Some(why) = single {
-                log::warn!("one user id only, everything belongs to root: {why}");
-            }
-            Some(ids)
-        }
+        false => Some(userns::plan().0),
     };
     Ok(Options {
         name: args.name.clone(),

@@ -7,7 +7,7 @@ use super::output::{Lines, print_error};
 use super::run::{failed, finish};
 use crate::ops::containers;
 use crate::ops::run::{self, RunError, mounts};
-use crate::runtime::{self, Job};
+use crate::runtime::{self, Job, OutOfReach};
 use crate::store::Store;
 
 /// Start containers that have ended
@@ -26,6 +26,7 @@ pub struct Args {
 
 /// Starts containers.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let out_of_reach = OutOfReach::ensure()?;
     let store = context.store()?;
     let stays = args.attach || args.interactive;
     if stays && args.containers.len() > 1 {
@@ -35,7 +36,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let mut code = 0;
     let mut lines = Lines::default();
     for text in &args.containers {
-        match start(&store, text, stays) {
+        match start(&store, text, stays, out_of_reach) {
             Ok(ended) if stays => code = ended,
             Ok(_) => lines.print(text),
             Err(error) => {
@@ -48,7 +49,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-fn start(store: &Store, text: &str, stays: bool) -> anyhow::Result<u8> {
+fn start(store: &Store, text: &str, stays: bool, out_of_reach: OutOfReach) -> anyhow::Result<u8> {
     let mut container = containers::find(store, text)?;
     let Some(lock) = container.try_lock()? else {
         // It runs already, which is no error.
@@ -73,10 +74,10 @@ fn start(store: &Store, text: &str, stays: bool) -> anyhow::Result<u8> {
         volumes,
     };
     if !stays {
-        runtime::run_detached(job, finish)?;
+        runtime::run_detached(job, out_of_reach, finish)?;
         return Ok(0);
     }
-    let (job, result) = runtime::run(job);
+    let (job, result) = runtime::run(job, out_of_reach);
     finish(job);
     Ok(result?)
 }

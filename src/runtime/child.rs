@@ -11,7 +11,7 @@ mod sources;
 
 use std::ffi::CString;
 use std::fmt::Display;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,6 +28,7 @@ use super::channel::{Channel, FromChild, ToChild};
 use crate::sys::container::{exit_now, limit_mount, reset_signals, set_hostname};
 use crate::sys::deep;
 use crate::sys::fork::close_inherited;
+use crate::sys::inherited::{give_up_preference, leave_session_keyring};
 use crate::sys::source::{Source, path_of};
 use crate::sys::userns::become_root;
 use mounts::{Terminal, Tree};
@@ -90,25 +91,13 @@ pub(super) fn main(plan: Plan, channel: Channel, stdio: Option<Stdio>) -> ! {
     reset_signals();
     // Of what is made on the way the modes are those asked for.
     umask(Mode::from_raw_mode(0o022));
-    let closed = tied.and_then(|()| keep_only(&channel, stdio.as_ref()));
-    let Err(failure) = closed.and_then(|()| become_container(plan, &channel, stdio));
+    let left = tied.and_then(|()| leave_behind(&channel, stdio.as_ref(), &[]));
+    let Err(failure) = left.and_then(|()| become_container(plan, &channel, stdio));
     let code = failure.code;
     let text = failure.text;
     // Without a supervisor there is nobody to tell.
     let _ = channel.send(&FromChild::Failed { code, text }, None);
     exit_now(i32::from(code))
-}
-
-/// Closes what the caller of mica has handed down, and what belongs to the supervisor: its locks are held by nobody once it has
-/// ended.
-fn keep_only(channel: &Channel, stdio: Option<&Stdio>) -> Result<(), Failure> {
-    let mut keep = vec![channel.as_fd()];
-    keep.extend(
-        stdio
-            .iter()
-            .flat_map(|Stdio(all)| all.iter().map(AsFd::as_fd)),
-    );
-    close_inherited(&keep).fails("closing what was handed down")
 }
 
 /// Has the kernel kill this process when the supervisor ends, which it may have done already.
@@ -119,6 +108,25 @@ fn end_with_supervisor(channel: &Channel) -> Result<(), Failure> {
         Ok(0) | Err(Errno::INTR) => Ok(()),
         _ => Err(Failure::start("the supervisor ended".to_owned())),
     }
+}
+
+/// Leaves what was handed down and not given: every descriptor but the channel, the standard ones and those to `keep`, the keys of
+/// whoever started this, and his precedence. For a fresh fork, while it sees the host's `/proc`.
+pub(super) fn leave_behind(
+    channel: &Channel,
+    stdio: Option<&Stdio>,
+    keep: &[BorrowedFd<'_>],
+) -> Result<(), Failure> {
+    let standard = stdio.into_iter().flat_map(|stdio| stdio.0.iter());
+    let keep: Vec<BorrowedFd<'_>> = standard
+        .map(AsFd::as_fd)
+        .chain([channel.as_fd()])
+        .chain(keep.iter().copied())
+        .collect();
+    close_inherited(&keep).fails("closing what was handed down")?;
+    leave_session_keyring()
+        .fails("leaving the caller's keys (too many keyrings of this user? kernel.keys.maxkeys)")?;
+    give_up_preference().fails("giving up precedence")
 }
 
 fn become_container(

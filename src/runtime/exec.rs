@@ -1,19 +1,18 @@
 //! `exec`: one more process in a container that runs.
 
-use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::channel::{self, Channel, FromChild};
 use super::child::{self, Failure, Program, Stdio};
+use super::namespaces::Entrance;
 use super::stdio::{self, Moving, Output, Pumps};
-use super::supervisor::watch_process;
-use super::{NotStarted, code_of};
+use super::supervisor::{watch_process, with_output};
+use super::{NotStarted, OutOfReach, code_of};
 use crate::ops::run::env;
 use crate::store::containers::{Container, Status};
-use crate::sys::container::{close_others_on_exec, exit_now, reset_signals};
+use crate::sys::container::{exit_now, reset_signals};
 use crate::sys::fork::{Fork, fork};
 use crate::sys::signal::SignalFd;
 
@@ -37,20 +36,32 @@ pub struct ExecOptions {
 }
 
 /// Runs a command in a container; its exit code.
-pub fn exec(container: &Container, options: &ExecOptions) -> Result<u8, NotStarted> {
+pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Result<u8, NotStarted> {
     let preparing = "preparing the command";
     let record = &container.record;
     let Status::Running { pid, .. } = container.state.status else {
         return Err(Failure::start(format!("container {} is not running", record.id)).into());
     };
-    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let target = process
-        .ok_or(rustix::io::Errno::SRCH)
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-        .map_err(|error| NotStarted::because("looking for the container")(error.into()))?;
+    let not_running = || Failure::start(format!("container {} is not running", record.id));
+    let userns = record.ids.is_some();
+    let target = match Entrance::open(pid, userns, &container.state.namespaces) {
+        Ok(Some(target)) => target,
+        // Either it is another process's number by now, or the process has left what was made for it.
+        Ok(None) if !container.is_gone().unwrap_or(true) => {
+            let text = format!(
+                "process 1 of container {} has left its namespaces: exec cannot follow",
+                record.id
+            );
+            return Err(Failure::start(text).into());
+        }
+        Err(error) if !is_end(&error) => {
+            return Err(NotStarted::because("looking for the container")(error));
+        }
+        Ok(None) | Err(_) => return Err(not_running().into()),
+    };
     // The process id may have become another's between the look and the opening.
     if container.is_gone().unwrap_or(true) {
-        return Err(Failure::start(format!("container {} is not running", record.id)).into());
+        return Err(not_running().into());
     }
     let mut env = env::of_process(record);
     env.extend(options.env.iter().filter(|v| v.contains('=')).cloned());
@@ -78,7 +89,7 @@ pub fn exec(container: &Container, options: &ExecOptions) -> Result<u8, NotStart
     let (stdio, pumps) = match (options.tty, options.detached) {
         (true, _) => (None, Pumps::default()),
         (false, true) => (
-            Some(null().map_err(NotStarted::because(preparing))?),
+            Some(stdio::nothing().map_err(NotStarted::because(preparing))?),
             Pumps::default(),
         ),
         (false, false) => {
@@ -95,7 +106,6 @@ pub fn exec(container: &Container, options: &ExecOptions) -> Result<u8, NotStart
             if options.detached {
                 super::supervisor::detach();
             }
-            let userns = record.ids.is_some();
             let Err(failure) = join(&target, userns, &program, &theirs, stdio, single_id);
             let (code, text) = (failure.code, failure.text);
             // Without a caller there is nobody to tell.
@@ -135,7 +145,7 @@ pub fn exec(container: &Container, options: &ExecOptions) -> Result<u8, NotStart
         moving = Some(started.map_err(NotStarted::because("moving its output"))?);
     }
     if let Some(process) = &process {
-        watch_process(process, &signals, None, moving.as_ref())
+        watch_process(process, &signals, None, moving.as_ref(), drop)
             .map_err(NotStarted::because("waiting for the command"))?;
     }
     let code = loop {
@@ -145,15 +155,20 @@ pub fn exec(container: &Container, options: &ExecOptions) -> Result<u8, NotStart
             Ok(None) | Err(_) => break 125,
         }
     };
-    if let Some(moving) = moving {
-        moving.finish();
-    }
-    Ok(code)
+    Ok(with_output(code, moving))
+}
+
+/// Whether an error of looking at a process says that it has ended.
+fn is_end(error: &std::io::Error) -> bool {
+    matches!(
+        rustix::io::Errno::from_io_error(error),
+        Some(rustix::io::Errno::SRCH | rustix::io::Errno::NOENT)
+    )
 }
 
 /// Enters the container's namespaces and starts the program there. Comes back only with a failure.
 fn join(
-    target: &impl AsFd,
+    target: &Entrance,
     userns: bool,
     program: &Program,
     channel: &Channel,
@@ -161,16 +176,10 @@ fn join(
     single_id: bool,
 ) -> Result<std::convert::Infallible, Failure> {
     let entering = |error| Failure::start(format!("entering the container: {error}"));
+    let keep: Vec<BorrowedFd<'_>> = target.descriptors().collect();
     reset_signals();
-    close_others_on_exec()
-        .map_err(|error| Failure::start(format!("closing what was handed down: {error}")))?;
-    let mut kinds = ThreadNameSpaceType::MOUNT
-        | ThreadNameSpaceType::PROCESS_ID
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
-        | ThreadNameSpaceType::CONTROL_GROUP;
-    kinds.set(ThreadNameSpaceType::USER, userns);
-    move_into_thread_name_spaces(target.as_fd(), kinds).map_err(entering)?;
+    child::leave_behind(channel, stdio.as_ref(), &keep)?;
+    target.enter().map_err(entering)?;
     if userns {
         crate::sys::userns::become_root()
             .map_err(|error| Failure::start(format!("entering the container: {error}")))?;
@@ -204,11 +213,6 @@ fn join(
 /// one thread.
 fn fork_inside() -> std::io::Result<Fork> {
     crate::sys::fork::fork_single()
-}
-
-fn null() -> std::io::Result<Stdio> {
-    let open = || File::options().read(true).write(true).open("/dev/null");
-    Ok(Stdio([open()?.into(), open()?.into(), open()?.into()]))
 }
 
 /// The last of several settings of a variable counts.

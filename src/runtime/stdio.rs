@@ -1,18 +1,27 @@
 //! What goes in and out of a container: its caller's descriptors, pipes, a terminal, or a log.
+//!
+//! Of the caller's own only pipes and sockets are handed on, and the null device. A terminal is not: what is typed into it would
+//! be the caller's typing. Nor is a file: by its descriptor it can be opened again in any way, truncated, and given another mode.
+//! The bytes of both are moved.
+
+mod relay;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
+use self::relay::{FileInput, Running, Watch};
 use super::child::Stdio;
 use crate::ops::run::logs::{LogWriter, Stream};
+use crate::sys::container::read_only_clone;
 
 /// Where a container's output goes.
 #[derive(Debug, Clone)]
@@ -26,65 +35,121 @@ pub(super) enum Output {
 /// The supervisor's ends of what the child reads and writes.
 #[derive(Debug, Default)]
 pub(super) struct Pumps {
-    /// From our standard input.
-    input: Option<File>,
+    input: Option<Input>,
     outputs: Vec<(File, Stream)>,
 }
 
-/// Makes the child's standard descriptors, and what has to be moved to and from them. The caller's own are handed on where
-/// that is exact and safe; a terminal is not: without `-t` a program must not find one.
+/// Standard input that is not handed on.
+#[derive(Debug)]
+enum Input {
+    /// A regular file, and where its bytes go.
+    File(FileInput, OwnedFd),
+    /// Anything else.
+    Other(File),
+}
+
+/// Makes the child's standard descriptors, and what has to be moved to and from them.
 pub(super) fn prepare(open_stdin: bool, output: &Output) -> io::Result<(Stdio, Pumps)> {
     let mut pumps = Pumps::default();
     let detached = matches!(output, Output::Log(_));
     let stdin = io::stdin();
-    let input = match (open_stdin, detached) {
-        (false, _) => OwnedFd::from(File::open("/dev/null")?),
-        (true, false) if may_pass(stdin.as_fd()) => stdin.as_fd().try_clone_to_owned()?,
-        (true, _) => {
+    let given = match (open_stdin, detached) {
+        (false, _) => Some(null()?),
+        (true, false) => passed(stdin.as_fd())?,
+        (true, true) => None,
+    };
+    let input = match given {
+        Some(given) => given,
+        None => {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            pumps.input = Some(File::from(write));
+            let is_file = !detached && kind_of(stdin.as_fd()) == Some(FileType::RegularFile);
+            pumps.input = Some(match is_file {
+                true => {
+                    let file = stdin.as_fd().try_clone_to_owned()?;
+                    Input::File(FileInput::new(file, read.try_clone()?)?, write)
+                }
+                false => Input::Other(File::from(write)),
+            });
             read
         }
     };
-    let mut out = |ours: BorrowedFd<'_>, stream| -> io::Result<OwnedFd> {
-        if !detached && may_pass(ours) {
-            return ours.try_clone_to_owned();
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let mut out = |ours: BorrowedFd<'_>, stream| -> io::Result<(OwnedFd, bool)> {
+        if !detached && let Some(passed) = passed(ours)? {
+            return Ok((passed, false));
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         pumps.outputs.push((File::from(read), stream));
-        Ok(write)
+        Ok((write, true))
     };
-    let output = out(io::stdout().as_fd(), Stream::Stdout)?;
-    let errors = out(io::stderr().as_fd(), Stream::Stderr)?;
+    let (output, moved) = out(stdout.as_fd(), Stream::Stdout)?;
+    // One way for both keeps what is written to them in its order.
+    let together = moved && !detached && is_same(stdout.as_fd(), stderr.as_fd());
+    let errors = match together {
+        true => output.try_clone()?,
+        false => out(stderr.as_fd(), Stream::Stderr)?.0,
+    };
     Ok((Stdio([input, output, errors]), pumps))
 }
 
-/// Whether a descriptor gives nothing away but itself: no terminal, no directory.
-fn may_pass(fd: BorrowedFd<'_>) -> bool {
-    let Ok(stat) = rustix::fs::fstat(fd) else {
-        return false;
-    };
+/// The null device for all three.
+pub(super) fn nothing() -> io::Result<Stdio> {
+    Ok(Stdio([null()?, null()?, null()?]))
+}
+
+/// The null device, not to be changed: to root, also of a container, it is a file like any other.
+fn null() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let null = openat(CWD, "/dev/null", flags, Mode::empty())?;
+    if !rustix::process::geteuid().is_root() {
+        // Of another owner than any in the container.
+        return Ok(null);
+    }
+    let view = read_only_clone(null.as_fd())?;
+    let path = format!("/proc/self/fd/{}", view.as_raw_fd());
+    Ok(openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// What stands for a descriptor of the caller's in the container, if that gives nothing away but itself.
+fn passed(fd: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     // One opened with O_PATH leads to the file whatever its mode.
     let path = rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::PATH));
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    let null = || {
-        let null = rustix::fs::stat("/dev/null");
-        null.is_ok_and(|null| null.st_rdev == stat.st_rdev)
-    };
-    !path
-        && match kind {
-            FileType::RegularFile | FileType::Fifo | FileType::Socket => true,
-            FileType::CharacterDevice => null(),
-            _ => false,
-        }
+    let Ok(stat) = fstat(fd) else { return Ok(None) };
+    if path {
+        return Ok(None);
+    }
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo | FileType::Socket => Ok(Some(fd.try_clone_to_owned()?)),
+        FileType::CharacterDevice if is_null(&stat) => null().map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn is_null(stat: &Stat) -> bool {
+    let null = rustix::fs::stat("/dev/null");
+    null.is_ok_and(|null| null.st_rdev == stat.st_rdev)
+}
+
+fn kind_of(fd: BorrowedFd<'_>) -> Option<FileType> {
+    let stat = fstat(fd).ok()?;
+    Some(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// Whether two descriptors are of one file.
+fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    match (fstat(one), fstat(other)) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
+    }
 }
 
 /// The threads that move bytes.
 #[derive(Debug, Default)]
 pub(super) struct Moving {
-    outputs: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    running: Option<Running>,
     /// Keeps the input of a detached container open.
-    _input: Option<File>,
+    _input: Option<Input>,
     raw: Option<RawTerminal>,
     master: Option<Arc<File>>,
 }
@@ -92,20 +157,25 @@ pub(super) struct Moving {
 impl Moving {
     /// Starts moving.
     pub(super) fn start(pumps: Pumps, output: &Output) -> io::Result<Moving> {
-        let mut moving = Moving::default();
-        if let Some(input) = pumps.input {
-            match output {
-                Output::Caller => {
-                    // Never joined: it may wait for the caller's terminal for ever.
-                    thread(move || copy(&mut io::stdin(), &mut { input }))?;
-                }
-                Output::Log(_) => moving._input = Some(input),
+        let (running, watch) = relay::line()?;
+        let mut moving = Moving {
+            running: Some(running),
+            ..Moving::default()
+        };
+        match (pumps.input, output) {
+            (None, _) => {}
+            (Some(input), Output::Log(_)) => moving._input = Some(input),
+            (Some(Input::File(input, to)), Output::Caller) => {
+                let watch = Arc::clone(&watch);
+                moving.threads.push(thread(move || input.run(to, &watch))?);
+            }
+            (Some(Input::Other(to)), Output::Caller) => {
+                // Never joined: it may wait for the caller's terminal for ever.
+                thread(move || copy(&mut io::stdin(), &mut { to }))?;
             }
         }
         for (from, stream) in pumps.outputs {
-            let output = output.clone();
-            let handle = thread(move || drain(from, stream, &output))?;
-            moving.outputs.push(handle);
+            moving.drain(from, stream, output, &watch, false)?;
         }
         Ok(moving)
     }
@@ -116,9 +186,11 @@ impl Moving {
         open_stdin: bool,
         output: &Output,
     ) -> io::Result<Moving> {
+        let (running, watch) = relay::line()?;
         let master = Arc::new(File::from(master));
         let mut moving = Moving {
             master: Some(Arc::clone(&master)),
+            running: Some(running),
             ..Moving::default()
         };
         moving.resize();
@@ -136,11 +208,23 @@ impl Moving {
                 })?;
             }
         }
-        let output = output.clone();
         let from = master.try_clone()?;
-        let handle = thread(move || drain(from, Stream::Stdout, &output))?;
-        moving.outputs.push(handle);
+        moving.drain(from, Stream::Stdout, output, &watch, true)?;
         Ok(moving)
+    }
+
+    fn drain(
+        &mut self,
+        from: File,
+        stream: Stream,
+        output: &Output,
+        watch: &Watch,
+        terminal: bool,
+    ) -> io::Result<()> {
+        let (output, watch) = (output.clone(), Arc::clone(watch));
+        let handle = thread(move || drain(from, stream, &output, &watch, terminal))?;
+        self.threads.push(handle);
+        Ok(())
     }
 
     /// Gives the container's terminal the size of the caller's.
@@ -154,17 +238,25 @@ impl Moving {
         }
     }
 
-    /// Waits until everything the container has written has arrived, and gives the caller his terminal back.
-    pub(super) fn finish(mut self) {
-        for output in self.outputs.drain(..) {
-            // A thread that panicked has said so.
-            let _ = output.join();
+    /// The program has ended: waits until everything it has written has arrived, and gives the caller his terminal back. The
+    /// error is that something has not arrived.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        drop(self.running.take());
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so.
+            if let Ok(done) = thread.join() {
+                result = result.and(done);
+            }
         }
         drop(self.raw.take());
+        result
     }
 }
 
-fn thread(work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+fn thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
     std::thread::Builder::new()
         .name("mica-stdio".to_owned())
         .stack_size(128 * 1024)
@@ -189,31 +281,36 @@ fn copy(from: &mut impl Read, to: &mut impl Write) {
     }
 }
 
-fn drain(mut from: File, stream: Stream, output: &Output) {
-    match (output, stream) {
-        (Output::Caller, Stream::Stdout) => copy(&mut from, &mut io::stdout()),
-        (Output::Caller, Stream::Stderr) => copy(&mut from, &mut io::stderr()),
-        (Output::Log(log), _) => {
-            let to = |bytes: &[u8]| log.lock().write(stream, bytes);
-            let mut buffer = vec![0u8; 16 << 10];
-            loop {
-                match from.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(n) => {
-                        if let Err(error) = to(buffer.get(..n).unwrap_or_default()) {
-                            // The container goes on: a full disk is no reason to stop it.
-                            log::warn!("writing the log: {error}");
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => break,
-                }
-            }
-            if let Err(error) = log.lock().finish(stream) {
-                log::warn!("writing the log: {error}");
-            }
+fn drain(
+    from: File,
+    stream: Stream,
+    output: &Output,
+    watch: &Watch,
+    terminal: bool,
+) -> io::Result<()> {
+    let Output::Log(log) = output else {
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        let to = match stream {
+            Stream::Stdout => stdout.as_fd(),
+            Stream::Stderr => stderr.as_fd(),
+        };
+        return match relay::output(from, watch, terminal, |bytes| relay::write_all(to, bytes)) {
+            // Nobody reads it any more, which is the reader's decision.
+            Err(error) if error.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => Ok(()),
+            other => other,
+        };
+    };
+    let moved = relay::output(from, watch, terminal, |bytes| {
+        if let Err(error) = log.lock().write(stream, bytes) {
+            // The container goes on: a full disk is no reason to stop it.
+            log::warn!("writing the log: {error}");
         }
+        Ok(())
+    });
+    if let Err(error) = moved.and_then(|()| log.lock().finish(stream)) {
+        log::warn!("writing the log: {error}");
     }
+    Ok(())
 }
 
 /// The caller's terminal without echo, line editing and signals; as it was when dropped.

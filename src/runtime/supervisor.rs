@@ -13,7 +13,7 @@ use super::channel::{self, Channel, FromChild, ToChild};
 use super::child::{self, Failure, Inside, Paths, Plan, Program};
 use super::guard::{Guard, guard};
 use super::stdio::{self, Moving, Output, Pumps};
-use super::{NotStarted, code_of, files, image};
+use super::{NotStarted, OutOfReach, code_of, files, image, namespaces};
 use crate::fuse::session::{Session, State};
 use crate::ops::run::env;
 use crate::ops::run::logs::LogWriter;
@@ -23,6 +23,7 @@ use crate::store::volumes::VolumeName;
 use crate::store::{Names, Store};
 use crate::sys::container::{Namespaces, clone_into, close_handed_down, exit_now, signal};
 use crate::sys::fork::{Fork, fork};
+use crate::sys::proc::catches;
 use crate::sys::signal::SignalFd;
 use crate::sys::userns::write_maps;
 
@@ -42,7 +43,7 @@ pub struct Job {
 }
 
 /// Runs a container in the foreground; its exit code. The job comes back: what happens to the container now is for the caller.
-pub fn run(mut job: Job) -> (Job, Result<u8, NotStarted>) {
+pub fn run(mut job: Job, _: OutOfReach) -> (Job, Result<u8, NotStarted>) {
     let result = supervise(&mut job, &Output::Caller, || {});
     let result = noted(&mut job, result);
     (job, result)
@@ -50,7 +51,11 @@ pub fn run(mut job: Job) -> (Job, Result<u8, NotStarted>) {
 
 /// Starts a container behind the caller's back and returns when its program runs. When it ends, `finish` gets the job, in the
 /// process that was left with it.
-pub fn run_detached(mut job: Job, finish: impl FnOnce(Job)) -> Result<(), NotStarted> {
+pub fn run_detached(
+    mut job: Job,
+    _: OutOfReach,
+    finish: impl FnOnce(Job),
+) -> Result<(), NotStarted> {
     let preparing = "preparing the supervisor";
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (read, write) = pipe.map_err(|e| NotStarted::because(preparing)(e.into()))?;
@@ -220,13 +225,20 @@ fn supervise(job: &mut Job, output: &Output, started: impl FnOnce()) -> Result<u
         ..
     } = start;
     started();
-    watch(&mut living, &signals, session.as_ref(), moving.as_ref())
-        .map_err(NotStarted::because("waiting for the container"))?;
+    let mut hint = Hint::new(job, living.pid);
+    let on_signal = |number| hint.sent(number);
+    watch_process(
+        &living.process,
+        &signals,
+        session.as_ref(),
+        moving.as_ref(),
+        on_signal,
+    )
+    .map_err(NotStarted::because("waiting for the container"))?;
     let code = code_of(living.wait());
-    if let Some(moving) = moving {
-        moving.finish();
-    }
+    let shown = with_output(code, moving);
     let mut state = job.container.state.clone();
+    state.namespaces.clear();
     if let Status::Running { started, .. } = state.status {
         let finished = jiff::Timestamp::now();
         state.status = Status::Exited {
@@ -238,7 +250,18 @@ fn supervise(job: &mut Job, output: &Output, started: impl FnOnce()) -> Result<u
     if let Err(error) = job.container.write_state(state, &job.lock) {
         log::warn!("{error}");
     }
-    Ok(code)
+    Ok(shown)
+}
+
+/// The exit code of a program once its output is where it belongs: what is lost is no success.
+pub(super) fn with_output(code: u8, moving: Option<Moving>) -> u8 {
+    match moving.map(Moving::finish) {
+        Some(Err(error)) => {
+            log::error!("moving what the command reads and writes: {error}");
+            code.max(1)
+        }
+        Some(Ok(())) | None => code,
+    }
 }
 
 /// Starts the child. It waits for its ids, or mounts at once.
@@ -260,6 +283,7 @@ fn spawn(job: &Job, output: &Output) -> Result<(Living, Channel, Pumps), NotStar
     let namespaces = Namespaces {
         user: record.ids.is_some(),
         container: true,
+        ..Namespaces::default()
     };
     let child = match clone_into(namespaces).map_err(|error| no_namespaces(&error, rootless))? {
         Fork::Child => {
@@ -440,13 +464,19 @@ impl Start {
     ) -> Result<(), NotStarted> {
         let mut all = std::mem::take(&mut job.container.state.made);
         all.extend(made);
+        let pid = self.living.pid.as_raw_nonzero().get().unsigned_abs();
+        let user = job.container.record.ids.is_some();
+        // It waits for our word, so they are still those that were made for it.
+        let namespaces = namespaces::numbers(pid, user)
+            .map_err(NotStarted::because("looking at the namespaces"))?;
         let state = ContainerState {
             status: Status::Running {
-                pid: self.living.pid.as_raw_nonzero().get().unsigned_abs(),
+                pid,
                 started: jiff::Timestamp::now(),
             },
             error: String::new(),
             made: all,
+            namespaces,
         };
         let written = job.container.write_state(state, &job.lock);
         written.map_err(|error| NotStarted {
@@ -474,6 +504,7 @@ pub(super) fn watch_process(
     signals: &SignalFd,
     session: Option<&Session>,
     moving: Option<&Moving>,
+    mut sent: impl FnMut(i32),
 ) -> std::io::Result<()> {
     loop {
         let mut fds = vec![
@@ -493,8 +524,11 @@ pub(super) fn watch_process(
                         moving.resize();
                     }
                 }
-                // It may have ended.
-                number => drop(signal(process, number)),
+                number => {
+                    // It may have ended.
+                    let _ = signal(process, number);
+                    sent(number);
+                }
             }
         }
         if ended {
@@ -509,11 +543,36 @@ pub(super) fn watch_process(
     }
 }
 
-fn watch(
-    living: &mut Living,
-    signals: &SignalFd,
-    session: Option<&Session>,
-    moving: Option<&Moving>,
-) -> std::io::Result<()> {
-    watch_process(&living.process, signals, session, moving)
+/// What to say to somebody who presses Ctrl-C in vain.
+struct Hint {
+    pid: u32,
+    name: String,
+    /// Whether the program itself is process 1, to which the kernel does not give a signal that it has no handler for.
+    applies: bool,
+    pressed: u32,
+}
+
+impl Hint {
+    fn new(job: &Job, pid: Pid) -> Hint {
+        let record = &job.container.record;
+        Hint {
+            pid: pid.as_raw_nonzero().get().unsigned_abs(),
+            name: record.name.clone(),
+            applies: !record.init,
+            pressed: 0,
+        }
+    }
+
+    fn sent(&mut self, number: i32) {
+        if number != libc::SIGINT || !self.applies {
+            return;
+        }
+        self.pressed += 1;
+        if self.pressed == 2 && !catches(self.pid, number) {
+            log::warn!(
+                "the command is process 1 of its container and ignores Ctrl-C: `mica kill {}` ends it; started with --init, Ctrl-C will",
+                self.name
+            );
+        }
+    }
 }

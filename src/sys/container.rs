@@ -4,7 +4,9 @@
 
 use std::ffi::{CString, c_char, c_int, c_long};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::fork::Fork;
 
@@ -15,6 +17,10 @@ pub struct Namespaces {
     pub user: bool,
     /// Mounts, process ids, System V IPC and POSIX queues, host name, control groups.
     pub container: bool,
+    /// Mounts alone.
+    pub mounts: bool,
+    /// None of its own: descriptors, which both processes open and close for each other.
+    pub shared_descriptors: bool,
 }
 
 impl Namespaces {
@@ -22,6 +28,12 @@ impl Namespaces {
         let mut flags = 0;
         if self.user {
             flags |= libc::CLONE_NEWUSER;
+        }
+        if self.mounts {
+            flags |= libc::CLONE_NEWNS;
+        }
+        if self.shared_descriptors {
+            flags |= libc::CLONE_FILES;
         }
         if self.container {
             flags |= libc::CLONE_NEWNS
@@ -122,6 +134,22 @@ pub fn limit_mount(mount: BorrowedFd<'_>, limits: MountLimits, recursive: bool) 
     check(rc)
 }
 
+/// A mount of its own, attached nowhere, of what a descriptor stands for: through it the file cannot be written to, nor its mode,
+/// owner or times be changed. Needs CAP_SYS_ADMIN in the mount namespace that the descriptor was opened in.
+pub fn read_only_clone(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let clone = open_tree(file, c"", flags)?;
+    let limits = MountLimits {
+        read_only: true,
+        no_suid: true,
+        ..MountLimits::default()
+    };
+    limit_mount(clone.as_fd(), limits, false)?;
+    Ok(clone)
+}
+
 /// Replaces the program of this process; returns only if that fails.
 #[allow(unsafe_code)]
 pub fn exec(program: &CString, arguments: &[CString], environment: &[CString]) -> io::Error {
@@ -211,29 +239,6 @@ fn check(rc: c_long) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-/// Has every descriptor above stderr closed by the next `exec`: also those that a caller has handed down.
-#[allow(unsafe_code)]
-pub fn close_others_on_exec() -> io::Result<()> {
-    // SAFETY: only sets a flag of descriptors.
-    let rc = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            3,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if rc == 0 {
-        return Ok(());
-    }
-    // Before Linux 5.11: one after the other.
-    for fd in open_descriptors()? {
-        // SAFETY: only sets a flag; a number that is no descriptor (the one that was read from) is an error without effect.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
-    Ok(())
 }
 
 /// The descriptors above stderr.

@@ -142,7 +142,7 @@ pub fn as_root_of(ids: &IdMap, work: impl FnOnce() -> bool) -> io::Result<bool> 
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let namespaces = Namespaces {
         user: true,
-        container: false,
+        ..Namespaces::default()
     };
     match clone_into(namespaces)? {
         Fork::Child => {

@@ -132,6 +132,9 @@ fn fuse_rootless_with_one_id_says_so() {
     )
     .ok();
     assert_eq!(run.stdout(), "0\n0:0\n");
+    // It has got along with it.
+    assert_eq!(run.stderr(), "");
+    let run = mica(&s, "run --rm own:1 chown 33 /theirs").code(1);
     assert!(
         run.stderr().contains("one user id only")
             && run.stderr().contains("/etc/subuid has no line"),

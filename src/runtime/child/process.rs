@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Gid, Pid, Signal, Uid, WaitOptions, chdir, ioctl_tiocsctty,
+    DumpableBehavior, Gid, Pid, Signal, Uid, WaitOptions, chdir, getcwd, ioctl_tiocsctty,
     set_dumpable_behavior, setsid, umask, wait,
 };
 use rustix::thread::{
@@ -64,9 +65,9 @@ pub(in crate::runtime) fn run(
         (given, _) => given,
     };
     let user = who(program, single_id)?;
-    if program.make_cwd && !Path::new(&program.cwd).exists() {
+    if program.make_cwd {
         // What is wrong with it comes out when it is entered.
-        let _ = fs::create_dir_all(&program.cwd);
+        let _ = make_directory(&program.cwd);
     }
     let path = lookup_path(&program.env);
     let mut env = program.env.clone();
@@ -104,7 +105,7 @@ pub(in crate::runtime) fn run(
         cwd => cwd,
     };
     drop_privileges(program, &user, single_id)?;
-    chdir(cwd).map_err(|error| Failure {
+    go_to(cwd).map_err(|error| Failure {
         code: 126,
         text: format!("unable to start container process: chdir to cwd ({cwd:?}) failed: {error}"),
     })?;
@@ -119,6 +120,41 @@ pub(in crate::runtime) fn run(
         }
     }
     Err(execute(&args, &env, &path))
+}
+
+/// Makes a directory and those above it, as far as they are missing: of directories, and of links that the image has, which lead
+/// to places below its root.
+fn make_directory(path: &str) -> rustix::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, "/", flags, Mode::empty())?;
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let open = |path: &Path| openat2(&root, path, flags, Mode::empty(), inside);
+    let mut way = PathBuf::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => {
+                let above = open(&Path::new(".").join(&way))?;
+                way.push(name);
+                match open(&way) {
+                    Err(Errno::NOENT) => mkdirat(&above, name, Mode::from_raw_mode(0o755))?,
+                    found => drop(found?),
+                }
+            }
+            Component::ParentDir => drop(way.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Changes the working directory, to one that lies below the root.
+fn go_to(path: &str) -> rustix::io::Result<()> {
+    chdir(path)?;
+    // The kernel's name of one that does not begins with "(unreachable)".
+    match getcwd(Vec::new())?.as_bytes().first() {
+        Some(b'/') => Ok(()),
+        _ => Err(Errno::NOENT),
+    }
 }
 
 /// Opens a terminal of the container's own and gives its master side away.

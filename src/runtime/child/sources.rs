@@ -109,7 +109,14 @@ pub(super) fn open(paths: Paths) -> Result<(Host, OwnedFd), Failure> {
     for name in DEVICES {
         let path = Path::new("/dev").join(name);
         let source = Source::follow(&path).fails(path.display())?;
-        devices.push((name, clone(source.node(), false).fails(path.display())?));
+        let node = clone(source.node(), false).fails(path.display())?;
+        // It can be written to all the same. But its mode and owner are the host's, and not the container's to change.
+        let limits = MountLimits {
+            read_only: true,
+            ..MountLimits::default()
+        };
+        limit_mount(node.as_fd(), limits, false).fails(path.display())?;
+        devices.push((name, node));
     }
     let sys = match paths.rootless {
         false => None,

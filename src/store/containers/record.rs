@@ -218,6 +218,10 @@ pub struct ContainerState {
     /// They are no change of the container's as long as they are empty.
     #[serde(default)]
     pub made: Vec<String>,
+    /// The namespaces that its process was started in, by kind and inode number, while it runs: what `exec` enters. None of a
+    /// container that an older program has started.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespaces: BTreeMap<String, u64>,
 }
 
 /// How a container stands.
