@@ -20,13 +20,13 @@ mod streams;
 const USER: u32 = 54_340;
 
 /// A store with images, and a copy of mica that belongs to whoever runs it.
-struct World {
-    s: Sandbox,
+pub(crate) struct World {
+    pub(crate) s: Sandbox,
     user: bool,
 }
 
 impl World {
-    fn root() -> World {
+    pub(crate) fn root() -> World {
         tier::root();
         let s = Sandbox::new();
         copy_of_mica(&s.path("mica"), None);
@@ -55,7 +55,7 @@ impl World {
     }
 
     /// A shell script of the host, run by the user in the sandbox's directory. `$mica` is the program.
-    fn sh(&self, script: &str) -> Run {
+    pub(crate) fn sh(&self, script: &str) -> Run {
         let mut command = match self.user {
             true => crate::common::user::as_user(USER, "bash"),
             false => Command::new("bash"),
@@ -69,7 +69,7 @@ impl World {
 
     /// The output of a script that must succeed.
     #[track_caller]
-    fn shown(&self, script: &str) -> String {
+    pub(crate) fn shown(&self, script: &str) -> String {
         self.sh(script).ok().stdout()
     }
 }

@@ -16,6 +16,7 @@ mod facts;
 mod managing;
 mod names;
 mod private_store;
+mod processes;
 mod registries;
 mod removing;
 mod renaming;

@@ -165,3 +165,23 @@ fn exec(file: BorrowedFd<'_>) -> io::Error {
     }
     io::Error::last_os_error()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_copy_can_be_run_and_not_be_changed() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"#!/bin/sh\nexit 7\n").unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        assert!(!is_out_of_reach(file.as_fd()));
+        let made = copy(file.as_fd()).unwrap();
+        assert!(is_out_of_reach(made.as_fd()));
+        let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+        assert_eq!(std::fs::read(&path).unwrap(), b"#!/bin/sh\nexit 7\n");
+        let again = File::options().write(true).open(&path);
+        assert!(again.and_then(|mut file| file.write_all(b"x")).is_err());
+    }
+}

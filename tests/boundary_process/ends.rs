@@ -322,3 +322,23 @@ fn root_logs_and_execs_leave_nothing_in_memory() {
     assert_eq!(held(), before);
     w.shown("$mica rm -f web");
 }
+
+/// CVE-2019-11245: the user of an image counts at every start; CVE-2020-14370: variables are a container's own.
+#[test]
+fn root_regression_cve_2019_11245_the_second_start_is_as_the_first() {
+    let w = World::root();
+    w.s.load(&image("app:1").config(|c| c["config"]["User"] = "1000".into()));
+    w.shown(
+        "$mica run --name web -e OF=web app:1 true; $mica run --name other -e OF=other app:1 true",
+    );
+    for _ in 0..2 {
+        w.shown("$mica run -d --rm --name run -e A=1 app:1 sleep 600; $mica start web other");
+        assert_eq!(
+            w.shown("$mica exec run sh -c 'busybox id -u; echo $OF'"),
+            "1000\n\n"
+        );
+        w.shown("$mica rm -f run");
+    }
+    w.shown("$mica rm web; $mica run --name web -e OF=web app:1 sh -c 'busybox id -u; echo $OF'");
+    assert_eq!(w.shown("OF=mine $mica start -a web"), "1000\nweb\n");
+}

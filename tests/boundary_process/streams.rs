@@ -164,3 +164,32 @@ fn fuse_exec_ends_with_its_command() {
         w.shown("$mica rm -f web");
     }
 }
+
+/// CVE-2017-5226: what is typed into the caller's terminal is run by the caller's shell.
+#[test]
+fn fuse_regression_cve_2017_5226_the_caller_s_terminal_is_out_of_reach() {
+    for w in World::both() {
+        w.s.load(&image("app:1").layer(with_probe));
+        w.shown("$mica run -d --name web app:1 sleep 600");
+        for how in ["run --rm", "run --rm -i", "exec", "exec -i"] {
+            let of = match how.starts_with("run") {
+                true => "app:1",
+                false => "web",
+            };
+            for to in ["", "2>/dev/tty", "</dev/tty", ">/dev/tty"] {
+                let command = format!("{} {how} {of} probe type {to}", w.s.path("mica").display());
+                let seen = w.shown(&format!(
+                    "script -qec '{command}' typed </dev/null | tr -d '\r'"
+                ));
+                assert!(seen.contains("00000000"), "{how} {to}: {seen}");
+            }
+        }
+        // There is no terminal at all; with -t it is the container's own.
+        let seen = w.shown(&format!(
+            "script -qec '{} run --rm -t app:1 tty' typed </dev/null",
+            w.s.path("mica").display()
+        ));
+        assert!(seen.contains("/dev/pts/0"), "{seen}");
+        w.shown("$mica rm -f web");
+    }
+}
