@@ -21,6 +21,7 @@ mod bundle;
 mod check;
 mod commit;
 mod completion;
+mod connect;
 mod container;
 mod df;
 mod diff;
@@ -174,6 +175,8 @@ enum SystemVerb {
     Df(df::Args),
     Events(events::Args),
     Prune(system_prune::Args),
+    Connect(connect::ConnectArgs),
+    Disconnect(connect::DisconnectArgs),
 }
 
 impl ImageVerb {
@@ -330,6 +333,8 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::System(SystemVerb::Df(args)) => df::run(args, context),
         Verb::System(SystemVerb::Events(args)) => events::run(args, context),
         Verb::System(SystemVerb::Prune(args)) => system_prune::run(args, context),
+        Verb::System(SystemVerb::Connect(args)) => connect::connect(args, context),
+        Verb::System(SystemVerb::Disconnect(args)) => connect::disconnect(args, context),
         Verb::Completion(args) => completion::run(args),
         Verb::Man(args) => man::run(args),
     }

@@ -17,6 +17,7 @@ mod log_file;
 mod mount_point;
 mod readiness;
 mod service;
+mod stores;
 mod unmount;
 mod volumes;
 mod watch;

@@ -12,6 +12,7 @@
 //! | `trees`, `slots`, `image_dir` | trees of images and layers, and the layers that are open |
 //! | `removal`, `renaming`, `pins` | what changes the store |
 //! | `used` | noticing that an image is used |
+//! | `stores` | the images as an additional image store of podman and its kin, on a connection of its own |
 //! | `superblock` | all of it together, and the way of a change from the store into the kernel's caches |
 
 mod attr;
@@ -30,6 +31,7 @@ mod removal;
 mod renaming;
 mod slots;
 mod space;
+mod stores;
 mod superblock;
 mod telling;
 #[cfg(test)]
@@ -42,4 +44,4 @@ pub use face::{
     AttrReply, Caller, DirEntry, EntryReply, FileAttr, FileKind, FileSystem, FsError, Full,
     InodeNo, KernelCache, Lookup, RenameMode, RmPolicy, SetAttr, StatFs, Timestamp, Ttl,
 };
-pub use superblock::{FsOptions, Superblock};
+pub use superblock::{FsOptions, Shape, Superblock};

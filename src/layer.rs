@@ -31,6 +31,7 @@ mod limits;
 pub mod merged;
 mod scan;
 mod tar;
+mod tar_split;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -44,4 +45,5 @@ pub use file::LayerFile;
 pub use index::{Entries, Entry, Extent, Extents, LayerIndex, LowerLink, NodeNo, Target, Xattrs};
 pub use limits::Limits;
 pub use scan::LayerScanner;
+pub use tar_split::{TarSplitError, tar_split};
 pub use write::IndexBuilder;

@@ -9,6 +9,7 @@ pub mod commit;
 pub mod containers;
 pub mod df;
 pub mod diff;
+pub mod engines;
 pub mod error;
 pub mod events;
 pub mod export;

@@ -13,6 +13,7 @@
 
 pub mod check;
 pub mod containers;
+pub mod engines;
 pub mod error;
 pub mod events;
 pub mod gc;
@@ -355,10 +356,11 @@ impl Store {
         Lease::take(self.layout(), kind)
     }
 
-    /// Who uses the store now; containers that do not run are users too.
+    /// Who uses the store now; containers that do not run are users too, and so are engines that are connected.
     pub fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError> {
         let mut leases = lease::live(self.layout())?;
         leases.extend(containers::as_leases(self.layout())?);
+        leases.extend(engines::as_leases(self.layout())?);
         Ok(leases)
     }
 

@@ -17,6 +17,7 @@ pub mod mmap;
 pub mod mount;
 pub mod mountinfo;
 pub mod new_file;
+pub mod overlays;
 pub mod own_binary;
 pub mod pause;
 pub mod proc;

@@ -294,8 +294,8 @@ fn fuse_dead_mounts_are_replaced_and_can_be_unmounted() {
         assert!(mount.path("images").is_dir());
         let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let text = point.to_str().unwrap();
-        // The mount and its volumes; of the dead ones nothing.
-        assert_eq!(table.lines().filter(|l| l.contains(text)).count(), 2);
+        // The mount, its volumes and its stores; of the dead ones nothing.
+        assert_eq!(table.lines().filter(|l| l.contains(text)).count(), 3);
     }
     let server = daemon(&mount);
     kill_process(server, Signal::KILL).unwrap();
@@ -312,6 +312,7 @@ fn fuse_after_an_outside_umount_a_foreign_mount_stays_untouched() {
     let pid = daemon(&mount);
     let point = mount.point.clone();
     rustix::mount::unmount(point.join("volumes"), UnmountFlags::empty()).unwrap();
+    rustix::mount::unmount(point.join("stores"), UnmountFlags::empty()).unwrap();
     rustix::mount::unmount(&point, UnmountFlags::empty()).unwrap();
     rustix::mount::mount("other", &point, "tmpfs", MountFlags::empty(), None).unwrap();
     fs::write(point.join("foreign"), "x").unwrap();

@@ -12,6 +12,7 @@ mod archives;
 mod committing;
 mod damage;
 mod doc;
+mod engines;
 mod facts;
 mod managing;
 mod names;

@@ -14,10 +14,11 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::control::{Control, Handler};
 use super::ephemeral::Reaper;
 use super::readiness::Reporter;
+use super::stores::{self, Stores};
 use super::volumes::{self, Volumes};
 use super::watch::Watch;
 use super::{MountPlan, log_file, mount_point, unmount};
-use crate::fs::{FileSystem, FsOptions, KernelCache, Superblock};
+use crate::fs::{FileSystem, FsOptions, KernelCache, Shape, Superblock};
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
@@ -73,7 +74,8 @@ struct Service {
     mounted: Guard,
     plan: MountPlan,
     volumes: Option<Volumes>,
-    /// When to mount the volumes again, which somebody has unmounted.
+    stores: Option<Stores>,
+    /// When to mount the volumes and stores again, which somebody has unmounted.
     again: Option<Instant>,
     signals: SignalFd,
     control: Option<Control>,
@@ -90,6 +92,7 @@ struct Shared {
     queue: Arc<NotifyQueue>,
     stats: Arc<Stats>,
     volumes: Mutex<Option<volumes::Shared>>,
+    stores: Mutex<Option<stores::Shared>>,
     /// What is known of the use of the volumes, through whichever of their connections.
     activity: Arc<Activity>,
     refreshing: Mutex<()>,
@@ -121,6 +124,8 @@ impl Service {
         let activity = Arc::new(Activity::default());
         let queue = NotifyQueue::new();
         let options = FsOptions {
+            shape: Shape::Images,
+            stores: super::stores::inside(plan),
             read_only: plan.options.read_only,
             rm: plan.options.rm,
             uid: rustix::process::getuid().as_raw(),
@@ -158,6 +163,10 @@ impl Service {
             bail!("{}: something else was mounted over it", path.display());
         }
         let volumes = Volumes::mount(plan, &store, &path, device, lease_id, beside, &activity)?;
+        let stores = match stores::inside(plan) {
+            true => Some(Stores::mount(plan, &store, &path)?),
+            false => None,
+        };
         rustix::process::chdir("/").context("leaving the working directory")?;
         if !reporter.is_foreground() {
             log_file::redirect(&store_path)?;
@@ -173,6 +182,7 @@ impl Service {
             queue,
             stats,
             volumes: Mutex::new(Some(volumes.shared())),
+            stores: Mutex::new(stores.as_ref().map(Stores::shared)),
             activity,
             refreshing: Mutex::new(()),
             store: store.clone(),
@@ -189,6 +199,7 @@ impl Service {
             mounted,
             plan: plan.clone(),
             volumes: Some(volumes),
+            stores,
             again: None,
             signals,
             control,
@@ -214,6 +225,7 @@ impl Service {
                     log::info!("{}: unmounted from outside", self.mounted.shown());
                     self.mounted.forget();
                     self.drop_volumes();
+                    self.serve_engines();
                     return Ok(());
                 }
                 State::Broken(reason) => {
@@ -248,10 +260,22 @@ impl Service {
             self.drop_volumes();
             self.again = Some(Instant::now() + REMOUNT_PAUSE);
         }
+        if let Some(stores) = &mut self.stores
+            && let Some(reason) = stores.ended()
+        {
+            log::info!("{}/stores: {reason}", self.mounted.shown());
+            *self.shared.stores.lock() = None;
+            self.stores = None;
+            self.again = Some(Instant::now() + REMOUNT_PAUSE);
+        }
         if self.again.is_none_or(|again| Instant::now() < again) || !self.session.connected() {
             return;
         }
         self.again = None;
+        self.mount_stores_again();
+        if self.volumes.is_some() {
+            return;
+        }
         let lease = self.lease.as_ref().map(|lease| lease.id().clone());
         let mounted = self.mounted.place().and_then(|(path, device)| {
             let beside = volumes::beside(&self.plan, &path)?;
@@ -272,6 +296,30 @@ impl Service {
                 self.volumes = Some(volumes);
             }
             Err(error) => log::error!("mounting the volumes again: {error:#}"),
+        }
+    }
+
+    fn mount_stores_again(&mut self) {
+        if self.stores.is_some() || !stores::inside(&self.plan) {
+            return;
+        }
+        let place = self.mounted.place();
+        let mounted =
+            place.and_then(|(path, _)| Stores::mount(&self.plan, &self.shared.store, &path));
+        match mounted {
+            Ok(stores) => {
+                *self.shared.stores.lock() = Some(stores.shared());
+                self.stores = Some(stores);
+            }
+            Err(error) => log::error!("mounting the stores again: {error:#}"),
+        }
+    }
+
+    /// M is gone; engines may still have mounts on its stores.
+    fn serve_engines(&mut self) {
+        if let Some(stores) = &mut self.stores {
+            stores.unmount();
+            stores.linger();
         }
     }
 
@@ -298,6 +346,9 @@ impl Service {
         if let Some(volumes) = &self.volumes {
             fds.push(PollFd::from_borrowed_fd(volumes.event_fd(), PollFlags::IN));
         }
+        if let Some(stores) = &self.stores {
+            fds.push(PollFd::from_borrowed_fd(stores.event_fd(), PollFlags::IN));
+        }
         let again = self.again.map(|again| {
             let left = again.saturating_duration_since(Instant::now());
             Timespec::try_from(left).unwrap_or_default()
@@ -323,6 +374,9 @@ impl Service {
         }
         if let Some(volumes) = &mut self.volumes {
             volumes.unmount(reason);
+        }
+        if let Some(stores) = &mut self.stores {
+            stores.unmount();
         }
         match self.mounted.unmount_patiently() {
             Ok(()) => {
@@ -360,7 +414,9 @@ impl Shared {
         let names = self.tree.refresh().map_err(|error| error.to_string());
         let volumes = self.volumes.lock().clone();
         let refreshed = volumes.map_or(Ok(()), |volumes| volumes.refresh());
-        names.and(refreshed)
+        let stores = self.stores.lock().clone();
+        let stores = stores.map_or(Ok(()), |stores| stores.refresh());
+        names.and(refreshed).and(stores)
     }
 
     /// How long until something in the trash is over.
@@ -414,7 +470,9 @@ impl Handler for Shared {
         self.refresh()?;
         let volumes = self.volumes.lock().clone();
         let volumes = volumes.is_none_or(|volumes| volumes.drain(SYNC_PATIENCE));
-        if self.queue.drain(SYNC_PATIENCE) && volumes {
+        let stores = self.stores.lock().clone();
+        let stores = stores.is_none_or(|stores| stores.drain(SYNC_PATIENCE));
+        if self.queue.drain(SYNC_PATIENCE) && volumes && stores {
             Ok(())
         } else {
             Err("the kernel has not taken all changes yet".to_owned())
@@ -425,6 +483,9 @@ impl Handler for Shared {
         let mut text = self.stats.render();
         if let Some(volumes) = &*self.volumes.lock() {
             text.push_str(&volumes.stats());
+        }
+        if let Some(stores) = &*self.stores.lock() {
+            text.push_str(&stores.stats());
         }
         text
     }

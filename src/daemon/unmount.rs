@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::volumes;
+use super::{stores, volumes};
 use crate::sys::mount::{FS_TYPE, MountError, MountPoint, Mounted};
 use crate::sys::mountinfo::DeviceId;
 use crate::sys::proc::{self, Depth, Process, Usage, User};
@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a mount that nobody uses is tried again when it is busy, and after how long.
 const GLANCES: usize = 20;
 const GLANCE: Duration = Duration::from_millis(10);
+/// How often the mounts inside may come back.
+const RETURNS: u32 = 3;
 /// Users of a busy mount that are named.
 const MAX_NAMED: usize = 8;
 
@@ -46,13 +48,21 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
     // What stands in a dead mount cannot be reached; it goes with it.
     let dead = !point.answers();
     drop(point);
-    if !lazy && !dead {
-        unmount_volumes(path, mount.device)?;
-    }
-    match unmount_settled(&mounted, lazy || dead, mount.device) {
-        Ok(()) => {}
-        Err(MountError::Busy(path)) => bail!(busy(&path, mount.device)),
-        Err(error) => return Err(error.into()),
+    let mut tries = 0..RETURNS;
+    loop {
+        if !lazy && !dead {
+            for inner in [volumes::NAME, stores::NAME] {
+                unmount_inner(&path.join(inner), path, mount.device)?;
+            }
+        }
+        match unmount_settled(&mounted, lazy || dead, mount.device) {
+            Ok(()) => break,
+            // Slow enough for the daemon to have put back what was mounted inside.
+            Err(MountError::Busy(_))
+                if users(mount.device).is_empty() && tries.next().is_some() => {}
+            Err(MountError::Busy(path)) => bail!(busy(&path, mount.device)),
+            Err(error) => return Err(error.into()),
+        }
     }
     if let Some(daemon) = daemon.filter(|_| !lazy)
         && !daemon.wait(PATIENCE)?
@@ -63,9 +73,9 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Unmounts the volumes that are mounted inside. Not while anything uses the mount around them: then both stay.
-fn unmount_volumes(path: &Path, outer: DeviceId) -> anyhow::Result<()> {
-    let Ok(point) = MountPoint::open(&path.join(volumes::NAME)) else {
+/// Unmounts what is mounted inside, at `inner`. Not while anything uses the mount around it: then both stay.
+fn unmount_inner(inner: &Path, path: &Path, outer: DeviceId) -> anyhow::Result<()> {
+    let Ok(point) = MountPoint::open(inner) else {
         return Ok(());
     };
     let Some(mount) = point.mounted_here()?.filter(|m| m.fs_type == FS_TYPE) else {

@@ -14,7 +14,7 @@ use super::face::{
 };
 use super::inode::{Number, SlotNo, decode};
 use super::nodes::{InfoFile, LayerFileName, Node, Place};
-use super::superblock::Superblock;
+use super::superblock::{Shape, Superblock};
 use super::trees::{DirNode, Subject};
 use crate::layer::NodeNo;
 use crate::sys::mountinfo::DeviceId;
@@ -67,7 +67,10 @@ impl Superblock {
     /// What a change of the node or of its content is refused with.
     fn refusal(&self, ino: InodeNo) -> FsError {
         match self.known(ino) {
-            Ok(Known::Own(_)) => FsError::NotPermitted,
+            Ok(Known::Own(_)) => match self.options.shape {
+                Shape::Images => FsError::NotPermitted,
+                Shape::Stores => FsError::ReadOnly,
+            },
             Ok(Known::Dir(dir)) => refusal_in(&dir),
             Ok(Known::Leaf(..)) => FsError::ReadOnly,
             Err(error) => error,
@@ -79,7 +82,9 @@ impl Superblock {
 fn refusal_in(dir: &DirNode) -> FsError {
     match dir.tree.subject() {
         Subject::Layer(_) => FsError::NotPermitted,
-        Subject::Tag(..) | Subject::ById(_) | Subject::Dangling(_) => FsError::ReadOnly,
+        Subject::Tag(..) | Subject::ById(_) | Subject::Dangling(_) | Subject::Chained(..) => {
+            FsError::ReadOnly
+        }
     }
 }
 
@@ -169,6 +174,7 @@ impl FileSystem for Superblock {
                     let read = self.file_read(&node, &file, offset, size, into);
                     self.unless_gone(&Place::File(file), read)
                 }
+                Place::Store(place) => self.store_read(&node, &place, offset, size, into),
                 Place::Link(_) | Place::Whiteout => Err(FsError::Invalid("not a file".to_owned())),
                 _ => Err(FsError::IsDirectory),
             },

@@ -38,7 +38,9 @@ impl Superblock {
     /// The directory's content and its place there, opening the layers if need be.
     pub(super) fn opened(&self, dir: &DirNode) -> Result<(Arc<Content>, At), FsError> {
         let opened = self.trees.opened(dir, |subject| match subject {
-            Subject::Layer(layer) => trees::open_layer(&self.slots, layer),
+            Subject::Layer(layer) | Subject::Chained(_, layer) => {
+                trees::open_layer(&self.slots, layer)
+            }
             subject => {
                 let view = self.view();
                 let image = subject.image().and_then(|id| view.names.images.get(&id));
@@ -60,7 +62,7 @@ impl Superblock {
             return false;
         };
         match subject {
-            Subject::Layer(layer) => !names.layers().contains(layer),
+            Subject::Layer(layer) | Subject::Chained(_, layer) => !names.layers().contains(layer),
             subject => subject
                 .image()
                 .is_some_and(|id| !names.images.contains_key(&id)),
@@ -315,7 +317,7 @@ impl Superblock {
         let ino = tree.root_ino();
         let subject = tree.subject();
         let image = match &subject {
-            Subject::Layer(layer) => {
+            Subject::Layer(layer) | Subject::Chained(_, layer) => {
                 let content = trees::open_layer(&self.slots, layer)?;
                 let at = At::Layer(NodeNo(0), Arc::default());
                 return Ok(attr::of_directory(

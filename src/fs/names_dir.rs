@@ -15,7 +15,8 @@ use super::face::{
 use super::image_dir::dots;
 use super::namespace::{DANGLING, Entry, Found, View, split, unique};
 use super::nodes::{InfoFile, LayerFileName, Node, Place, TagFile};
-use super::superblock::Superblock;
+use super::stores::StorePlace;
+use super::superblock::{FsOptions, Shape, Superblock};
 use super::trees::Subject;
 use crate::tree::NAME_MAX;
 
@@ -55,7 +56,14 @@ impl Superblock {
         let own = |place| Some(Step::Own(place));
         let link = |target: String| own(Place::Link(target.into_bytes().into()));
         Ok(match place {
+            Place::Root if self.options.shape == Shape::Stores => match name {
+                "containers" => own(Place::Store(StorePlace::Containers)),
+                // For the page of options that a mount has room for.
+                "c" => link("containers".to_owned()),
+                _ => None,
+            },
             Place::Root => match name {
+                "stores" if self.options.stores => own(Place::Stores),
                 "images" => own(Place::Repo("".into())),
                 "by-id" => own(Place::ById),
                 "layers" => own(Place::Layers),
@@ -115,7 +123,8 @@ impl Superblock {
                 let file = TagFile::ALL.into_iter().find(|(known, _)| *known == name);
                 file.and_then(|(_, file)| own(Place::File(InfoFile::Tag(tag.clone(), *id, file))))
             }
-            Place::InfoVolumes | Place::Volumes => None,
+            Place::InfoVolumes | Place::Volumes | Place::Stores => None,
+            Place::Store(place) => self.store_step(place, name)?,
             Place::File(_) | Place::Link(_) | Place::Whiteout => {
                 return Err(FsError::NotDirectory);
             }
@@ -146,7 +155,8 @@ impl Superblock {
         Ok(EntryReply {
             attr: reply.attr,
             entry_ttl: match place {
-                Place::Link(_) => Ttl::Zero,
+                // Engines are told of nothing: they ask.
+                Place::Link(_) | Place::Store(_) => Ttl::Zero,
                 _ => Ttl::Forever,
             },
             attr_ttl: reply.ttl,
@@ -203,13 +213,14 @@ impl Superblock {
             // What an upper layer deletes is for nobody else's eyes.
             Place::Layers => each_time(directory(0o500, view.layers.mtime)),
             Place::Layer(_) => forever(directory(0o555, view.layers.mtime)),
-            Place::Info | Place::InfoVolumes | Place::Volumes => {
+            Place::Info | Place::InfoVolumes | Place::Volumes | Place::Stores => {
                 forever(directory(0o555, self.started()))
             }
             Place::InfoTag(tag, _) => {
                 let tagged = view.tag(tag).map(|entry| entry.tagged.into());
                 forever(directory(0o555, tagged.unwrap_or_default()))
             }
+            Place::Store(place) => self.store_attr(node, place),
             Place::File(file) => self.file_attr(node, file),
             Place::Link(target) => {
                 let size = u64::try_from(target.len()).unwrap_or(u64::MAX);
@@ -262,7 +273,13 @@ impl Superblock {
             let names = {
                 let mut listing = node.listing.lock();
                 if last == 0 || listing.is_empty() {
-                    listing.update(listed(&view, &place));
+                    match &place {
+                        Place::Store(store) => {
+                            let names = self.store_names(store)?;
+                            listing.update(names.iter().map(String::as_str));
+                        }
+                        place => listing.update(listed(&view, place, &self.options)),
+                    }
                 }
                 listing.after(last, CHUNK)
             };
@@ -308,6 +325,7 @@ impl Superblock {
             Step::Own(place) => {
                 let kind = match place {
                     Place::File(_) => FileKind::Regular,
+                    Place::Store(place) if !place.is_directory() => FileKind::Regular,
                     _ => FileKind::Directory,
                 };
                 (self.known_ino(place), kind)
@@ -346,9 +364,14 @@ fn repo_time(view: &View, path: &str) -> Timestamp {
 }
 
 /// The names in a directory of ours.
-fn listed<'a>(view: &'a View, place: &Place) -> std::vec::IntoIter<&'a str> {
+fn listed<'a>(view: &'a View, place: &Place, options: &FsOptions) -> std::vec::IntoIter<&'a str> {
     let mut names: Vec<&str> = match place {
-        Place::Root => vec!["by-id", "images", "info", "layers", "volumes"],
+        Place::Root if options.shape == Shape::Stores => vec!["containers"],
+        Place::Root => {
+            let stores = options.stores.then_some("stores");
+            let always = ["by-id", "images", "info", "layers", "volumes"];
+            always.into_iter().chain(stores).collect()
+        }
         Place::Info => vec!["df", "events", "images", "version", "volumes"],
         Place::Repo(path) | Place::InfoRepo(path) => {
             let dir = view.dirs.get(path);
@@ -365,9 +388,13 @@ fn listed<'a>(view: &'a View, place: &Place) -> std::vec::IntoIter<&'a str> {
             std::iter::once("diff").chain(files).collect()
         }
         Place::InfoTag(..) => TagFile::ALL.iter().map(|(name, _)| *name).collect(),
-        Place::InfoVolumes | Place::Volumes | Place::File(_) | Place::Link(_) | Place::Whiteout => {
-            Vec::new()
-        }
+        Place::InfoVolumes
+        | Place::Volumes
+        | Place::Stores
+        | Place::Store(_)
+        | Place::File(_)
+        | Place::Link(_)
+        | Place::Whiteout => Vec::new(),
     };
     if *place == Place::Repo("".into()) && !view.dangling.entries.is_empty() {
         names.push(DANGLING);
@@ -380,6 +407,7 @@ fn parent_of(place: &Place) -> Place {
         Place::Repo(path) if !path.is_empty() => Place::Repo(split(path).0.into()),
         Place::InfoRepo(path) if !path.is_empty() => Place::InfoRepo(split(path).0.into()),
         Place::Dangling => Place::Repo("".into()),
+        Place::Store(place) => place.parent().map_or(Place::Root, Place::Store),
         Place::Layer(_) => Place::Layers,
         Place::InfoRepo(_) | Place::InfoVolumes => Place::Info,
         Place::InfoTag(tag, _) => Place::InfoRepo(tag.repository.familiar().into()),

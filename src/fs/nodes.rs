@@ -15,6 +15,7 @@ pub(super) use listing::Listing;
 
 use super::face::{InodeNo, Timestamp};
 use super::namespace::is_below;
+use super::stores::StorePlace;
 use crate::oci::{DiffId, ImageId, TagRef};
 
 /// What a node of the tree's own is.
@@ -35,6 +36,10 @@ pub(super) enum Place {
     InfoTag(TagRef, ImageId),
     InfoVolumes,
     Volumes,
+    /// Where the stores of engines are mounted.
+    Stores,
+    /// In the tree of the stores.
+    Store(StorePlace),
     File(InfoFile),
     /// A symlink, by its target.
     Link(Box<[u8]>),
@@ -163,6 +168,7 @@ impl Nodes {
             Place::File(InfoFile::Events),
             Place::File(InfoFile::Version),
             Place::Whiteout,
+            Place::Stores,
         ];
         let mut table = Table {
             by_ino: HashMap::new(),

@@ -42,7 +42,9 @@ impl Superblock {
     pub(super) fn tree_statfs(&self, subject: &Subject) -> Result<StatFs, FsError> {
         let view = self.view();
         let used = match subject {
-            Subject::Layer(layer) => self.content(&BTreeSet::from([*layer]))?,
+            Subject::Layer(layer) | Subject::Chained(_, layer) => {
+                self.content(&BTreeSet::from([*layer]))?
+            }
             subject => {
                 let image = subject.image().and_then(|id| view.names.images.get(&id));
                 image.map_or(0, |image| image.size)

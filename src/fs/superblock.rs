@@ -17,6 +17,7 @@ use super::nodes::{Nodes, Place};
 use super::orphans::Orphans;
 use super::removal::Stages;
 use super::slots::Slots;
+use super::stores::Catalogs;
 use super::telling::Telling;
 use super::trees::{Subject, Trees};
 use crate::oci::{DiffId, Digest, ImageId};
@@ -24,9 +25,22 @@ use crate::store::{LeaseId, Names, Store};
 use crate::sys::mountinfo::DeviceId;
 use crate::tree::Attributes;
 
+/// Which tree a connection shows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shape {
+    /// M: images, layers, facts.
+    Images,
+    /// `M/stores`: nothing in it can be changed.
+    Stores,
+}
+
 /// How a mount behaves.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FsOptions {
+    /// Which tree.
+    pub shape: Shape,
+    /// M has a directory for the stores of engines to be mounted on.
+    pub stores: bool,
     /// Nothing can be changed through the mount.
     pub read_only: bool,
     /// Who may remove, rename and tag.
@@ -61,6 +75,7 @@ pub struct Superblock {
     telling: Telling,
     orphans: Orphans,
     pub(super) users: UsersCache,
+    pub(super) catalogs: Catalogs,
     /// Attributes of the root directories of images, which `stat` of a tag directory shows.
     pub(super) roots: Mutex<HashMap<ImageId, Attributes>>,
     device: OnceLock<DeviceId>,
@@ -107,6 +122,7 @@ impl Superblock {
             events: Events::default(),
             telling: Telling::start(store.clone(), options.lease.clone()),
             users: UsersCache::default(),
+            catalogs: Catalogs::default(),
             roots: Mutex::default(),
             device: OnceLock::new(),
             volumes: OnceLock::new(),
@@ -274,7 +290,9 @@ fn exists(view: &View, subject: &Subject) -> bool {
             .is_some_and(|record| record.id == *id),
         Subject::ById(id) => view.names.images.contains_key(id),
         Subject::Dangling(id) => view.is_dangling(id),
-        Subject::Layer(layer) => view.layers.entries.contains_key(layer.hex().as_str()),
+        Subject::Layer(layer) | Subject::Chained(_, layer) => {
+            view.layers.entries.contains_key(layer.hex().as_str())
+        }
     }
 }
 

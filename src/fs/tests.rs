@@ -53,6 +53,8 @@ struct Fixture {
 
 fn options(rm: RmPolicy) -> FsOptions {
     FsOptions {
+        shape: Shape::Images,
+        stores: false,
         read_only: false,
         rm,
         uid: 1000,

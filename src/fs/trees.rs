@@ -20,7 +20,7 @@ use super::inode::{self, MAX_TREES, TreeNo};
 use super::slots::{Slot, Slots};
 use crate::layer::merged::{Image, MergedDir};
 use crate::layer::{LayerFile, NodeNo};
-use crate::oci::{DiffId, ImageId, TagRef};
+use crate::oci::{DiffId, Digest, ImageId, TagRef};
 
 /// What a tree is of.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -29,6 +29,8 @@ pub(super) enum Subject {
     ById(ImageId),
     Dangling(ImageId),
     Layer(DiffId),
+    /// A layer below its parents, in the store of an engine: by the id it has there.
+    Chained(Digest, DiffId),
 }
 
 impl Subject {
@@ -36,7 +38,7 @@ impl Subject {
     pub fn image(&self) -> Option<ImageId> {
         match self {
             Subject::Tag(_, id) | Subject::ById(id) | Subject::Dangling(id) => Some(*id),
-            Subject::Layer(_) => None,
+            Subject::Layer(_) | Subject::Chained(..) => None,
         }
     }
 }

@@ -37,6 +37,7 @@ pub(super) struct Adapter<T> {
     pub(super) desk: Desk,
     pub(super) strict: bool,
     pub(super) readdirplus_auto: bool,
+    pub(super) idmap: bool,
 }
 
 impl<T: FileSystem> Adapter<T> {
@@ -72,6 +73,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
             | InitFlags::FUSE_MAX_PAGES;
         wanted.set(InitFlags::FUSE_READDIRPLUS_AUTO, self.readdirplus_auto);
         wanted.set(InitFlags::FUSE_NO_OPEN_SUPPORT, !self.strict);
+        wanted.set(InitFlags::FUSE_ALLOW_IDMAP, self.idmap);
         agree(config, wanted)
     }
 

@@ -34,6 +34,8 @@ pub struct Settings {
     pub threads: usize,
     /// Let the kernel choose between READDIR and READDIRPLUS; else always READDIRPLUS.
     pub readdirplus_auto: bool,
+    /// Let it be mounted with mapped ids, where the kernel can. Requests that change something then have no caller.
+    pub idmap: bool,
 }
 
 impl Default for Settings {
@@ -44,6 +46,7 @@ impl Default for Settings {
             strict: false,
             threads: processors.clamp(2, 4),
             readdirplus_auto: false,
+            idmap: false,
         }
     }
 }
@@ -121,6 +124,7 @@ pub fn start<T: FileSystem>(
         desk: Desk { stats, events },
         strict: settings.strict,
         readdirplus_auto: settings.readdirplus_auto,
+        idmap: settings.idmap,
     })
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use crate::oci::{ChainId, DiffId, Digest, ImageId, Repository, TagRef};
 use crate::store::{ImageRecord, LiveLease, Names, Store, StoreError, gc};
 
+use super::engines;
 use super::error::OpsError;
 use super::resolve::{self, Resolved};
 use super::users::{self, User};
@@ -146,7 +147,15 @@ impl Plan {
                 Some(user @ User::Container { running: true, .. }) => {
                     return Err(OpsError::ImageInUse { id, user });
                 }
-                _ => {}
+                _ => match engines::by_image(leases, names)?.remove(&id) {
+                    // Nor are the bytes taken from under an engine's.
+                    Some(_) if by_name => rest.kept = true,
+                    Some(who) => {
+                        let user = User::Engine(who.join(", "));
+                        return Err(OpsError::ImageInUse { id, user });
+                    }
+                    None => {}
+                },
             }
         }
         if let Some(pinned) = rest.gone_tags.iter().find(|tag| names.is_pinned(tag)) {
@@ -269,7 +278,7 @@ impl Plan {
             };
             let named = !References::of(image).is_empty();
             let has_children = rest.images.values().any(|i| i.parent == Some(parent));
-            if named || has_children || users::of_image(leases, image)?.is_some() {
+            if named || has_children || users::of_image(leases, &rest, image)?.is_some() {
                 return Ok(());
             }
             let plan = Plan::new(&rest, leases, &Target::Untagged(parent), false)?;
@@ -334,7 +343,7 @@ pub fn unless_used(
     plan: &Plan,
 ) -> Result<(), OpsError> {
     match names.images.get(&plan.id) {
-        Some(image) if plan.deletes_image => match users::of_image(leases, image)? {
+        Some(image) if plan.deletes_image => match users::of_image(leases, names, image)? {
             Some(user) => Err(plan.in_use(target, user)),
             None => Ok(()),
         },

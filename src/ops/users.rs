@@ -19,6 +19,7 @@ use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, notify};
 use crate::sys::mountinfo::{self, DeviceId};
 use crate::sys::proc::{self, Depth, Usage};
 
+use super::engines;
 use super::error::OpsError;
 
 /// One user, as messages name it.
@@ -33,6 +34,8 @@ pub enum User {
     },
     /// A part of the image is mounted elsewhere.
     Mount(PathBuf),
+    /// A container engine has a container or an image on it: which.
+    Engine(String),
     /// A container was made from it.
     Container {
         /// Which.
@@ -47,7 +50,9 @@ impl User {
     pub fn remedy(&self) -> &'static str {
         match self {
             User::Container { running: true, .. } => "cannot be forced",
-            User::Process { .. } | User::Mount(_) | User::Container { .. } => "must be forced",
+            User::Process { .. } | User::Mount(_) | User::Engine(_) | User::Container { .. } => {
+                "must be forced"
+            }
         }
     }
 
@@ -56,7 +61,7 @@ impl User {
         match self {
             User::Container { running: true, .. } => format!("running {self}"),
             User::Container { running: false, .. } => format!("stopped {self}"),
-            User::Process { .. } | User::Mount(_) => self.to_string(),
+            User::Process { .. } | User::Mount(_) | User::Engine(_) => self.to_string(),
         }
     }
 }
@@ -66,13 +71,18 @@ impl fmt::Display for User {
         match self {
             User::Process { pid, name } => write!(f, "process {pid} ({name})"),
             User::Mount(path) => write!(f, "mount {}", path.display()),
+            User::Engine(who) => write!(f, "{}", who.escape_debug()),
             User::Container { id, .. } => write!(f, "container {}", id.short()),
         }
     }
 }
 
-/// The first user of an image found, looking at every live mount of its store and every lease.
-pub fn of_image(leases: &[LiveLease], image: &ImageRecord) -> Result<Option<User>, OpsError> {
+/// The first user of an image found, looking at every live mount of its store, every lease, and what engines have on it.
+pub fn of_image(
+    leases: &[LiveLease],
+    names: &Names,
+    image: &ImageRecord,
+) -> Result<Option<User>, OpsError> {
     for lease in leases {
         let found = match &lease.record.kind {
             LeaseKind::Run { image: id, .. } if *id == image.id => Some(runner(lease)),
@@ -88,13 +98,27 @@ pub fn of_image(leases: &[LiveLease], image: &ImageRecord) -> Result<Option<User
             LeaseKind::Run { .. }
             | LeaseKind::Import
             | LeaseKind::Check
+            | LeaseKind::Engine { .. }
             | LeaseKind::Volume { .. } => None,
         };
         if found.is_some() {
             return Ok(found);
         }
     }
-    Ok(None)
+    of_engines(leases, names, image)
+}
+
+/// The first engine found that has something on an image.
+pub fn of_engines(
+    leases: &[LiveLease],
+    names: &Names,
+    image: &ImageRecord,
+) -> Result<Option<User>, OpsError> {
+    let mut engines = engines::by_image(leases, names)?;
+    let who = engines
+        .remove(&image.id)
+        .and_then(|who| who.into_iter().next());
+    Ok(who.map(User::Engine))
 }
 
 /// The container that uses an image, one that runs if there is any.
@@ -122,8 +146,17 @@ pub fn by_image(
                 inside.extend(of_mount(mountpoint).map_err(OpsError::Users)?);
                 told.extend(told_by(lease));
             }
-            LeaseKind::Import | LeaseKind::Check | LeaseKind::Volume { .. } => {}
+            LeaseKind::Import
+            | LeaseKind::Check
+            | LeaseKind::Engine { .. }
+            | LeaseKind::Volume { .. } => {}
         }
+    }
+    for (id, who) in engines::by_image(leases, names)? {
+        found
+            .entry(id)
+            .or_default()
+            .extend(who.into_iter().map(User::Engine));
     }
     if inside.is_empty() && told.is_empty() {
         return Ok(found);

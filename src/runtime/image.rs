@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::fs::{FsOptions, KernelCache, RmPolicy, Superblock};
+use crate::fs::{FsOptions, KernelCache, RmPolicy, Shape, Superblock};
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings};
 use crate::oci::ImageId;
@@ -38,6 +38,8 @@ pub(super) fn serve(
 ) -> io::Result<Session> {
     let queue = NotifyQueue::new();
     let options = FsOptions {
+        shape: Shape::Images,
+        stores: false,
         read_only: true,
         rm: RmPolicy::Off,
         uid: 0,

@@ -46,6 +46,10 @@ impl LeaseId {
         LeaseId(format!("run-{id}"))
     }
 
+    pub(super) fn of_engine(number: usize) -> LeaseId {
+        LeaseId(format!("engine-{number}"))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -75,6 +79,12 @@ pub enum LeaseKind {
         /// Whether its process lives.
         running: bool,
     },
+    /// A container engine that was connected: see [`super::engines`]. Its lease is no file of its own.
+    Engine {
+        /// Its storage.
+        #[serde(with = "path_text")]
+        graphroot: PathBuf,
+    },
     /// A program that needs volumes.
     Volume {
         /// Which.
@@ -89,6 +99,7 @@ impl LeaseKind {
             LeaseKind::Import => "import",
             LeaseKind::Check => "check",
             LeaseKind::Run { .. } => "run",
+            LeaseKind::Engine { .. } => "engine",
             LeaseKind::Volume { .. } => "volume",
         }
     }
@@ -337,6 +348,7 @@ pub(super) fn leavings(layout: &Layout, probe: LockMode) -> Result<Leavings, Sto
         if matches!(
             name.as_str(),
             super::layout::INDEX_JSON_NEW
+                | super::engines::ENGINES_JSON_NEW
                 | super::volumes::VOLUMES_JSON_NEW
                 | super::settings::SETTINGS_NEW
                 | "meta.json.new"

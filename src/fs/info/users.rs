@@ -16,7 +16,7 @@ use crate::fs::namespace::View;
 use crate::fs::superblock::Superblock;
 use crate::fs::trees::Subject;
 use crate::oci::{DiffId, ImageId};
-use crate::ops::users::Report;
+use crate::ops::users::{self, Report};
 use crate::store::{LeaseKind, LiveLease};
 use crate::sys::mountinfo::DeviceId;
 use crate::sys::proc::{self, Depth, Usage, User};
@@ -112,7 +112,11 @@ impl Superblock {
         let own = self.options.lease.as_ref();
         let others = leases.iter().filter(|lease| Some(&lease.id) != own);
         let others: Vec<LiveLease> = others.cloned().collect();
-        let user = crate::ops::users::of_image(&others, image)?;
+        let user = match users::of_image(&others, &view.names, image)? {
+            Some(user) => Some(user),
+            // On the stores of this mount too.
+            None => users::of_engines(leases, &view.names, image)?,
+        };
         Ok(user.map(|user| user.to_string()))
     }
 

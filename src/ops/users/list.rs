@@ -7,8 +7,8 @@ use crate::ops::error::OpsError;
 use crate::ops::template::Value;
 use crate::ops::volumes::list::containers;
 use crate::ops::volumes::users::{self as volume_users, Look, Usage, VolumeUser};
-use crate::ops::{format, resolve};
-use crate::store::{ImageRecord, LeaseKind, LiveLease, Store, Volume, VolumeName};
+use crate::ops::{engines, format, resolve};
+use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, Store, Volume, VolumeName};
 use crate::sys::holders::{self, Below, How, Place, Question};
 use crate::sys::proc;
 
@@ -43,10 +43,10 @@ pub fn of(store: &Store, text: Option<&str>) -> Result<Vec<Row>, OpsError> {
         Some(Target::Image(id)) => {
             let names = store.names()?;
             let image = names.images.get(&id);
-            of_images(&leases, image)?
+            of_images(&leases, &names, image)?
         }
         None => {
-            let mut rows = of_images(&leases, None)?;
+            let mut rows = of_images(&leases, &*store.names()?, None)?;
             rows.extend(of_volumes(store, &leases, &store.volumes()?)?);
             rows
         }
@@ -157,8 +157,25 @@ fn of_volumes(
 }
 
 /// Users of one image through every mount, or of all of them.
-fn of_images(leases: &[LiveLease], image: Option<&ImageRecord>) -> Result<Vec<Row>, OpsError> {
+fn of_images(
+    leases: &[LiveLease],
+    names: &Names,
+    image: Option<&ImageRecord>,
+) -> Result<Vec<Row>, OpsError> {
     let mut rows = Vec::new();
+    for (id, engines) in engines::by_image(leases, names)? {
+        if image.is_none_or(|image| image.id == id) {
+            rows.extend(engines.into_iter().map(|command| Row {
+                user: VolumeUser {
+                    pid: 0,
+                    command,
+                    usage: Usage::Engine,
+                    path: PathBuf::new(),
+                },
+                of: id.short(),
+            }));
+        }
+    }
     let mut devices = Vec::new();
     for lease in leases {
         match &lease.record.kind {
@@ -181,6 +198,7 @@ fn of_images(leases: &[LiveLease], image: Option<&ImageRecord>) -> Result<Vec<Ro
             LeaseKind::Run { .. }
             | LeaseKind::Import
             | LeaseKind::Check
+            | LeaseKind::Engine { .. }
             | LeaseKind::Volume { .. } => {}
         }
     }

@@ -43,6 +43,8 @@ pub enum Usage {
     Lease,
     /// A stopped container that would use it again.
     Container,
+    /// An engine's container or image that stands on it.
+    Engine,
     /// A process that may use it, and that we may not look into.
     Hidden,
 }
@@ -57,6 +59,7 @@ impl fmt::Display for Usage {
             Usage::Mount => "mount",
             Usage::Lease => "lease",
             Usage::Container => "container",
+            Usage::Engine => "engine",
             Usage::Hidden => "hidden",
         })
     }

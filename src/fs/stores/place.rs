@@ -1,0 +1,106 @@
+//! The places of the store.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::catalog::StoredImage;
+use crate::oci::{DiffId, Digest, ImageId};
+
+/// A node of the store. A layer goes by the id that containers/storage gives it ([`layer_id`](crate::ops::engines::layer_id)).
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(in crate::fs) enum StorePlace {
+    /// `containers`, the store's root.
+    Containers,
+    /// `overlay-images`
+    Images,
+    ImagesJson,
+    ImagesLock,
+    /// `overlay-images/<id>`
+    Image(ImageId),
+    Data(ImageId, Data),
+    /// `overlay-layers`
+    Layers,
+    LayersJson,
+    LayersLock,
+    TarSplit(Digest, DiffId),
+    /// `overlay`
+    Overlay,
+    /// `overlay/<id>`
+    Layer(Digest, DiffId),
+    Link(Digest),
+    Lower(Digest),
+    /// `overlay/l`
+    Links,
+}
+
+impl StorePlace {
+    pub(in crate::fs) fn is_directory(&self) -> bool {
+        match self {
+            StorePlace::Containers
+            | StorePlace::Images
+            | StorePlace::Image(_)
+            | StorePlace::Layers
+            | StorePlace::Overlay
+            | StorePlace::Layer(..)
+            | StorePlace::Links => true,
+            StorePlace::ImagesJson
+            | StorePlace::ImagesLock
+            | StorePlace::Data(..)
+            | StorePlace::LayersJson
+            | StorePlace::LayersLock
+            | StorePlace::TarSplit(..)
+            | StorePlace::Link(_)
+            | StorePlace::Lower(_) => false,
+        }
+    }
+
+    /// The directory above, unless that is the root of the tree.
+    pub(in crate::fs) fn parent(&self) -> Option<StorePlace> {
+        Some(match self {
+            StorePlace::Containers => return None,
+            StorePlace::Images | StorePlace::Layers | StorePlace::Overlay => StorePlace::Containers,
+            StorePlace::ImagesJson | StorePlace::ImagesLock | StorePlace::Image(_) => {
+                StorePlace::Images
+            }
+            StorePlace::Data(id, _) => StorePlace::Image(*id),
+            StorePlace::LayersJson | StorePlace::LayersLock | StorePlace::TarSplit(..) => {
+                StorePlace::Layers
+            }
+            StorePlace::Layer(..) | StorePlace::Links => StorePlace::Overlay,
+            // Files: nobody asks for the directory above them.
+            StorePlace::Link(_) | StorePlace::Lower(_) => StorePlace::Overlay,
+        })
+    }
+}
+
+/// A piece of "big data" of an image.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(in crate::fs) enum Data {
+    /// `manifest`
+    Manifest,
+    /// `manifest-sha256:<hex>`, the same bytes.
+    ManifestByDigest,
+    /// `sha256:<id>`
+    Config,
+}
+
+impl Data {
+    pub(in crate::fs) const ALL: [Data; 3] = [Data::Manifest, Data::ManifestByDigest, Data::Config];
+
+    /// The key in `images.json`.
+    pub(super) fn key(self, image: &StoredImage) -> String {
+        match self {
+            Data::Manifest => "manifest".to_owned(),
+            Data::ManifestByDigest => format!("manifest-{}", image.manifest),
+            Data::Config => image.id.to_string(),
+        }
+    }
+
+    /// The name of its file: a key that is not all letters and digits goes as base64 behind a `=`.
+    pub(super) fn file_name(self, image: &StoredImage) -> String {
+        match self {
+            Data::Manifest => self.key(image),
+            _ => format!("={}", BASE64_STANDARD.encode(self.key(image))),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Names that change, registries, and the API service, which stays.
+
+use super::*;
+
+/// A process of the test's own, killed at the end.
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Tags that are made, moved and removed show in a service that runs, as the docker client sees them.
+#[test]
+fn root_engines_a_running_service_sees_every_change() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("app:1"));
+    let mount = sandbox.mount();
+    let engines = Engines::new(&sandbox, &mount);
+    let socket = sandbox.path("podman.sock");
+    let address = format!("unix://{}", socket.display());
+    let mut service = engines.command("podman");
+    service.args(["system", "service", "-t", "0", &address]);
+    service
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let _service = Service(service.spawn().expect("podman"));
+    wait_until("the service listens", || socket.exists());
+    let names = || -> BTreeMap<String, String> {
+        let script = "python3 - \"$1\" <<'END'\nimport http.client, json, socket, sys\n\
+            c = http.client.HTTPConnection('d'); c.sock = socket.socket(socket.AF_UNIX); c.sock.connect(sys.argv[1])\n\
+            c.request('GET', '/v1.40/images/json'); r = c.getresponse()\n\
+            for i in json.load(r):\n  for t in i['RepoTags'] or []: print(t, i['Id'])\nEND";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(&socket);
+        let shown = sandbox.run(command).ok().stdout();
+        shown
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, id)| (name.to_owned(), id.to_owned()))
+            .collect()
+    };
+    let id = image("app:1").id();
+    let only = |tags: &[&str]| -> BTreeMap<String, String> {
+        tags.iter()
+            .map(|tag| (format!("docker.io/library/{tag}"), id.clone()))
+            .collect()
+    };
+    assert_eq!(names(), only(&["app:1"]));
+    sandbox.mica(["tag", "app:1", "app:2"]).ok();
+    assert_eq!(names(), only(&["app:1", "app:2"]));
+    fs::rename(mount.image("app/1"), mount.image("app/3")).unwrap();
+    assert_eq!(names(), only(&["app:2", "app:3"]));
+    sandbox.mica(["rmi", "app:2"]).ok();
+    assert_eq!(names(), only(&["app:3"]));
+    sandbox.sh("rm -r \"$(echo */images/app/3)\"").ok();
+    assert_eq!(names(), only(&[]));
+}
+
+/// A pull of what mica has pulled fetches no layer, and a push from the store arrives as the image it is.
+#[test]
+fn net_root_engines_know_the_layers_that_are_here() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox, Kind::Plain);
+    let from = format!("127.0.0.1:{}/team/app:1", registry.port);
+    sandbox.load(&image("app:1"));
+    sandbox.mica(["tag", "app:1", &from]).ok();
+    sandbox.mica(["push", "-q", &from]).ok();
+    // Pulled, so that the registry's own blobs are known to be the layers.
+    sandbox.mica(["rmi", "-f", "app:1", &from]).ok();
+    sandbox.mica(["pull", "-q", &from]).ok();
+    let mount = sandbox.mount();
+    let engines = Engines::new(&sandbox, &mount);
+    let manifest = mount.path(format!(
+        "info/images/{}/team/app/1/manifest.json",
+        registry.host()
+    ));
+    let manifest = json(&fs::read_to_string(manifest).unwrap());
+    for layer in manifest["layers"].as_array().unwrap() {
+        registry.lose_blob(layer["digest"].as_str().unwrap());
+    }
+    engines.shown(&format!("podman pull -q --tls-verify=false {from}"));
+    assert_eq!(engines.container("", &from, "cat /data/old"), "new");
+    let to = format!("127.0.0.1:{}/other/app:1", registry.port);
+    engines.shown(&format!("podman push -q --tls-verify=false {from} {to}"));
+    sandbox.mica(["pull", "-q", &to]).ok();
+    let ids = sandbox.mica(["images", "-q", "--no-trunc"]).ok().stdout();
+    assert!(ids.lines().all(|id| id == image("app:1").id()), "{ids}");
+}
