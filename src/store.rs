@@ -55,7 +55,8 @@ pub use partial::{Partial, Partials};
 pub use trash::{Trash, Trashed};
 pub use usage::DiskUsage;
 pub use volumes::{
-    NewVolume, Ownership, Volume, VolumeId, VolumeKind, VolumeName, VolumeNameError, Volumes,
+    DataHold, NewVolume, Ownership, Volume, VolumeId, VolumeKind, VolumeName, VolumeNameError,
+    Volumes,
 };
 
 use crate::layer::{IndexError, LayerFile, LayerIndex};
@@ -233,6 +234,11 @@ impl Store {
     /// Removes what dead processes left: their leases and private files, and blobs they had finished; and what
     /// has been in the trash long enough. A failure here is no reason to refuse a verb; the next one tries again.
     fn sweep(&self, lock: &StoreLock) {
+        if self.has_unmade_volumes()
+            && let Err(error) = self.unmake_volumes(lock)
+        {
+            log::warn!("volumes that somebody was making: {error}");
+        }
         let swept = lease::leavings(self.layout(), LockMode::Exclusive).and_then(|leavings| {
             let expired = self.expire_trash(lock)?;
             if leavings.is_empty() && !expired {

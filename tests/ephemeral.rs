@@ -89,7 +89,7 @@ pub(crate) fn ephemeral(sandbox: &Sandbox, name: &str) -> PathBuf {
 
 pub(crate) fn is_there(sandbox: &Sandbox, name: &str) -> bool {
     let list = fs::read_to_string(sandbox.store().join("volumes.json")).unwrap_or_default();
-    list.contains(&format!("\"{name}\""))
+    list.contains(&format!("\"name\": \"{name}\""))
 }
 
 /// The daemon knows of a user, and the volume stays for longer than one without.
@@ -220,11 +220,13 @@ fn fuse_ephemeral_lives_leave_nothing() {
                 assert!(begin.elapsed() < PATIENCE, "they live on: {alive:?}");
                 thread::sleep(Duration::from_millis(20));
                 let list = list();
-                alive.retain(|name, _| list.contains(&format!("\"{name}\"")));
+                alive.retain(|name, _| list.contains(&format!("\"name\": \"{name}\"")));
             }
         }
     }
-    until("the last have evaporated", || !list().contains("cycle-"));
+    until("the last have evaporated", || {
+        !list().contains("\"name\": \"cycle-")
+    });
     until("their data is deleted", || {
         fs::read_dir(sandbox.store().join("volumes"))
             .expect("volumes")

@@ -87,7 +87,7 @@ pub(crate) fn left(sandbox: &Sandbox) -> Vec<PathBuf> {
 }
 
 /// The directories of volumes' data that the store has.
-fn volumes(sandbox: &Sandbox) -> usize {
+pub(crate) fn volumes(sandbox: &Sandbox) -> usize {
     match fs::read_dir(sandbox.store().join("volumes")) {
         Ok(entries) => entries.count(),
         Err(_) => 0,

@@ -3,7 +3,9 @@
 mod crash;
 mod full;
 mod helper;
+mod killed;
 mod made;
+mod of_before;
 mod order;
 mod race;
 mod skopeo;

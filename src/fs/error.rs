@@ -72,7 +72,8 @@ impl From<StoreError> for FsError {
             StoreError::NoSuchImage(_)
             | StoreError::NoSuchTag(_)
             | StoreError::NoSuchRepository(_)
-            | StoreError::NoSuchVolume(_) => FsError::NotFound,
+            | StoreError::NoSuchVolume(_)
+            | StoreError::VolumeEnded(_) => FsError::NotFound,
             StoreError::TagExists(_) | StoreError::VolumeExists(_) => FsError::Exists,
             StoreError::Pinned(_) => FsError::NotPermitted,
             StoreError::ImageTagged { .. } => FsError::Busy(what),

@@ -247,24 +247,55 @@ pub fn remove(
     removal: &Removal,
     tell: Tell<'_>,
 ) -> Result<Volume, OpsError> {
-    let removed = {
+    let volume = there(store, name)?;
+    let before = store.live_leases()?;
+    refuse_if_used(store, &before, &volume, "remove", removal)?;
+    let (removed, hold) = {
         let lock = store.lock()?;
-        let volume = there(store, name)?;
+        unchanged(store, &volume, "remove")?;
         let own = !matches!(volume.kind, VolumeKind::Bind { .. });
         if removal.only_empty && own && !is_empty(&store.volume_root(&volume))? {
             return Err(OpsError::VolumeNotEmpty(name.clone()));
         }
-        refuse_if_used(store, &volume, "remove", removal.look, removal.open_files)?;
-        store.remove_volume(&lock, name)?
+        let hold = store.hold_volume_data(&volume)?;
+        (store.remove_volume(&lock, name)?, hold)
     };
     tell();
-    delete_data(store, &removed);
+    let used = refuse_if_used(store, &store.live_leases()?, &removed, "remove", removal);
+    if let (Some(hold), Err(error)) = (&hold, used) {
+        // Somebody has come since: what he found is his.
+        let lock = store.lock()?;
+        store.restore_volume(&lock, removed)?;
+        drop((lock, hold));
+        tell();
+        return Err(error);
+    }
+    delete_data(
+        &removed,
+        match &hold {
+            Some(hold) => store.delete_held_volume_data(&removed, hold),
+            None => store.delete_volume_data(&removed),
+        },
+    );
     Ok(removed)
 }
 
+/// Under the lock: that a volume is what it was at a look before, and nobody has taken a lease since.
+fn unchanged(store: &Store, volume: &Volume, verb: &'static str) -> Result<(), OpsError> {
+    let name = &volume.name;
+    let now = store.volume_set()?;
+    let same = now.get(name).is_some_and(|now| now.id == volume.id);
+    if !same {
+        return Err(StoreError::NoSuchVolume(name.clone()).into());
+    }
+    let mut users = users::leased(&now, &store.live_leases()?).of(volume);
+    users.extend(list::containers(store, name)?);
+    in_use(users, verb, name)
+}
+
 /// What cannot be deleted now is with the next verb on volumes; the volume is gone either way.
-fn delete_data(store: &Store, removed: &Volume) {
-    if let Err(error) = store.delete_volume_data(removed) {
+fn delete_data(removed: &Volume, deleted: Result<(), StoreError>) {
+    if let Err(error) = deleted {
         log::warn!(
             "volume {} was removed, but its data is not deleted yet: {error}",
             removed.name
@@ -295,13 +326,13 @@ fn is_empty(dir: &Path) -> Result<bool, OpsError> {
 
 fn refuse_if_used(
     store: &Store,
+    leases: &[LiveLease],
     volume: &Volume,
     verb: &'static str,
-    look: Look,
-    open_files: usize,
+    removal: &Removal,
 ) -> Result<(), OpsError> {
-    let mut users = used_by(store, &store.live_leases()?, volume, look)?;
-    if users.is_empty() && open_files > 0 {
+    let mut users = used_by(store, leases, volume, removal.look)?;
+    if users.is_empty() && removal.open_files > 0 {
         users.push(VolumeUser {
             pid: 0,
             command: "kernel".to_owned(),
@@ -309,11 +340,15 @@ fn refuse_if_used(
             path: PathBuf::new(),
         });
     }
+    in_use(users, verb, &volume.name)
+}
+
+fn in_use(users: Vec<VolumeUser>, verb: &'static str, name: &VolumeName) -> Result<(), OpsError> {
     match users.is_empty() {
         true => Ok(()),
         false => Err(OpsError::VolumeInUse {
             verb,
-            name: volume.name.clone(),
+            name: name.clone(),
             users,
         }),
     }
@@ -326,7 +361,9 @@ fn used_by(
     volume: &Volume,
     look: Look,
 ) -> Result<Vec<VolumeUser>, OpsError> {
-    let mut users = users::find(store, leases, look)?.of(volume);
+    // It may have been removed.
+    let volumes = store.volume_set()?.with(std::slice::from_ref(volume));
+    let mut users = users::find_among(store, &volumes, leases, look)?.of(volume);
     users.extend(list::containers(store, &volume.name)?);
     Ok(users)
 }
@@ -338,15 +375,16 @@ pub fn rename(
     to: &VolumeName,
     removal: &Removal,
 ) -> Result<(), OpsError> {
-    let lock = store.lock()?;
     let volume = there(store, from)?;
     if from == to {
         return Ok(());
     }
+    refuse_if_used(store, &store.live_leases()?, &volume, "rename", removal)?;
+    let lock = store.lock()?;
+    unchanged(store, &volume, "rename")?;
     if store.volume(to)?.is_some() {
         return Err(StoreError::VolumeExists(to.clone()).into());
     }
-    refuse_if_used(store, &volume, "rename", removal.look, removal.open_files)?;
     Ok(store.rename_volume(&lock, from, to)?)
 }
 

@@ -287,6 +287,11 @@ impl Store {
         self.writable()?;
         let config = container.directory.join(CONFIG);
         atomic::remove_if_there(&config).map_err(StoreError::io("remove", &config))?;
+        // It does not come back, as what it was made of may go now. One that goes with its process was never durable.
+        if !container.record.auto_remove {
+            let directory = &container.directory;
+            atomic::sync_dir(directory).map_err(StoreError::io("sync", directory))?;
+        }
         container.note(|event| event, "destroy");
         let removed = remove_tree(&container.directory);
         drop(lock);

@@ -99,6 +99,11 @@ pub enum StoreError {
     /// No such volume.
     #[error("get {0}: no such volume")]
     NoSuchVolume(VolumeName),
+    /// Somebody means a volume that was there a moment ago.
+    #[error(
+        "volume {0} was ephemeral and has ended with its last user a moment ago; make it anew with `mica volume create [--ephemeral] {0}`"
+    )]
+    VolumeEnded(VolumeName),
     /// The name of a volume is taken.
     #[error("volume {0} exists already")]
     VolumeExists(VolumeName),

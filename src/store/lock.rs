@@ -8,10 +8,17 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::error::StoreError;
 use super::layout::Layout;
 use crate::sys::lock::{self, LockMode};
+
+/// After so long a wait it is said for whom.
+const LONG: Duration = Duration::from_secs(2);
 
 /// Proof that nobody else changes the store. Released on drop, and by the kernel when the holder dies.
 #[derive(Debug)]
@@ -70,7 +77,15 @@ fn open(layout: &Layout, create: bool) -> Result<File, StoreError> {
 }
 
 fn take(layout: &Layout, file: &File, mode: LockMode) -> Result<(), StoreError> {
-    lock::lock(file, mode).map_err(|error| {
+    let taken = match lock::try_lock(file, mode) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {
+            let _patience = Patience::begin(layout, file);
+            lock::lock(file, mode)
+        }
+        Err(error) => Err(error),
+    };
+    taken.map_err(|error| {
         if lock::is_unsupported(&error) {
             StoreError::NoLocks {
                 path: layout.root().to_owned(),
@@ -80,4 +95,54 @@ fn take(layout: &Layout, file: &File, mode: LockMode) -> Result<(), StoreError> 
             StoreError::io("lock", &layout.lock_file())(error)
         }
     })
+}
+
+/// Says for whom we wait, if it takes long. The thread sleeps, and is gone when this is dropped.
+struct Patience {
+    enough: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Patience {
+    fn begin(layout: &Layout, file: &File) -> Patience {
+        let (enough, over) = channel::<()>();
+        let store = layout.root().to_owned();
+        // Without a thread, or a second descriptor, nothing is said.
+        let thread = file.try_clone().and_then(|file| {
+            let builder = thread::Builder::new().name("mica-patience".to_owned());
+            builder.stack_size(128 * 1024).spawn(move || {
+                if over.recv_timeout(LONG) == Err(RecvTimeoutError::Timeout) {
+                    say(&store, &file);
+                }
+            })
+        });
+        Patience {
+            enough: Some(enough),
+            thread: thread.ok(),
+        }
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        drop(self.enough.take());
+        if let Some(thread) = self.thread.take() {
+            // It has panicked, and that has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn say(store: &Path, file: &File) {
+    let who = match lock::holder(file) {
+        Some(pid) => {
+            let name = crate::sys::proc::name(pid).unwrap_or_else(|| "another program".to_owned());
+            format!("{name} (process {pid})")
+        }
+        None => "another process".to_owned(),
+    };
+    log::warn!(
+        "waiting for {who}, which is changing the store {}",
+        store.display()
+    );
 }

@@ -8,6 +8,8 @@
 //! - Data is deleted only after `volumes.json` says so (`removed`): a directory that nothing names may be that of a volume
 //!   which an older copy of the file does not know, and is reported, never deleted.
 //! - While `volumes.json` is damaged nothing of it or of any data changes.
+//! - A directory that is made for a volume is named before, in `making`: who has the lock and finds one there knows that its
+//!   maker is dead, and takes it away.
 //!
 //! Who deletes data holds `flock` on the volume's directory, not the store's lock: that can take long.
 
@@ -22,10 +24,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
-pub use data::Ownership;
+pub use data::{DataHold, Ownership};
 pub use name::{VolumeId, VolumeName, VolumeNameError};
 
 use super::events::Event;
@@ -38,6 +40,10 @@ pub(super) const VOLUMES_JSON: &str = "volumes.json";
 pub(super) const VOLUMES_JSON_NEW: &str = "volumes.json.new";
 /// The directory in which ordinary users' volumes are mounted, or what its name begins with; see [`beside_name`].
 pub const BESIDE: &str = "mica-volumes";
+/// How long it is known that an ephemeral volume has ended: whoever still means to use it is told.
+const ENDED: SignedDuration = SignedDuration::from_secs(60);
+/// Of so many it is known; the file is written with each change.
+const MOST_ENDED: usize = 100;
 /// The largest `volumes.json` that is read: a hundred thousand volumes with labels.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -131,6 +137,10 @@ pub struct Volumes {
     by_name: BTreeMap<VolumeName, Volume>,
     /// Whose data is being deleted.
     removed: BTreeSet<VolumeId>,
+    /// Whose directory is being made.
+    making: BTreeSet<VolumeId>,
+    /// Ephemeral ones that have ended by themselves, and when; for a while.
+    ended: BTreeMap<VolumeName, Timestamp>,
     /// Keys of a later version.
     other: Map<String, Value>,
 }
@@ -188,6 +198,12 @@ pub fn beside_name(mountpoint: &Path) -> String {
 pub(super) struct VolumesSnapshot {
     file: Option<(File, Stamp)>,
     volumes: Arc<Volumes>,
+}
+
+/// Whether an ephemeral volume has ended not long ago, by a clock that may have been set.
+fn recent(ended: Timestamp, now: Timestamp) -> bool {
+    let ago: SignedDuration = now.duration_since(ended);
+    ago.abs() < ENDED
 }
 
 /// What a change was, for the log of events.
@@ -265,35 +281,106 @@ impl Store {
 
     /// Makes a volume, durably. Mounts are for the caller to notify, without the lock.
     pub fn create_volume(&self, lock: &StoreLock, new: NewVolume) -> Result<Volume, StoreError> {
+        let name = new.name.clone();
+        let made = self.create_volumes(lock, vec![new])?.into_iter().next();
+        made.ok_or(StoreError::NoSuchVolume(name))
+    }
+
+    /// As [`Store::create_volume`] for many: all or none of them.
+    pub fn create_volumes(
+        &self,
+        lock: &StoreLock,
+        new: Vec<NewVolume>,
+    ) -> Result<Vec<Volume>, StoreError> {
         self.writable()?;
-        if self.volume_set()?.get(&new.name).is_some() {
-            return Err(StoreError::VolumeExists(new.name));
+        let there = self.volume_set()?;
+        let now = Timestamp::now();
+        let mut made: Vec<(Volume, Option<Ownership>)> = Vec::new();
+        for new in new {
+            let twice = made.iter().any(|(other, _)| other.name == new.name);
+            if twice || there.get(&new.name).is_some() {
+                return Err(StoreError::VolumeExists(new.name));
+            }
+            let id = VolumeId::new().map_err(StoreError::io("read", "/dev/urandom".as_ref()))?;
+            let volume = Volume {
+                name: new.name,
+                id,
+                kind: new.kind,
+                created: now,
+                labels: new.labels,
+                anonymous: new.anonymous,
+                other: Map::new(),
+            };
+            made.push((volume, new.ownership));
         }
-        let id = VolumeId::new().map_err(StoreError::io("read", "/dev/urandom".as_ref()))?;
-        let volume = Volume {
-            name: new.name,
-            id,
-            kind: new.kind,
-            created: Timestamp::now(),
-            labels: new.labels,
-            anonymous: new.anonymous,
-            other: Map::new(),
+        let own = |volume: &Volume| !matches!(volume.kind, VolumeKind::Bind { .. });
+        let ids: BTreeSet<VolumeId> = made
+            .iter()
+            .filter(|(volume, _)| own(volume))
+            .map(|(volume, _)| volume.id.clone())
+            .collect();
+        if !ids.is_empty() {
+            data::create_parent(self.layout())?;
+            self.change_volumes(lock, |volumes| {
+                volumes.making.extend(ids.iter().cloned());
+                Ok(())
+            })?;
+        }
+        let directories = || {
+            for (volume, ownership) in made.iter().filter(|(volume, _)| own(volume)) {
+                data::create(self.layout(), &volume.id, *ownership)?;
+            }
+            match ids.is_empty() {
+                true => Ok(()),
+                false => data::sync_parent(self.layout()),
+            }
         };
-        let own = !matches!(volume.kind, VolumeKind::Bind { .. });
-        if own {
-            data::create(self.layout(), &volume.id, new.ownership)?;
-        }
-        let added = self.change_volumes(lock, |volumes| {
-            volumes.by_name.insert(volume.name.clone(), volume.clone());
-            Ok(())
+        let added = directories().and_then(|()| {
+            self.change_volumes(lock, |volumes| {
+                volumes.making.retain(|id| !ids.contains(id));
+                for (volume, _) in &made {
+                    volumes.ended.remove(&volume.name);
+                    volumes.by_name.insert(volume.name.clone(), volume.clone());
+                }
+                Ok(())
+            })
         });
         if let Err(error) = added {
-            if own {
-                data::discard_empty(self.layout(), &volume.id);
+            // What cannot be done now is done by the next who takes the lock.
+            if let Err(error) = self.unmake_volumes(lock) {
+                log::warn!("taking back volumes that could not be made: {error}");
             }
             return Err(error);
         }
-        Ok(volume)
+        Ok(made.into_iter().map(|(volume, _)| volume).collect())
+    }
+
+    /// Refuses a name under which an ephemeral volume has ended a moment ago: who uses it, and has not asked for it to be made,
+    /// means that volume. To be asked under the lock.
+    pub fn check_not_ended(&self, name: &VolumeName) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        match self.volume_set()?.ended.get(name) {
+            Some(at) if recent(*at, now) => Err(StoreError::VolumeEnded(name.clone())),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether somebody has died while making volumes; to be asked under the lock.
+    pub(super) fn has_unmade_volumes(&self) -> bool {
+        // A list that cannot be read is for those who need it to report.
+        self.volume_set()
+            .is_ok_and(|volumes| !volumes.making.is_empty())
+    }
+
+    /// Takes the directories away that were made for volumes and not named: nobody is making any, since we have the lock.
+    pub(super) fn unmake_volumes(&self, lock: &StoreLock) -> Result<(), StoreError> {
+        for id in &self.volume_set()?.making {
+            data::discard_empty(self.layout(), id);
+        }
+        self.change_volumes(lock, |volumes| {
+            volumes.making.clear();
+            Ok(())
+        })
     }
 
     /// Takes a volume out of the list, durably. Its data is still there: delete it with
@@ -310,6 +397,15 @@ impl Store {
         lock: &StoreLock,
         names: &[VolumeName],
     ) -> Result<Vec<Volume>, StoreError> {
+        self.remove_volumes_with(lock, names, None)
+    }
+
+    fn remove_volumes_with(
+        &self,
+        lock: &StoreLock,
+        names: &[VolumeName],
+        ended: Option<Timestamp>,
+    ) -> Result<Vec<Volume>, StoreError> {
         self.change_volumes(lock, |volumes| {
             let remove = |name: &VolumeName| {
                 let removed = volumes.by_name.remove(name);
@@ -317,19 +413,33 @@ impl Store {
                 if !matches!(removed.kind, VolumeKind::Bind { .. }) {
                     volumes.removed.insert(removed.id.clone());
                 }
+                if let Some(ended) = ended.filter(|_| !removed.anonymous) {
+                    volumes.ended.insert(name.clone(), ended);
+                }
                 Ok(removed)
             };
             names.iter().map(remove).collect()
         })
     }
 
-    /// Puts a volume back that [`Store::remove_volume`] gave, before its data was deleted.
+    /// As [`Store::remove_volumes`], of ephemeral ones whose time has come: for a while it is known that they were there.
+    pub fn end_volumes(
+        &self,
+        lock: &StoreLock,
+        names: &[VolumeName],
+    ) -> Result<Vec<Volume>, StoreError> {
+        let removed = self.remove_volumes_with(lock, names, Some(Timestamp::now()))?;
+        Ok(removed)
+    }
+
+    /// Puts a volume back that [`Store::remove_volume`] gave, before its data was deleted: by who has held that data since before.
     pub fn restore_volume(&self, lock: &StoreLock, volume: Volume) -> Result<(), StoreError> {
         self.change_volumes(lock, |volumes| {
             if volumes.by_name.contains_key(&volume.name) {
                 return Err(StoreError::VolumeExists(volume.name));
             }
             volumes.removed.remove(&volume.id);
+            volumes.ended.remove(&volume.name);
             volumes.by_name.insert(volume.name.clone(), volume);
             Ok(())
         })
@@ -342,6 +452,24 @@ impl Store {
         data::delete(self.layout(), &removed.id, || {
             Ok(self.volume_set()?.removed.contains(&removed.id))
         })
+    }
+
+    /// Takes the right to delete the data of a volume or to put the volume back, before it is removed. `None`: it is not there.
+    pub fn hold_volume_data(&self, volume: &Volume) -> Result<Option<DataHold>, StoreError> {
+        data::hold(self.layout(), &volume.id)
+    }
+
+    /// As [`Store::delete_volume_data`] by who has held it since before the volume was removed.
+    pub fn delete_held_volume_data(
+        &self,
+        removed: &Volume,
+        hold: &DataHold,
+    ) -> Result<(), StoreError> {
+        self.writable()?;
+        match self.volume_set()?.removed.contains(&removed.id) {
+            true => data::delete_held(self.layout(), &removed.id, hold),
+            false => Ok(()),
+        }
     }
 
     /// Deletes the data of every volume that was removed and whose remover did not get to it. Call it without the lock.
@@ -371,6 +499,7 @@ impl Store {
             volume.name = to.clone();
             // Somebody has chosen this name.
             volume.anonymous = false;
+            volumes.ended.remove(to);
             volumes.by_name.insert(to.clone(), volume);
             Ok(())
         })
@@ -406,6 +535,15 @@ impl Store {
         volumes
             .removed
             .retain(|id| !before.removed.contains(id) || layout.volume(id).exists());
+        let now = Timestamp::now();
+        volumes.ended.retain(|_, at| recent(*at, now));
+        while volumes.ended.len() > MOST_ENDED {
+            let first = volumes.ended.iter().min_by_key(|(_, at)| **at);
+            let Some(first) = first.map(|(name, _)| name.clone()) else {
+                break;
+            };
+            volumes.ended.remove(&first);
+        }
         let bytes = json::write(&volumes).map_err(|reason| self.damaged(reason))?;
         let file = self.replace_document(VOLUMES_JSON_NEW, VOLUMES_JSON, &bytes)?;
         self.note(&changes(&before, &volumes));
@@ -479,8 +617,10 @@ impl Store {
             return Ok(Vec::new());
         }
         let known = |name: &str| {
-            VolumeId::parse(name)
-                .is_some_and(|id| volumes.by_id(&id).is_some() || volumes.removed.contains(&id))
+            VolumeId::parse(name).is_some_and(|id| {
+                let dead = volumes.removed.contains(&id) || volumes.making.contains(&id);
+                dead || volumes.by_id(&id).is_some()
+            })
         };
         let names = super::lease::file_names(&dir)?;
         let strays = names.iter().filter(|name| !known(name));

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -53,6 +54,24 @@ pub fn unlock(file: &File) -> io::Result<()> {
     Ok(flock(file, FlockOperation::Unlock)?)
 }
 
+/// The process that has a lock on `file`, as far as this pid namespace can tell.
+pub fn holder(file: &File) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| holder_in(line, inode))
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 708 fe:02:1234 0 EOF`; those who wait have `->` after the number. The device is the file system's own,
+/// which `stat` does not always show.
+fn holder_in(line: &str, inode: u64) -> Option<u32> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, "FLOCK", _, _, pid, place, ..] = words.as_slice() else {
+        return None;
+    };
+    let of = place.rsplit(':').next()?.parse::<u64>().ok()?;
+    pid.parse().ok().filter(|pid| of == inode && *pid > 0)
+}
+
 /// Whether `error`, from [`lock`], means that the file system has no such locks at all.
 pub fn is_unsupported(error: &io::Error) -> bool {
     matches!(
@@ -75,6 +94,18 @@ mod tests {
         assert!(!try_lock(&two, LockMode::Shared).unwrap());
         drop(one);
         assert!(try_lock(&two, LockMode::Exclusive).unwrap());
+    }
+
+    #[test]
+    fn who_holds_a_lock_can_be_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("lock")).unwrap();
+        assert_eq!(holder(&file), None);
+        lock(&file, LockMode::Exclusive).unwrap();
+        assert_eq!(holder(&file), Some(std::process::id()));
+        let waiting = "1: -> FLOCK  ADVISORY  WRITE 708 fe:02:1234 0 EOF";
+        assert_eq!(holder_in(waiting, 1234), None);
+        assert_eq!(holder_in(&waiting.replace("-> ", ""), 1234), Some(708));
     }
 
     #[test]

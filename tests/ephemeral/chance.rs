@@ -124,7 +124,7 @@ fn fuse_ephemeral_at_random() {
     until("all have evaporated", || {
         !fs::read_to_string(sandbox.store().join("volumes.json"))
             .unwrap()
-            .contains("volume-")
+            .contains("\"name\": \"volume-")
     });
     until("their data is deleted", || {
         fs::read_dir(sandbox.store().join("volumes"))

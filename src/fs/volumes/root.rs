@@ -119,6 +119,8 @@ impl VolumeTree {
         };
         let own = !matches!(volume.kind, VolumeKind::Bind { .. });
         let top = self.host.root(&path).map_err(|error| match error {
+            // It has ended since we looked at the list.
+            Errno::NOENT if own && self.has_ended(volume) => Errno::NOENT.into(),
             // Data of ours that is not there is damage, not absence.
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP if own => {
                 VolumeError::Tree(FsError::Store(format!(
@@ -141,6 +143,11 @@ impl VolumeTree {
         } else {
             Err(Errno::NOENT.into())
         }
+    }
+
+    fn has_ended(&self, volume: &Volume) -> bool {
+        let volumes = self.store.volume_set();
+        volumes.is_ok_and(|volumes| volumes.by_id(&volume.id).is_none())
     }
 
     fn data_of(&self, volume: &Volume) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::ops::run::RunError;
-use crate::ops::volumes::life;
+use crate::ops::volumes::life::{self, Times};
 use crate::store::containers::{Container, ContainerLock, MountSource};
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeName};
 use crate::sys::proc::Process;
@@ -11,8 +11,8 @@ use crate::sys::proc::Process;
 /// How long a killed container may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often it is tried to end a volume that nobody holds a lease on: for two seconds.
-const TRIES: u32 = 100;
+/// Between the two looks at a volume that nobody holds a lease on.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// How to remove.
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,7 +113,8 @@ pub fn finish(store: &Store, container: &Container, lock: ContainerLock) -> Resu
     evaporate(store, container)
 }
 
-/// Removes those volumes of a container that are ephemeral and that nobody uses any more.
+/// What follows for those volumes of a container that are ephemeral and that nobody uses any more. Those without a name go now;
+/// one that somebody has named has its time, as after any other user.
 fn evaporate(store: &Store, container: &Container) -> Result<(), RunError> {
     let names: Vec<VolumeName> = container
         .record
@@ -128,38 +129,45 @@ fn evaporate(store: &Store, container: &Container) -> Result<(), RunError> {
         return Ok(());
     }
     let all = store.volume_set()?;
-    let volumes: Vec<Volume> = names
+    let ephemeral = names
         .iter()
-        .filter_map(|name| all.get(name).cloned())
-        .collect();
+        .filter_map(|name| all.get(name).filter(|volume| volume.kind.is_ephemeral()));
+    let (volumes, named): (Vec<Volume>, Vec<Volume>) =
+        ephemeral.cloned().partition(|volume| volume.anonymous);
+    if !named.is_empty() {
+        // A daemon sees it; without one, this is the first look that finds nobody.
+        life::sweep(store, Times::default())?;
+    }
+    if volumes.is_empty() {
+        return Ok(());
+    }
     let tell = || {
         // A mount that does not answer is told by its own watch.
         if let Err(error) = store.notify_mounts() {
             log::warn!("{error}");
         }
     };
-    for _ in 0..TRIES {
-        life::evaporate(store, &volumes, None, &tell)?;
-        if unheld(store, &volumes)?.is_empty() {
-            return Ok(());
-        }
-        if container.record.ids.is_some() {
-            // Into directories of other ids an ordinary user cannot look, so whoever is there could be anywhere. Without a
-            // mount only containers get at the volume, and they hold leases.
-            break;
-        }
-        // The kernel may take a moment to drop the mounts of processes that have ended.
-        std::thread::sleep(Duration::from_millis(20));
+    life::evaporate(store, &volumes, None, &tell)?;
+    if unheld(store, &volumes)?.is_empty() {
+        return Ok(());
     }
+    if container.record.ids.is_none() {
+        // The kernel may take a moment to drop the mounts of processes that have ended. Whoever else is there is a user.
+        std::thread::sleep(MOMENT);
+        life::evaporate(store, &volumes, None, &tell)?;
+        return Ok(());
+    }
+    // Into directories of other ids an ordinary user cannot look, so whoever is there could be anywhere. Without a mount only
+    // containers get at the volume, and they hold leases.
     let removed = {
         let lock = store.lock()?;
         let leases = store.live_leases()?;
         let mounted = |lease: &LiveLease| matches!(lease.record.kind, LeaseKind::Daemon { .. });
-        if container.record.ids.is_none() || leases.iter().any(mounted) {
+        if leases.iter().any(mounted) {
             return Ok(());
         }
         let names: Vec<VolumeName> = unheld(store, &volumes)?;
-        store.remove_volumes(&lock, &names)?
+        store.end_volumes(&lock, &names)?
     };
     for volume in &removed {
         store.delete_volume_data(volume)?;

@@ -344,6 +344,7 @@ fn make(store: &Store, lock: &StoreLock, wanted: &Wanted) -> Result<MountSource,
         WantedSource::Named { name, subpath } => {
             let parsed = volume_name(name)?;
             if store.volume(&parsed)?.is_none() {
+                store.check_not_ended(&parsed)?;
                 let new = NewVolume {
                     name: parsed,
                     kind: VolumeKind::Persistent,

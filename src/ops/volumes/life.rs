@@ -4,8 +4,10 @@
 //! had users ends when it has had none for [`Times::linger`]. A daemon watches ([`Watcher`]); without a daemon the verbs on volumes
 //! look ([`sweep`]), and then the time without users is counted from the first look that found none, never guessed.
 //!
-//! Ending is safe against a user who comes at that moment: the name goes under the store's lock after a look, so that no lease can
-//! come between; mounts are told; then a second look, and whoever is found gets the volume back. Only then the data is deleted.
+//! Ending is safe against a user who comes at that moment: after a look the name goes under the store's lock, if the volume is still
+//! what it was and nobody has taken a lease meanwhile; mounts are told; then a second look, and whoever is found gets the volume
+//! back. Only then the data is deleted, by who has held it since before. No look is taken under the lock: it reads what every
+//! process has open, which can take long, and everybody else would wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::ops::error::OpsError;
-use crate::store::{LeaseKind, Store, Volume, VolumeId, VolumeKind, VolumeName, Volumes};
+use crate::store::{DataHold, LeaseKind, Store, Volume, VolumeId, VolumeKind, VolumeName, Volumes};
 
 use super::activity::{Activity, Files};
 use super::users::{self, Look, VolumeUsers};
@@ -144,34 +146,50 @@ pub fn evaporate(
         let files = activity.and_then(|activity| activity.of(&volume.id));
         files.is_some_and(|files| files.open > 0)
     };
+    let before = store.volume_set()?;
+    let found = users::find_among(store, &before, &store.live_leases()?, LOOK)?;
+    let meant = |volume: &&Volume| {
+        let now = before.by_id(&volume.id);
+        let same = now.is_some_and(|now| now.name == volume.name && now.kind.is_ephemeral());
+        same && !is_open(volume) && !found.any(volume)
+    };
+    let meant: Vec<&Volume> = volumes.iter().filter(meant).collect();
+    if meant.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut held: Vec<DataHold> = Vec::new();
     let removed = {
         let lock = store.lock()?;
         let now = store.volume_set()?;
-        let found = users::find_among(store, &now, &store.live_leases()?, LOOK)?;
-        let meant = |volume: &&Volume| {
-            let now = now.by_id(&volume.id);
-            let same = now.is_some_and(|now| now.name == volume.name && now.kind.is_ephemeral());
-            same && !is_open(volume) && !found.any(volume)
-        };
-        let names: Vec<VolumeName> = volumes
-            .iter()
-            .filter(meant)
-            .map(|v| v.name.clone())
-            .collect();
+        let leased = users::leased(&now, &store.live_leases()?);
+        let mut names = Vec::new();
+        for volume in meant {
+            // Nobody has used it, changed it, or let it go meanwhile.
+            let same = now.by_id(&volume.id) == before.by_id(&volume.id);
+            if same
+                && !is_open(volume)
+                && !leased.any(volume)
+                && let Some(hold) = store.hold_volume_data(volume)?
+            {
+                held.push(hold);
+                names.push(volume.name.clone());
+            }
+        }
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        store.remove_volumes(&lock, &names)?
+        store.end_volumes(&lock, &names)?
     };
     tell();
     let before = store.volume_set()?.with(&removed);
     let found = users::find_among(store, &before, &store.live_leases()?, LOOK)?;
-    let (back, ended): (Vec<Volume>, Vec<Volume>) = removed
+    let (back, ended): (Vec<_>, Vec<_>) = removed
         .into_iter()
-        .partition(|volume| is_open(volume) || found.any(volume));
+        .zip(held)
+        .partition(|(volume, _)| is_open(volume) || found.any(volume));
     if !back.is_empty() {
         let lock = store.lock()?;
-        for volume in back {
+        for (volume, _held) in back {
             log::debug!(
                 "volume {}: somebody came at the last moment, it stays",
                 volume.name
@@ -181,10 +199,10 @@ pub fn evaporate(
         drop(lock);
         tell();
     }
-    for volume in &ended {
-        delete_data(store, volume);
+    for (volume, hold) in &ended {
+        delete_data(volume, store.delete_held_volume_data(volume, hold));
     }
-    Ok(ended)
+    Ok(ended.into_iter().map(|(volume, _)| volume).collect())
 }
 
 /// Watches the ephemeral volumes of a store, for a daemon.

@@ -307,3 +307,38 @@ fn filters_choose_volumes() {
         assert!(Filters::parse(&given, Verb::Ls).is_err());
     }
 }
+
+/// Who comes at the last moment finds his files, whatever other verbs clear away meanwhile.
+#[test]
+fn regression_who_comes_at_the_last_moment_keeps_the_data() {
+    let (_dir, store) = store();
+    let volume = make(&store, "shared", CreateKind::Ephemeral);
+    let file = store.volume_root(&volume).join("file");
+    std::fs::write(&file, "data").unwrap();
+    let there = std::cell::RefCell::new(None);
+    let come = || {
+        store.delete_removed_volumes().unwrap();
+        let mut there = there.borrow_mut();
+        if there.is_none()
+            && let Ok(open) = fs::File::open(&file)
+        {
+            let child = Command::new("sleep").arg("60").stdin(open).spawn().unwrap();
+            *there = Some(Killed(child));
+        }
+    };
+    let ended = super::life::evaporate(&store, std::slice::from_ref(&volume), None, &come).unwrap();
+    assert_eq!(ended, []);
+    assert_eq!(std::fs::read(&file).unwrap(), b"data");
+    assert_eq!(store.volumes().unwrap(), std::slice::from_ref(&volume));
+    // The same for a removal that somebody has asked for.
+    drop(there.take());
+    let removed = remove(&store, &volume.name, &Removal::default(), &come);
+    assert!(
+        matches!(removed, Err(OpsError::VolumeInUse { .. })),
+        "{removed:?}"
+    );
+    assert_eq!(std::fs::read(&file).unwrap(), b"data");
+    drop(there.take());
+    remove(&store, &volume.name, &Removal::default(), &|| {}).unwrap();
+    assert!(!file.exists());
+}

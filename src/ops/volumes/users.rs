@@ -191,6 +191,13 @@ pub fn find_among(
     Ok(finder.users)
 }
 
+/// Who has a lease on volumes. Costs no look at processes.
+pub fn leased(volumes: &Volumes, leases: &[LiveLease]) -> VolumeUsers {
+    let mut users = VolumeUsers::default();
+    of_leases(volumes, leases, &mut users);
+    users
+}
+
 fn of_leases(volumes: &Volumes, leases: &[LiveLease], users: &mut VolumeUsers) {
     for lease in leases {
         let LeaseKind::Volume { volumes: names } = &lease.record.kind else {

@@ -1,6 +1,6 @@
 //! The directories that hold the data of volumes.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
@@ -22,18 +22,23 @@ pub struct Ownership {
     pub mode: u32,
 }
 
-/// Makes the directory of a volume, durably. Nothing is left on failure.
-pub(super) fn create(
-    layout: &Layout,
-    id: &VolumeId,
-    ownership: Option<Ownership>,
-) -> Result<(), StoreError> {
+/// Makes the directory of all volumes, durably, if it is not there.
+pub(super) fn create_parent(layout: &Layout) -> Result<(), StoreError> {
     let volumes = layout.volumes();
     match privacy::make_new_directory(&volumes) {
         Ok(()) => atomic::sync_dir(layout.root()).map_err(StoreError::io("sync", layout.root()))?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(StoreError::io("create", &volumes)(error)),
     }
+    Ok(())
+}
+
+/// Makes the directory of a volume, durably but for its name: [`sync_parent`]. Nothing is left on failure.
+pub(super) fn create(
+    layout: &Layout,
+    id: &VolumeId,
+    ownership: Option<Ownership>,
+) -> Result<(), StoreError> {
     let (dir, data) = (layout.volume(id), layout.volume_data(id));
     let make = || {
         privacy::make_new_directory(&dir)?;
@@ -52,13 +57,18 @@ pub(super) fn create(
         let mode = ownership.map_or(0o755, |ownership| ownership.mode & 0o7777);
         fs::set_permissions(&data, Permissions::from_mode(mode))?;
         atomic::sync_dir(&data)?;
-        atomic::sync_dir(&dir)?;
-        atomic::sync_dir(&volumes)
+        atomic::sync_dir(&dir)
     };
     make().map_err(|error| {
         discard_empty(layout, id);
         StoreError::io("create", &data)(error)
     })
+}
+
+/// Makes the names of volumes' directories durable.
+pub(super) fn sync_parent(layout: &Layout) -> Result<(), StoreError> {
+    let volumes = layout.volumes();
+    atomic::sync_dir(&volumes).map_err(StoreError::io("sync", &volumes))
 }
 
 /// Removes a directory that was made and not named. Never anything in it.
@@ -72,20 +82,40 @@ pub(super) fn discard_empty(layout: &Layout, id: &VolumeId) {
     }
 }
 
+/// The right to delete the data of a volume, or to put the volume back: whoever has it decides, others leave the data alone.
+#[derive(Debug)]
+pub struct DataHold(File);
+
+/// Takes the right; `None`: somebody else has it, or the directory is gone.
+pub(super) fn hold(layout: &Layout, id: &VolumeId) -> Result<Option<DataHold>, StoreError> {
+    let dir = layout.volume(id);
+    let Some(handle) = crate::store::layout::open_if_there(&dir)? else {
+        return Ok(None);
+    };
+    let mine = lock::try_lock(&handle, LockMode::Exclusive);
+    let mine = mine.map_err(StoreError::io("lock", &dir))?;
+    Ok(mine.then_some(DataHold(handle)))
+}
+
 /// Deletes a volume's directory with all that is in it, unless somebody else is doing so, or `is_meant` denies.
 pub(super) fn delete(
     layout: &Layout,
     id: &VolumeId,
     is_meant: impl FnOnce() -> Result<bool, StoreError>,
 ) -> Result<(), StoreError> {
-    let dir = layout.volume(id);
-    let Some(handle) = crate::store::layout::open_if_there(&dir)? else {
-        return Ok(());
-    };
-    let mine = lock::try_lock(&handle, LockMode::Exclusive);
-    if !mine.map_err(StoreError::io("lock", &dir))? || !is_meant()? {
-        return Ok(());
+    match hold(layout, id)? {
+        Some(hold) if is_meant()? => delete_held(layout, id, &hold),
+        Some(_) | None => Ok(()),
     }
+}
+
+/// The same by who has the right.
+pub(super) fn delete_held(
+    layout: &Layout,
+    id: &VolumeId,
+    DataHold(_handle): &DataHold,
+) -> Result<(), StoreError> {
+    let dir = layout.volume(id);
     match remove_tree(&dir) {
         // Somebody else had just finished.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -18,6 +18,10 @@ struct Document {
     volumes: Vec<Entry>,
     #[serde(default)]
     removed: Vec<VolumeId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    making: Vec<VolumeId>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    ended: BTreeMap<VolumeName, jiff::Timestamp>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -89,6 +93,8 @@ pub(super) fn write(volumes: &Volumes) -> Result<Vec<u8>, String> {
         format: FORMAT,
         volumes: entries.collect(),
         removed: volumes.removed.iter().cloned().collect(),
+        making: volumes.making.iter().cloned().collect(),
+        ended: volumes.ended.clone(),
         other: volumes.other.clone(),
     };
     let mut bytes = serde_json::to_vec_pretty(&document).map_err(|error| error.to_string())?;
@@ -108,6 +114,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Volumes, String> {
     let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let mut volumes = Volumes {
         removed: document.removed.into_iter().collect(),
+        making: document.making.into_iter().collect(),
+        ended: document.ended,
         other: document.other,
         ..Volumes::default()
     };
@@ -147,7 +155,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Volumes, String> {
             ));
         }
         let same_id = volumes.by_name.values().any(|other| other.id == volume.id);
-        if same_id || volumes.removed.contains(&volume.id) {
+        let dead = volumes.removed.contains(&volume.id) || volumes.making.contains(&volume.id);
+        if same_id || dead {
             return Err(format!("volume {}: its id is there twice", volume.name));
         }
         let name = volume.name.clone();

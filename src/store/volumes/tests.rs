@@ -191,3 +191,53 @@ fn check_finds_what_volumes_have_lost() {
     fs::write(store.layout().volumes_json(), "{").unwrap();
     assert!(matches!(problems()[..], [Problem::VolumesDamaged { .. }]));
 }
+
+#[test]
+fn many_are_made_at_once_or_none() {
+    let (_dir, store) = store();
+    let lock = store.lock().unwrap();
+    let many = |from: u32, to: u32| {
+        let names = (from..to).map(|number| new(&format!("v{number}"), VolumeKind::Persistent));
+        store.create_volumes(&lock, names.collect())
+    };
+    assert_eq!(many(0, 100).unwrap().len(), 100);
+    let taken = many(99, 200).unwrap_err();
+    assert!(matches!(taken, StoreError::VolumeExists(_)), "{taken}");
+    let twice = store.create_volumes(
+        &lock,
+        vec![
+            new("twice", VolumeKind::Persistent),
+            new("twice", VolumeKind::Persistent),
+        ],
+    );
+    assert!(matches!(twice, Err(StoreError::VolumeExists(_))));
+    assert_eq!(store.volumes().unwrap().len(), 100);
+    assert_eq!(fs::read_dir(store.layout().volumes()).unwrap().count(), 100);
+    assert_eq!(store.stray_volumes().unwrap(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn one_that_has_ended_is_remembered_for_a_while() {
+    let (_dir, store) = store();
+    let lock = store.lock().unwrap();
+    let gone = || store.check_not_ended(&name("gone")).is_err();
+    let make = || {
+        store
+            .create_volume(&lock, new("gone", VolumeKind::ephemeral()))
+            .unwrap()
+    };
+    make();
+    store.end_volumes(&lock, &[name("gone")]).unwrap();
+    assert!(gone());
+    let other = Store::open(store.path(), OpenMode::Existing).unwrap();
+    assert!(other.check_not_ended(&name("gone")).is_err());
+    make();
+    assert!(!gone());
+    store.remove_volume(&lock, &name("gone")).unwrap();
+    assert!(!gone(), "somebody removed it");
+    make();
+    let removed = store.end_volumes(&lock, &[name("gone")]).unwrap();
+    let removed = removed.into_iter().next().unwrap();
+    store.restore_volume(&lock, removed).unwrap();
+    assert!(!gone());
+}
