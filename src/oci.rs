@@ -8,6 +8,7 @@ pub mod document;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
+pub mod seccomp;
 
 pub use change::{Change, ChangeError};
 pub use config::{Healthcheck, HistoryEntry, ImageConfig, RunConfig, Step};

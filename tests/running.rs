@@ -15,6 +15,7 @@ mod ends;
 mod isolation;
 mod listing;
 mod rootless;
+mod syscalls;
 mod volumes;
 
 pub(crate) use rootless::user;

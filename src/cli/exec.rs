@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use super::Context;
-use super::run::{failed, variable};
+use super::run::{PRIVILEGED, failed, variable};
 use crate::ops::containers;
 use crate::ops::run::RunError;
 use crate::runtime::{self, ExecOptions, OutOfReach};
@@ -30,6 +30,10 @@ pub struct Args {
     /// Working directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
+    /// Refused: says what to do instead
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false")]
+    privileged: bool,
     /// Name or ID of the container
     container: String,
     /// The command
@@ -57,6 +61,9 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 fn exec(args: Args, context: &Context) -> anyhow::Result<u8> {
     if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
         return Err(RunError::Usage("the input device is not a TTY".to_owned()).into());
+    }
+    if args.privileged {
+        return Err(RunError::Refused(PRIVILEGED.to_owned()).into());
     }
     let out_of_reach = OutOfReach::ensure()?;
     let container = containers::find(&context.store()?, &args.container)?;

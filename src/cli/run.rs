@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use super::Context;
 use super::output::{self, print_error};
 use crate::ops::containers;
-use crate::ops::run::{self, Created, Options, RunError, mounts};
+use crate::ops::run::{self, Created, Options, RunError, mounts, security};
 use crate::ops::{OpsError, resolve};
 use crate::runtime::{self, Job, NotStarted, OutOfReach};
 use crate::store::{OpenMode, Store};
@@ -84,9 +84,19 @@ pub struct Args {
     /// Add a line to /etc/hosts: NAME:ADDRESS
     #[arg(long, value_name = "HOST")]
     add_host: Vec<String>,
+    /// Give a capability more than the default ones, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_add: Vec<String>,
     /// Take a capability away, or ALL
     #[arg(long, value_name = "CAPABILITY")]
     cap_drop: Vec<String>,
+    /// seccomp=unconfined, seccomp=FILE (a profile in docker's form), no-new-privileges[=false]
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    /// Refused: says what to do instead
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false")]
+    privileged: bool,
     /// The network: host is the only one there is
     #[arg(
         long,
@@ -108,6 +118,9 @@ pub struct Args {
           allow_hyphen_values = true, num_args = 1.., add = super::completion::images())]
     words: Vec<String>,
 }
+
+/// Why there is no `--privileged`.
+pub(super) const PRIVILEGED: &str = "--privileged is not supported: it would hand the host to the container; give what the command needs: --cap-add CAPABILITY, --security-opt seccomp=unconfined, --security-opt no-new-privileges=false";
 
 /// Runs a container.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
@@ -138,6 +151,9 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
             args.network
         );
         return Err(RunError::Refused(text).into());
+    }
+    if args.privileged {
+        return Err(RunError::Refused(PRIVILEGED.to_owned()).into());
     }
     let options = options(&args)?;
     let Some((image, command)) = args.words.split_first() else {
@@ -308,7 +324,9 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         init: args.init,
         stop_signal: args.stop_signal.clone(),
         extra_hosts,
+        cap_add: args.cap_add.clone(),
         cap_drop: args.cap_drop.clone(),
+        security: security::parse_options(&args.security_opt)?,
         ids,
     })
 }

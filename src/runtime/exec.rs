@@ -10,7 +10,7 @@ use super::namespaces::Entrance;
 use super::stdio::{self, Moving, Output, Pumps};
 use super::supervisor::{watch_process, with_output};
 use super::{NotStarted, OutOfReach, code_of};
-use crate::ops::run::env;
+use crate::ops::run::{env, security};
 use crate::store::containers::{Container, Status};
 use crate::sys::container::{exit_now, reset_signals};
 use crate::sys::fork::{Fork, fork};
@@ -83,6 +83,8 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
         init: false,
         tied: false,
         capabilities: record.capabilities.clone(),
+        filter: security::program(record).map_err(Failure::start)?,
+        new_privileges: record.security.new_privileges,
     };
     let single_id = record.ids.as_ref().is_some_and(|ids| ids.is_single());
     let output = Output::Caller;

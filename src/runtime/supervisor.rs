@@ -18,6 +18,7 @@ use crate::fuse::session::{Session, State};
 use crate::ops::run::env;
 use crate::ops::run::logs::LogWriter;
 use crate::ops::run::mounts::{ReadyMount, ReadySource};
+use crate::ops::run::security;
 use crate::store::containers::{Container, ContainerLock, ContainerState, Status};
 use crate::store::volumes::VolumeName;
 use crate::store::{Names, Store};
@@ -362,6 +363,8 @@ fn plan(job: &Job) -> Result<Plan, NotStarted> {
             init: record.init,
             tied: true,
             capabilities: record.capabilities.clone(),
+            filter: security::program(record).map_err(Failure::start)?,
+            new_privileges: record.security.new_privileges,
         },
     };
     Ok(Plan { paths, inside })

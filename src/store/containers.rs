@@ -24,8 +24,8 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 pub use record::{
-    ContainerConfig, ContainerId, ContainerRecord, ContainerState, MountSource, MountUse, Status,
-    VERSION as RECORD_VERSION,
+    ContainerConfig, ContainerId, ContainerRecord, ContainerState, MountSource, MountUse, Seccomp,
+    Security, Status, VERSION as RECORD_VERSION,
 };
 
 use super::error::StoreError;

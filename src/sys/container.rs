@@ -201,9 +201,10 @@ pub fn signal_others(number: i32) {
     unsafe { libc::kill(-1, number) };
 }
 
-/// Installs a seccomp filter: 8 bytes per instruction, as the kernel takes them. The process must have no_new_privs.
+/// Installs a seccomp filter: 8 bytes per instruction, as the kernel takes them, and `SECCOMP_FILTER_FLAG_*`. The process must
+/// have no_new_privs or `CAP_SYS_ADMIN`.
 #[allow(unsafe_code)]
-pub fn install_filter(program: &[(u16, u8, u8, u32)]) -> io::Result<()> {
+pub fn install_filter(program: &[(u16, u8, u8, u32)], flags: u32) -> io::Result<()> {
     let mut filter: Vec<libc::sock_filter> = program
         .iter()
         .map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k })
@@ -220,7 +221,7 @@ pub fn install_filter(program: &[(u16, u8, u8, u32)]) -> io::Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0,
+            flags,
             &raw const program,
         )
     };

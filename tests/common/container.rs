@@ -69,6 +69,7 @@ impl<'s> ByHand<'s> {
             hostname: String::new(),
             extra_hosts: Vec::new(),
             capabilities: Vec::new(),
+            security: Default::default(),
             ids: None,
         };
         change(&mut record);

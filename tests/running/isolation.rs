@@ -11,7 +11,7 @@ fn root_run_gives_docker_s_capabilities_and_no_new_privileges() {
         line.split_whitespace().nth(1).unwrap().to_owned()
     };
     for name in ["CapPrm:", "CapEff:", "CapBnd:"] {
-        assert_eq!(field(name), "00000000a80425fb", "{name}");
+        assert_eq!(field(name), "00000000a80405fb", "{name}");
     }
     assert_eq!(field("CapInh:"), "0000000000000000");
     assert_eq!(field("NoNewPrivs:"), "1");

@@ -111,7 +111,7 @@ fn root_exec_runs_beside() {
     mica(&s, "exec web -- exit 9").code(9);
     mica(&s, "exec web nosuch").code(127);
     let status = shown(&s, "exec web cat /proc/self/status");
-    assert!(status.contains("CapBnd:\t00000000a80425fb") && status.contains("NoNewPrivs:\t1"));
+    assert!(status.contains("CapBnd:\t00000000a80405fb") && status.contains("NoNewPrivs:\t1"));
     // It sees the same processes and files.
     shown(&s, "exec web touch /tmp/mark");
     assert_eq!(shown(&s, "exec web ls /tmp"), "mark\n");

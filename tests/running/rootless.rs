@@ -66,7 +66,7 @@ fn fuse_rootless_with_subordinate_ids() {
     mica(&s, "run --rm app:1 -- echo 1 > /proc/sys/kernel/panic").code(1);
     mica(&s, "run --rm app:1 mount -t tmpfs none /tmp").code(1);
     let status = shown(&s, "run --rm app:1 cat /proc/self/status");
-    assert!(status.contains("CapBnd:\t00000000a80425fb") && status.contains("NoNewPrivs:\t1"));
+    assert!(status.contains("CapBnd:\t00000000a80405fb") && status.contains("NoNewPrivs:\t1"));
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::mounts::{self, Wanted, WantedSource, check_bind};
-use super::{CAPABILITIES, RunError, env, names};
+use super::{RunError, env, names, security};
 use crate::oci::{ImageConfig, Platform};
 use crate::ops::{containers, resolve};
 use crate::store::containers::{
     Container, ContainerConfig, ContainerId, ContainerLock, ContainerRecord, MountSource, MountUse,
+    Security,
 };
 use crate::store::volumes::{NewVolume, VolumeKind, VolumeName};
 use crate::store::{Store, StoreLock};
@@ -51,8 +52,12 @@ pub struct Options {
     pub stop_signal: Option<String>,
     /// `--add-host`, as lines.
     pub extra_hosts: Vec<String>,
+    /// `--cap-add`.
+    pub cap_add: Vec<String>,
     /// `--cap-drop`.
     pub cap_drop: Vec<String>,
+    /// `--security-opt`, read.
+    pub security: Security,
     /// The ids of the container's user namespace; `None` for root.
     pub ids: Option<IdMap>,
 }
@@ -120,7 +125,9 @@ pub fn create(
         )));
     }
     let process = process(&config, command, options)?;
-    let capabilities = capabilities(&options.cap_drop)?;
+    let capabilities = security::capabilities(&options.cap_add, &options.cap_drop, |number| {
+        security::is_available(number, options.ids.is_some())
+    })?;
     let (uses, fresh) = uses(store, &lock, &config, options)?;
     let record = ContainerRecord {
         version: crate::store::containers::RECORD_VERSION,
@@ -139,6 +146,7 @@ pub fn create(
         hostname,
         extra_hosts: options.extra_hosts.clone(),
         capabilities,
+        security: options.security.clone(),
         ids: options.ids.clone(),
     };
     let (container, held) = store.create_container(record, &lock)?;
@@ -214,26 +222,6 @@ fn process(
         tty: options.tty,
         open_stdin: options.open_stdin,
     })
-}
-
-fn capabilities(dropped: &[String]) -> Result<Vec<u32>, RunError> {
-    let mut kept: Vec<(&str, u32)> = CAPABILITIES.to_vec();
-    for name in dropped {
-        let upper = name.to_ascii_uppercase();
-        let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        match short {
-            "ALL" => kept.clear(),
-            _ if short.is_empty()
-                || short.bytes().any(|b| !b.is_ascii_uppercase() && b != b'_') =>
-            {
-                return Err(RunError::Refused(format!(
-                    "invalid CapDrop: unknown capability: \"CAP_{short}\""
-                )));
-            }
-            _ => kept.retain(|(name, _)| *name != short),
-        }
-    }
-    Ok(kept.into_iter().map(|(_, number)| number).collect())
 }
 
 /// What the container sees, in docker's order of precedence: what it inherits, what it is given, what its image asks for.
@@ -409,18 +397,4 @@ pub fn renew_volumes(
 /// Whether `path` is one of the places that `fresh` names.
 pub fn is_fresh(fresh: &BTreeSet<PathBuf>) -> impl Fn(&Path) -> bool + '_ {
     |path| fresh.contains(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn capabilities_can_be_dropped() {
-        assert_eq!(capabilities(&[]).unwrap().len(), 14);
-        let dropped = capabilities(&["cap_net_raw".to_owned(), "MKNOD".to_owned()]).unwrap();
-        assert_eq!(dropped.len(), 12);
-        assert_eq!(capabilities(&["ALL".to_owned()]).unwrap(), [] as [u32; 0]);
-        assert!(capabilities(&["a-b".to_owned()]).is_err());
-    }
 }

@@ -23,8 +23,8 @@ use rustix::thread::{
 
 use super::super::channel::{Channel, FromChild};
 use super::{Fails, Failure, wait_for};
-use crate::ops::run::user;
-use crate::sys::container::{exec, exit_now, reset_signals, signal};
+use crate::ops::run::{security, user};
+use crate::sys::container::{exec, exit_now, install_filter, reset_signals, signal};
 use crate::sys::fork::{Fork, close_inherited, fork};
 use crate::sys::signal::SignalFd;
 
@@ -44,6 +44,10 @@ pub(in crate::runtime) struct Program {
     /// Ends with the supervisor, however that ends.
     pub(in crate::runtime) tied: bool,
     pub(in crate::runtime) capabilities: Vec<u32>,
+    /// What holds it to the system calls it may make.
+    pub(in crate::runtime) filter: Option<security::Program>,
+    /// Set-user-id bits and file capabilities have their effect.
+    pub(in crate::runtime) new_privileges: bool,
 }
 
 /// What the program reads from and writes to, unless it has a terminal.
@@ -85,8 +89,10 @@ pub(in crate::runtime) fn run(
     // Until the program is there, /proc/PID/exe leads to the binary of mica on the host, and a process of the container that has
     // the same privileges could keep it open. After the exec the program is as any other.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).fails("hiding from the container")?;
+    drop_privileges(program, &user, single_id)?;
     if program.init {
-        init()?;
+        // Process 1 has no more rights than what it waits for.
+        init(program)?;
     }
     // The terminal of whoever started us is none of the program's business.
     if setsid().is_err() {
@@ -104,7 +110,6 @@ pub(in crate::runtime) fn run(
         "" => "/",
         cwd => cwd,
     };
-    drop_privileges(program, &user, single_id)?;
     go_to(cwd).map_err(|error| Failure {
         code: 126,
         text: format!("unable to start container process: chdir to cwd ({cwd:?}) failed: {error}"),
@@ -119,7 +124,29 @@ pub(in crate::runtime) fn run(
             return Err(Failure::start("the supervisor ended".to_owned()));
         }
     }
-    Err(execute(&args, &env, &path))
+    restrict(program)?;
+    Err(execute(&args, &env, &path, &program.capabilities))
+}
+
+/// From here on only the calls that the program may make, for this process and all it will start. With new privileges to be
+/// had it takes one that is gone by now: [`drop_privileges`] has done it.
+fn restrict(program: &Program) -> Result<(), Failure> {
+    match &program.filter {
+        Some(filter) if !program.new_privileges => install(filter),
+        _ => Ok(()),
+    }
+}
+
+fn install(filter: &security::Program) -> Result<(), Failure> {
+    install_filter(&filter.instructions, filter.flags).map_err(|error| {
+        let text = match error.raw_os_error() {
+            Some(libc::ENOSYS | libc::EINVAL) => format!(
+                "the kernel has no seccomp filters ({error}): run without one (--security-opt seccomp=unconfined)"
+            ),
+            _ => format!("restricting system calls: {error}"),
+        };
+        Failure::start(text)
+    })
 }
 
 /// Makes a directory and those above it, as far as they are missing: of directories, and of links that the image has, which lead
@@ -217,6 +244,11 @@ fn redirect(descriptors: [&OwnedFd; 3]) -> Result<(), Failure> {
 /// Keeps the capabilities named and no others, for this process and everything it will start.
 fn drop_privileges(program: &Program, user: &user::User, single_id: bool) -> Result<(), Failure> {
     let what = "giving up privileges";
+    if program.new_privileges
+        && let Some(filter) = &program.filter
+    {
+        install(filter)?;
+    }
     let mut kept = CapabilitySet::empty();
     for number in 0..64u32 {
         let capability = CapabilitySet::from_bits_retain(1 << number);
@@ -262,7 +294,10 @@ fn drop_privileges(program: &Program, user: &user::User, single_id: bool) -> Res
         inheritable: CapabilitySet::empty(),
     };
     set_capabilities(None, sets).fails(what)?;
-    set_no_new_privs(true).fails(what)
+    match program.new_privileges {
+        true => Ok(()),
+        false => set_no_new_privs(true).fails(what),
+    }
 }
 
 /// The directories a program without a slash is looked for in.
@@ -272,7 +307,7 @@ fn lookup_path(env: &[String]) -> String {
 }
 
 /// Replaces this process by the program.
-fn execute(args: &[CString], env: &[CString], path: &str) -> Failure {
+fn execute(args: &[CString], env: &[CString], path: &str, kept: &[u32]) -> Failure {
     let Some(name) = args.first() else {
         return Failure {
             code: 127,
@@ -282,7 +317,7 @@ fn execute(args: &[CString], env: &[CString], path: &str) -> Failure {
     let shown = name.to_string_lossy();
     if shown.contains('/') {
         let error = exec(name, args, env);
-        return refusal(&error, &shown, &format!("stat {shown}: "));
+        return refusal(&error, name, kept, &shown, &format!("stat {shown}: "));
     }
     let mut denied = None;
     for dir in path.split(':') {
@@ -294,12 +329,12 @@ fn execute(args: &[CString], env: &[CString], path: &str) -> Failure {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
             _ => {
-                denied.get_or_insert(error);
+                denied.get_or_insert((error, candidate));
             }
         }
     }
     match denied {
-        Some(error) => refusal(&error, &shown, ""),
+        Some((error, file)) => refusal(&error, &file, kept, &shown, ""),
         None => Failure {
             code: 127,
             text: format!(
@@ -309,12 +344,16 @@ fn execute(args: &[CString], env: &[CString], path: &str) -> Failure {
     }
 }
 
-fn refusal(error: &io::Error, shown: &str, missing: &str) -> Failure {
+fn refusal(error: &io::Error, file: &CString, kept: &[u32], shown: &str, missing: &str) -> Failure {
     let (code, text) = match error.raw_os_error() {
         Some(libc::ENOENT) => (127, format!("{missing}no such file or directory")),
         Some(libc::ENOTDIR) => (127, format!("{missing}not a directory")),
         Some(libc::ENOEXEC) => (126, "exec format error".to_owned()),
         Some(libc::EACCES) => (126, "permission denied".to_owned()),
+        Some(libc::EPERM) => (
+            126,
+            format!("operation not permitted{}", wanted(file, kept)),
+        ),
         _ => (126, error.to_string()),
     };
     Failure {
@@ -323,9 +362,44 @@ fn refusal(error: &io::Error, shown: &str, missing: &str) -> Failure {
     }
 }
 
+/// What to say about a file that wants capabilities which the container has not: the kernel then does not execute it.
+fn wanted(file: &CString, kept: &[u32]) -> String {
+    let mut value = [0u8; 24];
+    let Ok(length) = rustix::fs::getxattr(file.as_c_str(), c"security.capability", &mut value[..])
+    else {
+        return String::new();
+    };
+    // A header, then permitted and inheritable of 32 capabilities, then those of the next 32.
+    let word = |at: usize| {
+        let bytes = value.get(..length)?.get(at..at + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let words = [word(4).unwrap_or(0), word(12).unwrap_or(0)];
+    let bits = (0u32..).zip(words).flat_map(|(at, word)| {
+        let numbers = (0..32).filter(move |bit| word & (1 << bit) != 0);
+        numbers.map(move |bit| at * 32 + bit)
+    });
+    let names = bits.filter(|number| !kept.contains(number));
+    let names: Vec<String> = names.filter_map(security::capability_name).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        names => {
+            let options = names.iter().map(|name| {
+                let short = name.strip_prefix("CAP_").unwrap_or(name);
+                format!("--cap-add {short}")
+            });
+            let options: Vec<String> = options.collect();
+            format!(
+                "; the file wants a capability that the container has not: {}",
+                options.join(" ")
+            )
+        }
+    }
+}
+
 /// The small init: process 1 stays behind in here, collects orphans, passes signals on, and ends as the program does. Only
 /// its child returns.
-fn init() -> Result<(), Failure> {
+fn init(program: &Program) -> Result<(), Failure> {
     let signals = SignalFd::block_forwarded(true).fails("blocking signals")?;
     let child = match fork().fails("starting the program")? {
         Fork::Child => {
@@ -351,6 +425,9 @@ fn init() -> Result<(), Failure> {
         exit_now(125)
     };
     if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+        exit_now(125)
+    }
+    if restrict(program).is_err() {
         exit_now(125)
     }
     loop {

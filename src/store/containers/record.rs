@@ -114,9 +114,36 @@ pub struct ContainerRecord {
     /// Capabilities its process has, by kernel number.
     #[serde(default)]
     pub capabilities: Vec<u32>,
+    /// What else its process may ask of the kernel.
+    #[serde(default)]
+    pub security: Security,
     /// The ids of its user namespace; `None` if it has none (root made it): then owners in `upper` are those inside.
     #[serde(default)]
     pub ids: Option<IdMap>,
+}
+
+/// What a process may ask of the kernel. A record from before there was such a thing says nothing: then the default holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// Which system calls.
+    #[serde(default)]
+    pub seccomp: Seccomp,
+    /// Programs with a set-user-id bit or file capabilities have their effect.
+    #[serde(default)]
+    pub new_privileges: bool,
+}
+
+/// Which system calls a process may make.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Seccomp {
+    /// docker's default profile.
+    #[default]
+    Default,
+    /// All.
+    Unconfined,
+    /// Those of a profile in docker's form, its text.
+    Profile(String),
 }
 
 /// The process to run, in the terms of an image's configuration.

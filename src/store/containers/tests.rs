@@ -33,6 +33,7 @@ fn record(name: &str) -> ContainerRecord {
         hostname: "h".to_owned(),
         extra_hosts: Vec::new(),
         capabilities: vec![0, 1],
+        security: Default::default(),
         ids: None,
     }
 }
