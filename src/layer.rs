@@ -7,7 +7,7 @@
 //! | [`compress`] | tells and undoes gzip, zstd, xz, bzip2; nothing is silently truncated |
 //! | [`LayerScanner`] | is fed the tar as it streams by; checks it, folds it, checksums its content |
 //! | [`IndexBuilder`] | writes the index; the same tar gives the same bytes, whenever and however it is cut in chunks |
-//! | [`LayerIndex`] | the index, memory-mapped; every block verified at its first touch |
+//! | [`LayerIndex`] | the index; every block copied into memory and verified at its first touch |
 //! | [`LayerFile`] | index + tar: verified reads of file content |
 //! | [`diff`] | what changed from one image to another, without looking at what they share |
 //! | [`from_dir`] | the layer that an upper directory of an overlayfs is |
@@ -42,7 +42,9 @@ pub use compress::Compression;
 pub use emit::{TarMember, TarWriter};
 pub use error::{IndexError, LayerError, Problem, ReadError};
 pub use file::LayerFile;
-pub use index::{Entries, Entry, Extent, Extents, LayerIndex, LowerLink, NodeNo, Target, Xattrs};
+pub use index::{
+    Entries, Entry, Extent, Extents, LayerIndex, LowerLink, NodeNo, Target, XattrKinds, Xattrs,
+};
 pub use limits::Limits;
 pub use scan::LayerScanner;
 pub use tar_split::{TarSplitError, tar_split};

@@ -24,8 +24,10 @@ pub mod lease;
 mod lock;
 pub mod names;
 pub mod notify;
+pub mod numbers;
 pub mod partial;
 mod privacy;
+mod reindex;
 mod reserve;
 mod settings;
 pub mod trash;
@@ -51,6 +53,7 @@ pub use layout::{Layout, OpenMode, default_path};
 pub use lease::{Lease, LeaseId, LeaseKind, LeaseRecord, LiveLease};
 pub use lock::StoreLock;
 pub use names::{ImageRecord, Names, Origin, TagRecord, Untagged};
+pub use numbers::{NumberLimits, Numbered, Numbers};
 pub use partial::{Partial, Partials};
 pub use trash::{Trash, Trashed};
 pub use usage::DiskUsage;
@@ -82,6 +85,8 @@ struct Inner {
     configs: Mutex<HashMap<ImageId, Weak<ImageConfig>>>,
     /// How long removals through this handle can be undone, if it was told.
     trash: Mutex<Option<Duration>>,
+    /// Held while an index is made anew: one at a time.
+    reindexing: Mutex<()>,
 }
 
 /// The last `index.json` read. The file stays open, so that its inode number cannot come back as another
@@ -133,6 +138,7 @@ impl Store {
             layers: Mutex::default(),
             configs: Mutex::default(),
             trash: Mutex::default(),
+            reindexing: Mutex::default(),
         })))
     }
 
@@ -469,6 +475,7 @@ impl Store {
         let path = self.layout().layer_index(layer);
         match LayerIndex::open(&path, layer) {
             Ok(index) => Ok(Arc::new(index)),
+            Err(IndexError::Version { .. }) => self.reindex(layer).map(Arc::new),
             // The layer is gone as a whole.
             Err(_) if !layout::is_there(&self.blob_path(&layer.0))? => {
                 Err(StoreError::LayerMissing(*layer))

@@ -2,6 +2,7 @@
 
 pub mod atomic;
 pub mod beneath;
+pub mod block_copy;
 pub mod container;
 pub mod deep;
 pub mod fork;
@@ -13,7 +14,6 @@ pub mod inherited;
 pub mod inotify;
 pub mod io;
 pub mod lock;
-pub mod mmap;
 pub mod mount;
 pub mod mountinfo;
 pub mod new_file;

@@ -3,6 +3,7 @@
 mod crash;
 mod full;
 mod helper;
+mod indexes;
 mod killed;
 mod made;
 mod of_before;

@@ -17,6 +17,7 @@ impl From<IndexError> for FsError {
                 source,
             },
             IndexError::Format { diff_id, .. }
+            | IndexError::Version { diff_id, .. }
             | IndexError::WrongLayer { diff_id, .. }
             | IndexError::Damaged { diff_id, .. }
             | IndexError::DanglingLink { diff_id, .. }

@@ -93,9 +93,17 @@ impl Superblock {
         into: &mut Vec<u8>,
     ) -> Result<(), FsError> {
         if let InfoFile::Layer(layer, LayerFileName::Tar) = file {
-            let opened = self.slots.open(&self.slots.of(layer))?;
+            let slot = self.slots.of(layer);
+            let opened = self.slots.open(&slot)?;
             into.resize(size, 0);
-            let length = opened.read_tar_at(offset, into)?;
+            let length = match opened.read_tar_at(offset, into) {
+                Ok(length) => length,
+                // It may have been loaded again since.
+                Err(error) => match self.slots.reopen(&slot, &opened) {
+                    Some(opened) => opened.read_tar_at(offset, into)?,
+                    None => return Err(error.into()),
+                },
+            };
             into.truncate(length);
             return Ok(());
         }

@@ -72,12 +72,6 @@ pub enum Problem {
     /// A sparse map that overlaps, runs backwards, or does not fit size or content.
     #[error("invalid sparse map: {0}")]
     Sparse(&'static str),
-    /// An empty path, or one that is empty after normalisation where that makes no sense.
-    #[error("empty path")]
-    EmptyPath,
-    /// `..` in a path or in a hard link's target.
-    #[error("\"..\" in {0}")]
-    DotDot(&'static str),
     /// NUL in a path or link target.
     #[error("NUL byte in {0}")]
     Nul(&'static str),
@@ -154,6 +148,14 @@ pub enum IndexError {
         /// The index file.
         path: PathBuf,
     },
+    /// The file is an index as another version of mica writes it: to be rebuilt.
+    #[error("index of layer {diff_id}: {}: written by another version of mica", path.display())]
+    Version {
+        /// The layer.
+        diff_id: DiffId,
+        /// The index file.
+        path: PathBuf,
+    },
     /// The file is the index of another layer.
     #[error("index of layer {diff_id} describes layer {found} (run mica check --repair)")]
     WrongLayer {
@@ -224,7 +226,7 @@ pub enum ReadError {
     Damaged {
         /// The layer.
         diff_id: DiffId,
-        /// Offset in the tar of the 32 KiB block that does not verify.
+        /// Offset in the tar of the block that does not verify.
         offset: u64,
     },
 }

@@ -2,7 +2,7 @@
 //!
 //! Every 32 KiB block of stored bytes has a checksum in the index. A read covers whole blocks, so a few bytes cost at
 //! most one block; the kernel's read-ahead makes that rare. A block that does not verify fails the whole read: never
-//! wrong bytes.
+//! wrong bytes. The tar as such has sums of its own, over all of it.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::ReadError;
-use super::format::{SUM_BLOCK, SUM_BLOCK_U64};
+use super::format::{SUM_BLOCK, SUM_BLOCK_U64, TAR_BLOCK, TAR_BLOCK_U64};
 use super::index::Stored;
 use super::{Extent, LayerIndex, NodeNo};
 use crate::sys::io::{DropBehind, read_at};
@@ -87,12 +87,42 @@ impl LayerFile {
         Ok(length)
     }
 
-    /// Reads bytes of the tar itself, as far as it reaches. **Not verified**: the tar is covered by its digest only
-    /// as a whole.
+    /// Reads bytes of the tar itself, as far as it reaches. What comes back was verified.
     pub fn read_tar_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
-        self.reads
-            .read_at(&self.blob, offset, buf)
-            .map_err(|source| self.io(source))
+        let size = self.index.tar_size();
+        let left = size.saturating_sub(offset);
+        let length = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
+        let Some(buf) = buf.get_mut(..length).filter(|buf| !buf.is_empty()) else {
+            return Ok(0);
+        };
+        let end = offset + length as u64;
+        let first = offset - offset % TAR_BLOCK_U64;
+        let last = end.next_multiple_of(TAR_BLOCK_U64).min(size);
+        let outside = || self.index.outside();
+        let mut whole = vec![0; usize::try_from(last - first).map_err(|_| outside())?];
+        let damaged = |offset| ReadError::Damaged {
+            diff_id: self.index.diff_id(),
+            offset,
+        };
+        let read = self
+            .reads
+            .read_at(&self.blob, first, &mut whole)
+            .map_err(|source| self.io(source))?;
+        if read != whole.len() {
+            return Err(damaged(first + read as u64));
+        }
+        for (block, bytes) in (first / TAR_BLOCK_U64..).zip(whole.chunks(TAR_BLOCK)) {
+            if xxh3_64(bytes) != self.index.tar_sum(block)? {
+                return Err(damaged(block * TAR_BLOCK_U64));
+            }
+        }
+        let skip = usize::try_from(offset - first).map_err(|_| outside())?;
+        let part = whole
+            .get(skip..)
+            .and_then(|rest| rest.get(..length))
+            .ok_or_else(outside)?;
+        buf.copy_from_slice(part);
+        Ok(length)
     }
 
     /// Verifies all content of the regular file `node`.

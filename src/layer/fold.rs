@@ -7,6 +7,9 @@
 //!   name that entry stays, and if it is a directory it is opaque.
 //! - A missing parent becomes an implicit directory. A child of anything but a directory is refused.
 //! - A symbolic link of the same layer on the way is followed, inside the layer's root.
+//! - `..` in the path of an entry or of a hard link's target takes the component before it away, by the letters alone, and
+//!   stops at the root. An entry without a name is passed over unless it is a directory: then it is the root.
+//! - A character device 0:0 is a whiteout of its name, as it is for overlayfs, on which container tools unpack layers.
 //! - A hard link's target is looked up in the tree as of then, else it is a file of the layers below ([`links`]). Its
 //!   own mode, owner, times and xattrs apply to the file, as in docker.
 //!
@@ -57,9 +60,13 @@ impl Folder {
 
     /// Adds an entry whose first stored byte is at `tar_offset`.
     pub fn add(&mut self, entry: &TarEntry, tar_offset: u64) -> Result<Folded, Problem> {
-        let Some((parent, name)) = self.split(&entry.path)? else {
-            if entry.kind != EntryKind::Directory {
-                return Err(Problem::Root);
+        let path = path::clean(&entry.path);
+        let Some((parent, name)) = self.split(&path)? else {
+            match entry.kind {
+                EntryKind::Directory => {}
+                // Go's clean form of no name is the root, and no container tool unpacks a file there.
+                _ if entry.path.is_empty() => return Ok(Folded::NoContent),
+                _ => return Err(Problem::Root),
             }
             self.describe(ROOT, entry)?;
             return Ok(Folded::NoContent);
@@ -93,6 +100,11 @@ impl Folder {
         };
         let at = self.name(parent, name)?;
         let old = *self.arena.dirent(at);
+        if entry.kind == EntryKind::CharDevice && (entry.rdev_major, entry.rdev_minor) == (0, 0) {
+            self.retarget(at, 0, NONE);
+            self.arena.dirent_mut(at).flags |= format::DIRENT_WHITEOUT | arena::DIRENT_DEVICE;
+            return Ok(Folded::NoContent);
+        }
         if entry.kind == EntryKind::Directory
             && old.flags & format::DIRENT_NODE != 0
             && self.arena.node(old.target).kind == format::KIND_DIRECTORY

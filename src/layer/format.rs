@@ -4,7 +4,7 @@
 //! Header            fixed; its last field is xxh3-64 of everything before `body` except that field
 //! block checksums   one xxh3-64 per 64 KiB block of the body
 //! (zeros to a multiple of 64 bytes)
-//! body              sections back to back: nodes, dirents, strings, xattrs, extents, links, sums
+//! body              sections back to back: nodes, dirents, strings, xattrs, extents, links, sums, tar sums
 //! ```
 //! - **nodes**: [`NodeRecord`]s, node 0 is the root directory. Numbered breadth first, so that the nodes of one
 //!   directory's entries lie together.
@@ -17,19 +17,24 @@
 //! - **sums**: `u64`, xxh3-64 of each 32 KiB block of the *stored* bytes of each regular file, counted from the first
 //!   stored byte; the last block of a file may be shorter. Stored bytes are what the tar holds: for a sparse file the
 //!   data segments without the holes. They are contiguous in the tar for every file, sparse or not.
+//! - **tar sums**: `u64`, xxh3-64 of each 64 KiB block of the whole tar, headers, padding and what follows the end
+//!   marker included: for reading the tar itself.
 //!
-//! A change of any of this is a new [`VERSION`]; old files are then rebuilt from the tar.
+//! A change of any of this is a new [`VERSION`]; files of another one are rebuilt from the tar when they are opened.
 
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub const MAGIC: [u8; 8] = *b"mica.idx";
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of the body under one checksum. A first touch costs one read and hash of this many: about 10 us.
 pub const BLOCK: usize = 64 << 10;
 /// Bytes of file content under one checksum: what the smallest read costs.
 pub const SUM_BLOCK: usize = 32 << 10;
 pub const SUM_BLOCK_U64: u64 = 32 << 10;
+/// Bytes of the tar under one checksum.
+pub const TAR_BLOCK: usize = 64 << 10;
+pub const TAR_BLOCK_U64: u64 = 64 << 10;
 /// Alignment of the body in the file.
 pub const BODY_ALIGN: usize = 64;
 
@@ -52,8 +57,9 @@ pub enum SectionId {
     Extents,
     Links,
     Sums,
+    TarSums,
 }
-pub const SECTIONS: usize = 7;
+pub const SECTIONS: usize = 8;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -67,10 +73,21 @@ pub struct Header {
     pub body_offset: U64,
     pub entry_count: U64,
     pub content_size: U64,
+    /// `HAS_*`: kinds of extended attributes that some node has.
+    pub attributes: U32,
+    pub reserved: U32,
     pub sections: [Section; SECTIONS],
     pub checksum: U64,
 }
 pub const HEADER_SIZE: usize = size_of::<Header>();
+/// Magic and version: what every version begins with.
+pub const PREFIX_SIZE: usize = 12;
+
+pub const HAS_LABEL: u32 = 1;
+pub const HAS_ACCESS_ACL: u32 = 2;
+pub const HAS_DEFAULT_ACL: u32 = 4;
+pub const HAS_CAPABILITY: u32 = 8;
+pub const HAS_OTHER: u32 = 16;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]

@@ -1,20 +1,20 @@
 //! Reading an index: open, verify lazily, answer.
 //!
-//! Opening checks the header and the table of block checksums. Every access verifies the blocks it touches, once; so
-//! a damaged index is an error and never a wrong answer, and an idle index costs a bitmap of a few hundred bytes.
-//! The first touch goes through an ordinary read (see [`crate::sys::mmap`]): a truncated file or a disk error is an
-//! error too. All offsets and counts are checked even so: a checksum protects from damage, not from our own mistakes.
+//! Opening checks the header and the table of block checksums. A block is copied into memory when it is first asked for, and
+//! verified there; so a damaged index is an error and never a wrong answer, whatever becomes of the file afterwards, and an idle
+//! index costs a few hundred bytes. All offsets and counts are checked even so: a checksum protects from damage, not from
+//! our own mistakes.
 
 mod entries;
+mod kinds;
 mod open;
 mod parts;
 
 pub use entries::{Entries, Entry, Target};
+pub use kinds::XattrKinds;
 pub(in crate::layer) use open::{body_offset, head_checksum};
 pub(in crate::layer) use parts::Stored;
 pub use parts::{Extent, Extents, LowerLink, Xattrs};
-
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -22,7 +22,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 use super::error::IndexError;
 use super::format::{self, NodeRecord, SectionId};
 use crate::oci::digest::DiffId;
-use crate::sys::mmap::Map;
+use crate::sys::block_copy::BlockCopy;
 use crate::tree::{Attributes, NodeKind};
 
 /// A node of one layer. 0 is the layer's root directory. Only meaningful with the index it came from.
@@ -34,18 +34,19 @@ impl NodeNo {
     pub const ROOT: NodeNo = NodeNo(0);
 }
 
-/// The tree of one layer, in a memory-mapped file.
+/// The tree of one layer, read block by block.
 #[derive(Debug)]
 pub struct LayerIndex {
-    map: Map,
+    copy: BlockCopy,
+    /// Checksums of its blocks.
+    sums: Box<[u64]>,
+    file_size: u64,
     diff_id: DiffId,
     tar_size: u64,
     entry_count: u64,
     content_size: u64,
-    body: usize,
+    attributes: XattrKinds,
     sections: [Range; format::SECTIONS],
-    /// One bit per block of the body: verified.
-    verified: Box<[AtomicU64]>,
 }
 
 /// A byte range of the body.
@@ -68,7 +69,7 @@ impl LayerIndex {
 
     /// Bytes of the index file.
     pub fn index_size(&self) -> u64 {
-        u64::try_from(self.map.len()).unwrap_or(u64::MAX)
+        self.file_size
     }
 
     /// Nodes of the folded layer, the root included; node numbers are below this.
@@ -87,11 +88,16 @@ impl LayerIndex {
         self.content_size
     }
 
+    /// Which kinds of extended attributes its nodes have.
+    pub fn xattr_kinds(&self) -> XattrKinds {
+        self.attributes
+    }
+
     /// Verifies every block: what `mica check` does.
     pub fn verify_all(&self) -> Result<(), IndexError> {
-        let body = self.map.len() - self.body;
-        for block in 0..body.div_ceil(format::BLOCK) {
-            self.verify_block(block)?;
+        let length = self.copy.len();
+        for start in (0..length).step_by(format::BLOCK) {
+            self.body(start..length.min(start + 1))?;
         }
         Ok(())
     }
@@ -205,47 +211,18 @@ impl LayerIndex {
         }
         // Within the section, which was checked to be within the body at open.
         let start = section.offset + offset;
-        for block in start / format::BLOCK..=(start + length - 1) / format::BLOCK {
-            self.verify_block(block)?;
-        }
-        let start = self.body + start;
-        self.map.get(start..start + length).ok_or_else(outside)
+        self.body(start..start + length)
     }
 
-    fn verify_block(&self, block: usize) -> Result<(), IndexError> {
-        let (word, bit) = (block / 64, 1u64 << (block % 64));
-        let word = self
-            .verified
-            .get(word)
-            .ok_or_else(|| self.damaged("block number"))?;
-        // Relaxed: the bit says something about the file, not about our memory.
-        if word.load(Ordering::Relaxed) & bit != 0 {
-            return Ok(());
-        }
-        self.verify_block_now(block)?;
-        word.fetch_or(bit, Ordering::Relaxed);
-        Ok(())
-    }
-
-    #[cold]
-    fn verify_block_now(&self, block: usize) -> Result<(), IndexError> {
-        let start = self.body + block * format::BLOCK;
-        let length = format::BLOCK.min(self.map.len().saturating_sub(start));
-        let mut buf = vec![0; length];
-        let at = u64::try_from(start).map_err(|_| self.damaged("block number"))?;
-        self.map
-            .read_exact_at(&mut buf, at)
-            .map_err(|_| self.damaged("the file is truncated or cannot be read"))?;
-        let place = format::HEADER_SIZE + block * size_of::<u64>();
-        let expected = self
-            .map
-            .get(place..place + size_of::<u64>())
-            .and_then(|bytes| <[u8; 8]>::try_from(bytes).ok())
-            .ok_or_else(|| self.damaged("block number"))?;
-        if xxh3_64(&buf) != u64::from_le_bytes(expected) {
-            return Err(self.damaged("a block checksum is wrong"));
-        }
-        Ok(())
+    /// Bytes of the body, each block verified when it is first asked for.
+    fn body(&self, range: std::ops::Range<usize>) -> Result<&[u8], IndexError> {
+        let check = |block: usize, bytes: &[u8]| match self.sums.get(block) {
+            Some(sum) if *sum == xxh3_64(bytes) => Ok(()),
+            Some(_) => Err(self.damaged("a block checksum is wrong")),
+            None => Err(self.damaged("block number")),
+        };
+        let unread = |_| self.damaged("the file is truncated or cannot be read");
+        self.copy.get(range, check, unread)
     }
 
     fn damaged(&self, what: &'static str) -> IndexError {

@@ -2,7 +2,8 @@
 //!
 //! A merged directory is the list of the layers' directories that show through at its path, topmost first, cut where
 //! something hides the rest: an opaque directory, a whiteout, or anything that is no directory. A whiteout or an
-//! opaque marker of a layer acts on the layers below it only, and never shows up itself.
+//! opaque marker of a layer acts on the layers below it only, and never shows up itself. A marker in a directory that its
+//! layer does not list takes the lower directory's entries away, not its mode and owner.
 //!
 //! Costs. A directory with one part is read straight from its index and needs no memory beyond the part. One with
 //! several is probed part by part while they are few; a listing, or a lookup among more than [`PROBES`] parts, makes
@@ -54,6 +55,8 @@ pub struct MergedDir(Arc<Dir>);
 struct Dir {
     /// Topmost first. Empty only for the root of an image without layers.
     parts: Box<[NodeRef]>,
+    /// If no part is described and an opaque marker ends them: the lower layers' directory, for its attributes only.
+    covered: Option<NodeRef>,
     table: RwLock<Option<Arc<Table>>>,
 }
 
@@ -70,16 +73,18 @@ pub enum MergedEntry {
 #[derive(Debug)]
 enum Found<'a> {
     Nothing,
-    Dir(Vec<NodeRef>),
+    /// The parts, and what is [covered](Dir).
+    Dir(Vec<NodeRef>, Option<NodeRef>),
     Leaf(NodeRef),
     /// A hard link of this layer to this path of the layers below.
     Link(LayerPos, &'a [u8]),
 }
 
 impl MergedDir {
-    fn new(parts: Vec<NodeRef>) -> MergedDir {
+    fn new(parts: Vec<NodeRef>, covered: Option<NodeRef>) -> MergedDir {
         MergedDir(Arc::new(Dir {
             parts: parts.into(),
+            covered,
             table: RwLock::new(None),
         }))
     }
@@ -126,7 +131,18 @@ impl Image {
 
     /// The root directory.
     pub fn root(&self) -> Result<MergedDir, IndexError> {
-        Ok(MergedDir::new(self.root_parts(self.layers.len())?))
+        let parts = self.root_parts(self.layers.len())?;
+        let lowest = parts.last().map_or(0, |part| part.layer.0);
+        let mut covered = None;
+        for pos in (0..lowest).rev().map(LayerPos) {
+            if covered.is_none() && !self.layer(pos).index.is_implicit(NodeNo::ROOT)? {
+                covered = Some(NodeRef {
+                    layer: pos,
+                    node: NodeNo::ROOT,
+                });
+            }
+        }
+        Ok(MergedDir::new(parts, covered))
     }
 
     /// The root's parts if only the `count` bottom layers existed.
@@ -153,7 +169,7 @@ impl Image {
                 return Ok(Some(*part));
             }
         }
-        Ok(None)
+        Ok(dir.0.covered)
     }
 
     /// The directory's attributes; `nlink` is 1.
@@ -274,7 +290,7 @@ impl Image {
     fn settle(&self, found: Found<'_>) -> Result<Option<MergedEntry>, IndexError> {
         Ok(match found {
             Found::Nothing => None,
-            Found::Dir(parts) => Some(MergedEntry::Dir(MergedDir::new(parts))),
+            Found::Dir(parts, covered) => Some(MergedEntry::Dir(MergedDir::new(parts, covered))),
             Found::Leaf(node) => Some(MergedEntry::Leaf(node)),
             Found::Link(layer, path) => Some(MergedEntry::Leaf(self.follow_link(layer, path, 0)?)),
         })
@@ -286,6 +302,9 @@ impl Image {
 struct Merge<'a> {
     parts: Vec<NodeRef>,
     leaf: Option<Found<'a>>,
+    /// An opaque marker has ended the parts, and none of them is described.
+    closed: bool,
+    covered: Option<NodeRef>,
 }
 
 impl<'a> Merge<'a> {
@@ -302,11 +321,24 @@ impl<'a> Merge<'a> {
             Some(Target::Node(node)) => {
                 let index = &image.layer(layer).index;
                 let found = NodeRef { layer, node };
-                if index.kind(node)? == crate::tree::NodeKind::Directory {
+                if index.kind(node)? != crate::tree::NodeKind::Directory {
+                    Found::Leaf(found)
+                } else if self.closed {
+                    let implicit = index.is_implicit(node)?;
+                    self.covered = (!implicit).then_some(found);
+                    return Ok(entry.whiteout || !implicit);
+                } else {
                     self.parts.push(found);
-                    return Ok(entry.whiteout || index.is_opaque(node)?);
+                    // A whiteout is the end of the directory that was there; a marker empties it.
+                    if entry.whiteout {
+                        return Ok(true);
+                    }
+                    if index.is_opaque(node)? {
+                        self.closed = true;
+                        return self.is_described(image);
+                    }
+                    return Ok(false);
                 }
-                Found::Leaf(found)
             }
         };
         // Below a directory something else is hidden by it.
@@ -320,7 +352,16 @@ impl<'a> Merge<'a> {
         match self.leaf {
             Some(leaf) => leaf,
             None if self.parts.is_empty() => Found::Nothing,
-            None => Found::Dir(self.parts),
+            None => Found::Dir(self.parts, self.covered),
         }
+    }
+
+    fn is_described(&self, image: &Image) -> Result<bool, IndexError> {
+        for part in &self.parts {
+            if !image.layer(part.layer).index.is_implicit(part.node)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

@@ -10,6 +10,7 @@ mod resolve;
 
 use super::error::{LayerError, Problem};
 use super::fold::{Folded, Folder};
+use super::format::{SUM_BLOCK, TAR_BLOCK};
 use super::limits::Limits;
 use super::tar::header::{self, Fields, Flag};
 use super::tar::pax::Pax;
@@ -17,14 +18,20 @@ use super::tar::sparse::{self, DataMap, OldMap, PaxFormat, Segment};
 use super::tar::{BLOCK, BLOCK_U64, EntryKind, TarEntry};
 use super::write::{Facts, IndexBuilder};
 use crate::oci::digest::DiffId;
-use content::ContentSums;
+use content::BlockSums;
+
+/// How much is looked at in one go.
+const PIECE: usize = 128 << 10;
 
 /// Is fed the uncompressed tar of one layer as it streams by, and gives its index.
 #[derive(Debug)]
 pub struct LayerScanner {
     limits: Limits,
     folder: Folder,
-    sums: ContentSums,
+    sums: BlockSums<SUM_BLOCK>,
+    /// Of the whole tar, and the finished ones.
+    tar: BlockSums<TAR_BLOCK>,
+    tar_sums: Vec<u64>,
     state: State,
     /// A block that did not come in one piece.
     partial: Vec<u8>,
@@ -80,7 +87,9 @@ impl LayerScanner {
         LayerScanner {
             limits: *limits,
             folder: Folder::new(limits),
-            sums: ContentSums::default(),
+            sums: BlockSums::default(),
+            tar: BlockSums::default(),
+            tar_sums: Vec::new(),
             state: State::Header,
             partial: Vec::with_capacity(BLOCK),
             offset: 0,
@@ -94,7 +103,11 @@ impl LayerScanner {
 
     /// The next bytes of the tar, cut anywhere; larger pieces are faster. After an error every call is an error.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), LayerError> {
-        let result = self.run(chunk);
+        // Piece by piece, so that the second look at a byte finds it in the processor's cache.
+        let result = chunk.chunks(PIECE).try_for_each(|piece| {
+            self.tar.feed(piece, &mut self.tar_sums);
+            self.run(piece)
+        });
         result.map_err(|problem| self.error(problem))
     }
 
@@ -104,10 +117,12 @@ impl LayerScanner {
         if let Err(problem) = self.check_end(tar_size) {
             return Err(self.error(problem));
         }
+        self.tar.end(&mut self.tar_sums);
         let facts = Facts {
             diff_id,
             tar_size,
             entry_count: self.entries,
+            tar_sums: self.tar_sums,
         };
         let offset = self.offset;
         IndexBuilder::new(self.folder.arena, facts).map_err(|problem| LayerError {

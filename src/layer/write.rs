@@ -4,6 +4,7 @@
 //! strings, extents and checksums follow the nodes. So the same tar gives the same bytes, and what a listing of one
 //! directory needs lies together.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -13,9 +14,9 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U64;
 
 use super::error::Problem;
-use super::fold::arena::{Arena, NONE, ROOT};
+use super::fold::arena::{Arena, DIRENT_DEVICE, NONE, ROOT};
 use super::format::{self, DirentRecord, ExtentRecord, Header, LinkRecord, NodeRecord, Section};
-use super::index::{body_offset, head_checksum};
+use super::index::{XattrKinds, body_offset, head_checksum};
 use crate::oci::digest::DiffId;
 
 /// A finished index, ready to be written. Holds the whole tree: about 130 bytes per entry.
@@ -31,16 +32,18 @@ pub struct IndexBuilder {
     sorted: Vec<u32>,
     starts: Vec<u32>,
     content_size: u64,
+    attributes: XattrKinds,
     sections: [Section; format::SECTIONS],
     body_length: usize,
 }
 
 /// What the scanner knows beside the tree.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Facts {
     pub diff_id: DiffId,
     pub tar_size: u64,
     pub entry_count: u64,
+    pub tar_sums: Vec<u64>,
 }
 
 impl IndexBuilder {
@@ -56,6 +59,7 @@ impl IndexBuilder {
             sorted,
             starts,
             content_size: 0,
+            attributes: XattrKinds::default(),
             sections: Default::default(),
             body_length: 0,
         };
@@ -128,12 +132,24 @@ impl IndexBuilder {
     /// Works out the sections.
     fn measure(&mut self) -> Result<(), Problem> {
         let mut lengths = [0usize; format::SECTIONS];
-        let [nodes, dirents, strings, xattrs, extents, links, sums] = &mut lengths;
+        let [
+            nodes,
+            dirents,
+            strings,
+            xattrs,
+            extents,
+            links,
+            sums,
+            tar_sums,
+        ] = &mut lengths;
         *nodes = self.order.len() * size_of::<NodeRecord>();
         *xattrs = self.arena.xattrs.len();
+        *tar_sums = size_of_val(self.facts.tar_sums.as_slice());
+        let mut sets = BTreeSet::new();
         let mut content: u64 = 0;
         for node in &self.order {
             let record = self.arena.node(*node);
+            sets.insert(record.xattrs.get());
             match record.kind {
                 format::KIND_DIRECTORY => {
                     for position in self.children(*node) {
@@ -173,6 +189,13 @@ impl IndexBuilder {
         }
         self.body_length = offset;
         self.content_size = content;
+        for set in sets {
+            let mut attributes = BTreeMap::new();
+            self.arena.read_xattrs(set, &mut attributes);
+            for name in attributes.keys() {
+                self.attributes = self.attributes.with(XattrKinds::of(name));
+            }
+        }
         Ok(())
     }
 
@@ -210,6 +233,9 @@ impl IndexBuilder {
                 body.put(U64::new(*sum).as_bytes())?;
             }
         }
+        for sum in &self.facts.tar_sums {
+            body.put(U64::new(*sum).as_bytes())?;
+        }
         let (sums, written) = body.finish()?;
         debug_assert_eq!(written, self.body_length);
         let mut head = vec![0; self.body_offset()];
@@ -223,6 +249,8 @@ impl IndexBuilder {
             body_offset: (self.body_offset() as u64).into(),
             entry_count: self.facts.entry_count.into(),
             content_size: self.content_size.into(),
+            attributes: self.attributes.0.into(),
+            reserved: 0.into(),
             sections: self.sections,
             checksum: 0.into(),
         };
@@ -304,7 +332,7 @@ impl IndexBuilder {
                 name: name.into(),
                 target: target.into(),
                 name_length: dirent.name_length,
-                flags: dirent.flags,
+                flags: dirent.flags & !DIRENT_DEVICE,
             };
             name += u32::from(dirent.name_length);
             body.put(record.as_bytes())?;

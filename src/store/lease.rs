@@ -351,6 +351,7 @@ pub(super) fn leavings(layout: &Layout, probe: LockMode) -> Result<Leavings, Sto
                 | super::engines::ENGINES_JSON_NEW
                 | super::volumes::VOLUMES_JSON_NEW
                 | super::settings::SETTINGS_NEW
+                | super::numbers::NUMBERS_NEW
                 | "meta.json.new"
                 | "oci-layout.new"
         ) {

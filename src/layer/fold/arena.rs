@@ -17,6 +17,9 @@ pub const NONE: u32 = u32::MAX;
 /// The root directory's node.
 pub const ROOT: u32 = 0;
 
+/// Of a dirent in the arena only: a character device 0:0 has been here last. Others may be hard links to it.
+pub const DIRENT_DEVICE: u8 = 128;
+
 /// Linux `XATTR_SIZE_MAX`.
 const XATTR_VALUE_MAX: usize = 64 << 10;
 /// Linux `XATTR_LIST_MAX`: all names of one node, each with its NUL.

@@ -3,7 +3,7 @@
 //! The target is looked up as of now. What this layer does not have is a file of the layers below, unless something
 //! of this layer has already hidden it there. Whether the layers below have it is for the import to check.
 
-use super::arena::{Link, NONE, ROOT};
+use super::arena::{DIRENT_DEVICE, Link, NONE, ROOT};
 use super::path::{MAX_SYMLINKS, push_path};
 use super::{Folded, Folder, set_common};
 use crate::layer::error::Problem;
@@ -32,7 +32,7 @@ impl Folder {
             target: entry.link.as_slice().into(),
             why,
         };
-        let found = self.find_target(&entry.link)?;
+        let found = self.find_target(&super::path::clean(&entry.link))?;
         let Some(parent) = self.parent(parent)? else {
             return Ok(Folded::NoContent);
         };
@@ -44,6 +44,11 @@ impl Folder {
             }
             Found::Here(target) => {
                 let target = *self.arena.dirent(target);
+                if target.flags & DIRENT_DEVICE != 0 {
+                    self.retarget(at, 0, NONE);
+                    self.arena.dirent_mut(at).flags |= format::DIRENT_WHITEOUT | DIRENT_DEVICE;
+                    return Ok(Folded::NoContent);
+                }
                 if target.flags & format::DIRENT_LINK != 0 {
                     let Link {
                         target: (offset, length),
@@ -154,7 +159,6 @@ impl Folder {
         }
         let mut todo = Vec::new();
         push_path(&mut todo, target, self.limits.max_depth).map_err(|problem| match problem {
-            Problem::DotDot(_) => Problem::DotDot("the hard link's target"),
             Problem::Whiteout => refuse("a whiteout is no file"),
             other => other,
         })?;
@@ -180,6 +184,12 @@ impl Folder {
                 dirent,
                 flags & (format::DIRENT_NODE | format::DIRENT_LINK) != 0,
             ) else {
+                if let Some(at) = at
+                    && flags & DIRENT_DEVICE != 0
+                    && todo.is_empty()
+                {
+                    return Ok(Found::Here(at));
+                }
                 // Not in this layer.
                 if flags & format::DIRENT_WHITEOUT != 0 || self.hides_lower(dir) {
                     return Err(refuse("this layer has removed it"));

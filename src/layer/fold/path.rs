@@ -1,5 +1,7 @@
 //! Paths of entries: normalised, checked, and walked inside the layer's own tree.
 
+use std::borrow::Cow;
+
 use super::Folder;
 use super::arena::{self, ROOT};
 use crate::layer::error::Problem;
@@ -14,15 +16,30 @@ pub(super) const MAX_SYMLINKS: usize = 40;
 /// fiftieth of it; entries that all lead through 40 long symbolic links would keep us busy for days.
 const MAX_STEPS: u64 = 1 << 30;
 
+/// A path that the tar spells, with each `..` and the component before it taken out, by the letters alone and never above
+/// the root: Go's `filepath.Clean` of the path below `/`, which is what container tools unpack.
+pub(super) fn clean(path: &[u8]) -> Cow<'_, [u8]> {
+    let components = || path.split(|byte| *byte == b'/');
+    if !components().any(|name| name == b"..") {
+        return Cow::Borrowed(path);
+    }
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for name in components() {
+        match name {
+            b"" | b"." => {}
+            b".." => drop(kept.pop()),
+            name => kept.push(name),
+        }
+    }
+    Cow::Owned(kept.join(&b'/'))
+}
+
 /// What comes before the last component of a path, and that component.
 type Split<'p> = (&'p [u8], &'p [u8]);
 
 impl Folder {
     /// Cuts an entry's path into what comes before the last component, and that. `None`: the root directory.
     pub(super) fn split<'p>(&self, path: &'p [u8]) -> Result<Option<Split<'p>>, Problem> {
-        if path.is_empty() {
-            return Err(Problem::EmptyPath);
-        }
         if path.len() > self.limits.max_path_bytes {
             return Err(Problem::Limit {
                 what: "bytes in one path",
@@ -42,7 +59,6 @@ impl Folder {
                 None => (&b""[..], rest),
             };
             match name {
-                b".." => return Err(Problem::DotDot("the path")),
                 b"" | b"." if parent.is_empty() => return Ok(None),
                 b"" | b"." => rest = parent,
                 _ => return Ok(Some((parent, name))),
@@ -164,7 +180,6 @@ pub(super) fn push_path(
     for name in path.rsplit(|byte| *byte == b'/') {
         match name {
             b"" | b"." => continue,
-            b".." => return Err(Problem::DotDot("the path")),
             _ => {}
         }
         depth += 1;

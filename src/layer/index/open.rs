@@ -2,17 +2,18 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 
 use xxhash_rust::xxh3::Xxh3;
 use zerocopy::FromBytes;
 
-use super::{LayerIndex, Range};
+use super::{LayerIndex, Range, XattrKinds};
 use crate::layer::error::IndexError;
 use crate::layer::format::{self, Header, SectionId};
 use crate::oci::digest::{DiffId, Digest};
-use crate::sys::mmap::Map;
+use crate::sys::block_copy::BlockCopy;
+use crate::sys::io::read_at;
 
 impl LayerIndex {
     /// Opens the index file at `path`, which must describe the layer `expected`. Reads only the header and the
@@ -25,21 +26,28 @@ impl LayerIndex {
             source,
         };
         let file = File::open(path).map_err(io)?;
+        let mut prefix = [0; format::PREFIX_SIZE];
+        let got = read_at(&file, 0, &mut prefix).map_err(io)?;
+        if got == prefix.len()
+            && let Some((magic, version)) = prefix.split_at_checked(format::MAGIC.len())
+            && magic == format::MAGIC
+            && version != format::VERSION.to_le_bytes()
+        {
+            return Err(IndexError::Version {
+                diff_id,
+                path: path.to_owned(),
+            });
+        }
         if file.metadata().map_err(io)?.len() < format::HEADER_SIZE as u64 {
             return Err(IndexError::Format {
                 diff_id,
                 path: path.to_owned(),
             });
         }
-        let map = Map::new(file).map_err(io)?;
-        Self::from_map(map, path, diff_id)
-    }
-
-    fn from_map(map: Map, path: &Path, diff_id: DiffId) -> Result<LayerIndex, IndexError> {
+        let length = file.metadata().map_err(io)?.len();
         let damaged = |what| IndexError::Damaged { diff_id, what };
-        // Read, not mapped: a failing disk or a file truncated meanwhile is an error here.
         let mut start = vec![0; format::HEADER_SIZE];
-        map.read_exact_at(&mut start, 0)
+        file.read_exact_at(&mut start, 0)
             .map_err(|_| damaged("the header cannot be read"))?;
         let header = Header::read_from_bytes(&start).map_err(|_| damaged("header"))?;
         if header.magic != format::MAGIC
@@ -54,7 +62,7 @@ impl LayerIndex {
         let size = |value: u64| usize::try_from(value).map_err(|_| damaged("header"));
         let file_size = size(header.file_size.get())?;
         let body = size(header.body_offset.get())?;
-        if file_size != map.len() {
+        if header.file_size.get() != length {
             return Err(damaged("the file has the wrong size"));
         }
         let body_length = file_size
@@ -65,7 +73,7 @@ impl LayerIndex {
             return Err(damaged("header"));
         }
         let mut head = vec![0; body];
-        map.read_exact_at(&mut head, 0)
+        file.read_exact_at(&mut head, 0)
             .map_err(|_| damaged("the header cannot be read"))?;
         if head_checksum(&head) != Some(header.checksum.get()) {
             return Err(damaged("the header checksum is wrong"));
@@ -93,21 +101,33 @@ impl LayerIndex {
         if end != body_length {
             return Err(damaged("section table"));
         }
-        let verified = (0..blocks.div_ceil(64))
-            .map(|_| AtomicU64::new(0))
-            .collect();
+        let sums = head.get(format::HEADER_SIZE..).unwrap_or_default();
+        let sums = sums.chunks_exact(size_of::<u64>()).take(blocks);
+        let sums = sums.map(|sum| {
+            sum.iter()
+                .rev()
+                .fold(0u64, |n, byte| n << 8 | u64::from(*byte))
+        });
+        let sums = sums.collect();
+        let offset = header.body_offset.get();
         let index = LayerIndex {
-            map,
+            copy: BlockCopy::new(file, offset, body_length, format::BLOCK).map_err(io)?,
+            sums,
+            file_size: length,
             diff_id,
             tar_size: header.tar_size.get(),
             entry_count: header.entry_count.get(),
             content_size: header.content_size.get(),
-            body,
+            attributes: XattrKinds(header.attributes.get()),
             sections,
-            verified,
         };
         if index.section(SectionId::Nodes).length < size_of::<format::NodeRecord>() {
             return Err(damaged("no root directory"));
+        }
+        let blocks = index.tar_size.div_ceil(format::TAR_BLOCK_U64);
+        let sums = index.section(SectionId::TarSums).length / size_of::<u64>();
+        if u64::try_from(sums) != Ok(blocks) {
+            return Err(damaged("checksums of the tar"));
         }
         Ok(index)
     }

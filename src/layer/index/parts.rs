@@ -161,6 +161,14 @@ impl LayerIndex {
         Ok(self.number::<U64>(SectionId::Sums, at)?.get())
     }
 
+    /// The checksum of block `block` of the tar.
+    pub(in crate::layer) fn tar_sum(&self, block: u64) -> Result<u64, IndexError> {
+        let at = block
+            .checked_mul(8)
+            .ok_or_else(|| self.damaged("checksum of the tar"))?;
+        Ok(self.number::<U64>(SectionId::TarSums, at)?.get())
+    }
+
     fn number<T>(&self, id: SectionId, offset: u64) -> Result<&T, IndexError>
     where
         T: zerocopy::FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned,

@@ -88,7 +88,7 @@ impl Image {
                 return Ok(Some(found));
             }
             let node = match found {
-                Found::Dir(parts) => {
+                Found::Dir(parts, _) => {
                     dirs.push(parts);
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! The sorted names of one merged directory.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::{Found, Image, LayerPos, Merge, MergedDir, MergedEntry, NodeRef};
 use crate::layer::NodeNo;
@@ -13,6 +13,8 @@ pub(super) struct Table {
     rows: Box<[Row]>,
     /// The parts of the directories among the rows.
     parts: Box<[NodeRef]>,
+    /// What is covered, by the directory's first part: rare.
+    covered: BTreeMap<u32, NodeRef>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +47,7 @@ impl Table {
         let mut rows =
             Vec::with_capacity(sources.iter().map(|source| source.len()).max().unwrap_or(0));
         let mut all_parts = Vec::new();
+        let mut all_covered = BTreeMap::new();
         while let Some(Reverse((name, _, _))) = heap.peek().copied() {
             let mut merge = Merge::default();
             let mut home = None;
@@ -85,12 +88,13 @@ impl Table {
                     let node = image.follow_link(from, path, 0)?;
                     row(0, node.node.0, node.layer)
                 }
-                Found::Dir(found) => {
+                Found::Dir(found, covered) => {
                     let first = u32::try_from(all_parts.len())
                         .map_err(|_| IndexError::TooManyLayers(parts.len()))?;
                     let count = u16::try_from(found.len())
                         .map_err(|_| IndexError::TooManyLayers(found.len()))?;
                     all_parts.extend(found);
+                    all_covered.extend(covered.map(|covered| (first, covered)));
                     row(count, first, layer)
                 }
             });
@@ -98,6 +102,7 @@ impl Table {
         Ok(Table {
             rows: rows.into(),
             parts: all_parts.into(),
+            covered: all_covered,
         })
     }
 
@@ -139,7 +144,10 @@ impl Table {
     fn entry(&self, row: &Row) -> MergedEntry {
         let first = row.first as usize;
         match self.parts.get(first..first + usize::from(row.count)) {
-            Some(parts) if row.count > 0 => MergedEntry::Dir(MergedDir::new(parts.to_vec())),
+            Some(parts) if row.count > 0 => {
+                let covered = self.covered.get(&row.first).copied();
+                MergedEntry::Dir(MergedDir::new(parts.to_vec(), covered))
+            }
             _ => MergedEntry::Leaf(NodeRef {
                 layer: row.leaf_layer,
                 node: NodeNo(row.first),

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::look::node;
 use crate::layer::testing::{Tar, build, diff_id, index_bytes, open};
-use crate::layer::{IndexError, LayerFile, LayerIndex, NodeNo, ReadError, Target};
+use crate::layer::{IndexError, LayerFile, LayerIndex, NodeNo, ReadError, Target, XattrKinds};
 use crate::oci::digest::DiffId;
 
 fn specimen(files: u32) -> Tar {
@@ -121,7 +121,7 @@ fn an_index_of_something_else() {
     version[8] = 99;
     assert!(matches!(
         open_bytes(&version, &diff_id(&tar.bytes)),
-        Err(IndexError::Format { .. })
+        Err(IndexError::Version { .. })
     ));
     assert!(matches!(
         open_bytes(&[b'x'; 4096], &other),
@@ -212,6 +212,78 @@ fn damaged_content_is_an_error_never_wrong_bytes() {
         // The error names the layer.
         let error = layer.verify(f).unwrap_err().to_string();
         assert!(error.contains(&builder.diff_id().to_string()), "{error}");
+    }
+}
+
+/// Every byte of the tar is under a sum: headers, padding, and what follows the end marker.
+#[test]
+fn regression_a_damaged_tar_is_an_error_wherever_it_is_damaged() {
+    let mut tar = Tar::new();
+    for i in 0..300u32 {
+        tar = tar.file(format!("f{i}").as_bytes(), &vec![7; (i * 37) as usize]);
+    }
+    let tar = tar.end().raw(&[9; 3000]);
+    let builder = tar.build().unwrap();
+    let whole = |layer: &LayerFile| {
+        let mut all = vec![0; tar.bytes.len() + 1];
+        layer.read_tar_at(0, &mut all).map(|read| {
+            all.truncate(read);
+            all
+        })
+    };
+    assert!(whole(&open(&builder, &tar.bytes)).unwrap() == tar.bytes);
+    for at in (0..tar.bytes.len()).step_by(4099) {
+        let mut blob = tar.bytes.clone();
+        blob[at] ^= 1;
+        let layer = open(&builder, &blob);
+        let error = whole(&layer).unwrap_err();
+        assert!(
+            matches!(error, ReadError::Damaged { .. }),
+            "byte {at}: {error}"
+        );
+        // What is elsewhere can be read.
+        let far = (at + blob.len() / 2) % blob.len();
+        let mut byte = [0];
+        if far / 65536 != at / 65536 {
+            assert_eq!(layer.read_tar_at(far as u64, &mut byte).unwrap(), 1);
+            assert_eq!(byte[0], tar.bytes[far]);
+        }
+    }
+    let layer = open(&builder, &tar.bytes);
+    for offset in (0..tar.bytes.len() + 70_000).step_by(7001) {
+        for length in [1, 512, 65_536, 100_001] {
+            let mut part = vec![0; length];
+            let read = layer.read_tar_at(offset as u64, &mut part).unwrap();
+            let end = (offset + length).min(tar.bytes.len());
+            assert!(part[..read] == *tar.bytes.get(offset..end).unwrap_or_default());
+        }
+    }
+}
+
+#[test]
+fn an_index_tells_which_kinds_of_attributes_it_has() {
+    let kinds = |name: Option<&[u8]>| {
+        let mut tar = Tar::new().file(b"plain", b"");
+        if let Some(name) = name {
+            let key = [b"SCHILY.xattr.", name].concat();
+            tar = tar.pax(&[(&key, b"v")]).file(b"x", b"");
+        }
+        tar.end().layer().index.xattr_kinds()
+    };
+    assert_eq!(kinds(None), XattrKinds::default());
+    let names: [&[u8]; 5] = [
+        b"security.selinux",
+        b"system.posix_acl_access",
+        b"system.posix_acl_default",
+        b"security.capability",
+        b"user.x",
+    ];
+    for name in names {
+        let found = kinds(Some(name));
+        for other in names {
+            assert_eq!(found.meets(XattrKinds::of(other)), name == other);
+        }
+        assert_eq!(XattrKinds::of(name).is_probed(), name != b"user.x");
     }
 }
 

@@ -305,12 +305,6 @@ fn bad_hard_links_are_refused() {
             other => panic!("{other}"),
         }
     }
-    for target in [&b"../x"[..], b"a/../../x", b"/.."] {
-        assert_eq!(
-            tar().hardlink(b"l", target).end().refusal(),
-            Problem::DotDot("the hard link's target")
-        );
-    }
     assert!(matches!(
         tar().hardlink(b"l", b"a\0b").end().refusal(),
         Problem::Nul(_)

@@ -249,9 +249,8 @@ impl Model {
                         .get(part)
                         .is_some_and(|own| !matches!(own, Obj::Dir(_)))
             }) || (0..path.len()).any(|length| layer.opaque.contains(&path[..length]));
-            // An opaque directory does not show the lower one's attributes either.
-            let covered = layer.opaque.contains(path);
-            if !hidden && !covered {
+            // An opaque directory that its layer does not describe keeps the lower one's attributes.
+            if !hidden {
                 next.insert(path.clone(), obj.clone());
             }
         }

@@ -1,31 +1,20 @@
 //! Reading one image's documents, one layer.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
 use super::finding::{Problem, Role};
-use crate::layer::{IndexBuilder, LayerIndex, LayerScanner, Limits};
+use crate::layer::{IndexBuilder, IndexError, LayerIndex};
 use crate::oci::{DiffId, Digest, ImageConfig, ManifestOrIndex};
 use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::store::layout::open_if_there;
 use crate::store::names::ImageRecord;
+use crate::store::reindex::scan;
 
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
-
-/// What is in the store was let in, by whatever limits were in force then.
-fn unlimited() -> Limits {
-    Limits {
-        max_tar_bytes: u64::MAX,
-        max_entries: u64::MAX,
-        max_metadata_bytes: u64::MAX,
-        ..Limits::default()
-    }
-}
 
 /// What a layer turned out to be.
 pub(super) enum LayerState {
@@ -146,6 +135,8 @@ pub(super) fn layer(
         }
     };
     let reason = match LayerIndex::open(&stored, layer) {
+        // No damage: made anew when it is needed.
+        Err(IndexError::Version { .. }) => None,
         Err(error) => Some(error.to_string()),
         Ok(_) => (!same_bytes(&fresh, &stored).map_err(StoreError::io("read", &stored))?)
             .then(|| "it is not what the tar gives".to_owned()),
@@ -188,41 +179,6 @@ fn write_fresh(
         .and_then(|mut file| built.write_to(&mut file))
         .map_err(StoreError::io("write", &path))?;
     Ok((path, keep))
-}
-
-struct Scan {
-    digest: Digest,
-    size: u64,
-    scanner: Result<LayerScanner, String>,
-}
-
-fn scan(mut blob: File) -> io::Result<Scan> {
-    let mut hash = Sha256::new();
-    let mut scanner = Ok(LayerScanner::new(&unlimited()));
-    let mut size = 0u64;
-    let mut buffer = vec![0u8; CHUNK];
-    loop {
-        let got = match blob.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(got) => got,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let Some(chunk) = buffer.get(..got) else {
-            break;
-        };
-        hash.update(chunk);
-        size += got as u64;
-        scanner = scanner.and_then(|mut scanner: LayerScanner| {
-            scanner.push(chunk).map_err(|error| error.to_string())?;
-            Ok(scanner)
-        });
-    }
-    Ok(Scan {
-        digest: Digest::from_bytes(hash.finalize().into()),
-        size,
-        scanner,
-    })
 }
 
 fn same_bytes(one: &Path, two: &Path) -> io::Result<bool> {
