@@ -2,7 +2,7 @@
 //! beside the file system that they lie on.
 //!
 //! Medians of interleaved runs. Targets are printed beside the figures and judge nothing: only an error makes this fail.
-//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,verbs,commit,run,registry,volumes,scale` selects parts.
+//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,ls,verbs,commit,run,registry,volumes,scale` selects parts.
 
 mod common;
 mod bench {
@@ -33,8 +33,8 @@ fn main() {
     let wanted = |part: &str| only.is_empty() || only.split(',').any(|name| name == part);
     println!("{}", bench::systems::machine());
     println!("{}", bench::wakeup::line());
-    if wanted("warm") || wanted("cold") {
-        bench::workloads::run(quick, wanted("warm"), wanted("cold"));
+    if ["warm", "cold", "ls"].into_iter().any(wanted) {
+        bench::workloads::run(quick, wanted("warm"), wanted("cold"), wanted("ls"));
     }
     if wanted("verbs") {
         bench::verbs::run(quick);

@@ -81,7 +81,7 @@ const WORKLOADS: &[Workload] = &[
     },
 ];
 
-pub fn run(quick: bool, warm: bool, cold: bool) {
+pub fn run(quick: bool, warm: bool, cold: bool, listings: bool) {
     let sandbox = Sandbox::new();
     let systems = Systems::start(&sandbox);
     let mut table = Table::new(&[
@@ -97,10 +97,12 @@ pub fn run(quick: bool, warm: bool, cold: bool) {
         "requests",
     ]);
     let mut kinds = Vec::new();
-    for workload in WORKLOADS
+    let chosen = WORKLOADS
         .iter()
-        .filter(|w| if w.cold == 0 { warm } else { cold })
-    {
+        .filter(|w| if w.cold == 0 { warm } else { cold });
+    let program = |w: &&Workload| has_program(w.script.split(' ').next().unwrap_or_default());
+    let lists = LISTINGS.iter().filter(|_| listings).filter(program);
+    for workload in chosen.chain(lists) {
         eprintln!("bench: {}", workload.name);
         let rounds = match (quick, workload.cold) {
             (true, 3) => 1,
@@ -119,6 +121,54 @@ pub fn run(quick: bool, warm: bool, cold: bool) {
     println!("requests: what the kernel asked the daemon in one run more");
     for line in kinds {
         println!("  {line}");
+    }
+}
+
+/// A row for a program that this machine does not have is left out.
+fn has_program(name: &str) -> bool {
+    let found = std::process::Command::new("sh")
+        .args(["-c", &format!("command -v {name} >/dev/null")])
+        .status();
+    let found = found.is_ok_and(|status| status.success());
+    if !found {
+        eprintln!("bench: no {name} here");
+    }
+    found
+}
+
+/// What people and backup programs list with: it asks for extended attributes, which FUSE does not cache.
+const LISTINGS: &[Workload] = &[
+    listing("ls -lR usr, warm", "ls -lR $ROOT/usr", 1.0, 0),
+    listing(
+        "ls -lR usr, in colour, warm",
+        "ls -lR --color=always $ROOT/usr",
+        1.0,
+        0,
+    ),
+    listing("find -perm, warm", "find $ROOT -perm /6000", 1.0, 0),
+    listing("du -s, warm", "du -s $ROOT", 1.0, 0),
+    listing(
+        "rsync -aHAXn share, warm",
+        "rsync -aHAXn $ROOT/usr/share/ /nonexistent/",
+        1.5,
+        0,
+    ),
+    listing(
+        "getfattr -R share, warm",
+        "getfattr -R -d -m - $ROOT/usr/share",
+        1.5,
+        0,
+    ),
+    listing("ls -lR usr, cold dentries", "ls -lR $ROOT/usr", 1.0, 2),
+];
+
+const fn listing(name: &'static str, script: &'static str, target: f64, cold: u8) -> Workload {
+    Workload {
+        name,
+        script,
+        target,
+        cold,
+        open_heavy: false,
     }
 }
 
