@@ -27,6 +27,7 @@ mod namespace;
 mod nodes;
 mod orphans;
 mod pins;
+mod probes;
 mod removal;
 mod renaming;
 mod slots;

@@ -100,3 +100,126 @@ fn fuse_a_second_walk_asks_nothing_inside_an_image() {
         .collect();
     assert_eq!(left, [""; 0], "{asked:?}");
 }
+
+/// How often `work` asked for extended attributes, and listed them.
+fn xattrs_asked(mount: &Mount, work: impl FnOnce()) -> (u64, u64) {
+    let asked = asked(mount, work);
+    let count = |kind| asked.get(kind).copied().unwrap_or(0);
+    (count("getxattr"), count("listxattr"))
+}
+
+#[test]
+fn fuse_regression_a_long_listing_asks_once_whether_there_are_labels() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("r:1"));
+    sandbox.load(&image("s:1").layer(|l| l.file("x", "x").xattr("user.x", "1")));
+    let mount = sandbox.mount();
+    let root = mount.image("r/1");
+    let list = || {
+        sandbox.sh(&format!("ls -lR {}", root.display())).ok();
+    };
+    list();
+    let all = asked(&mount, list);
+    // A label, an access list: each once, for the whole of a process.
+    assert!(all.get("getxattr").copied().unwrap_or(0) <= 3, "{all:?}");
+    // The root of a tag: its time stamps say when it was tagged, and whoever lists it has to come to us.
+    let rest: u64 = all.values().sum::<u64>() - all["getxattr"];
+    assert!(rest <= 3, "{all:?}");
+    for command in ["git -C / status", "find %s -perm /6000", "find %s -newer /"] {
+        let command = command.replace("%s", &root.display().to_string());
+        let asked = xattrs_asked(&mount, || drop(sandbox.sh(&command)));
+        assert_eq!(asked, (0, 0), "{command}");
+    }
+}
+
+/// An access list as the kernel has it: version 2; owner, one user, group, mask, others.
+fn access_list() -> Vec<u8> {
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in [
+        (1u16, 6u16, u32::MAX),
+        (2, 6, 1234),
+        (4, 4, u32::MAX),
+        (16, 6, u32::MAX),
+        (32, 4, u32::MAX),
+    ] {
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        bytes.extend_from_slice(&permissions.to_le_bytes());
+        bytes.extend_from_slice(&id.to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn fuse_regression_labels_and_access_lists_are_shown_whatever_was_asked_before() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("plain:1"));
+    let mount = sandbox.mount();
+    let plain = mount.image("plain/1/d0/file");
+    let read = |path: &Path, name: &str| -> Result<Vec<u8>, i32> {
+        let mut value = vec![0; 256];
+        match rustix::fs::lgetxattr(path, name, &mut value) {
+            Ok(length) => {
+                value.truncate(length);
+                Ok(value)
+            }
+            Err(error) => Err(error.raw_os_error()),
+        }
+    };
+    const NAMES: [&str; 4] = [
+        "security.selinux",
+        "system.posix_acl_access",
+        "system.posix_acl_default",
+        "security.capability",
+    ];
+    for name in NAMES {
+        assert_eq!(read(&plain, name), Err(libc::EOPNOTSUPP), "{name}");
+        assert_eq!(
+            read(&mount.path("images"), name),
+            Err(libc::EOPNOTSUPP),
+            "{name}"
+        );
+    }
+    assert_eq!(read(&plain, "user.none"), Err(libc::ENODATA));
+    sandbox.load(&ImageBuilder::new("rich:1").layer(|l| {
+        let l = l.file("label", "1").xattr("security.selinux", "a:b:c:s0\0");
+        l.file("list", "2")
+            .xattr("system.posix_acl_access", access_list())
+    }));
+    let (label, list) = (mount.image("rich/1/label"), mount.image("rich/1/list"));
+    assert_eq!(read(&label, NAMES[0]).expect("label"), b"a:b:c:s0\0");
+    assert_eq!(read(&list, NAMES[1]).expect("list"), access_list());
+    for (path, name, expected) in [
+        (&plain, NAMES[0], libc::ENODATA),
+        (&list, NAMES[0], libc::ENODATA),
+        (&plain, NAMES[1], libc::ENODATA),
+        (&plain, NAMES[2], libc::EOPNOTSUPP),
+        (&label, NAMES[3], libc::EOPNOTSUPP),
+    ] {
+        assert_eq!(read(path, name), Err(expected), "{path:?} {name}");
+    }
+    let (plain, label, list) = (plain.display(), label.display(), list.display());
+    for order in [
+        format!("{plain} {label} {list}"),
+        format!("{list} {label} {plain}"),
+    ] {
+        let listed = sandbox.sh(&format!("ls -l {order}")).ok().stdout();
+        let mark = |name: &str| {
+            let line = listed.lines().find(|line| line.ends_with(name));
+            line.and_then(|line| line.chars().nth(10))
+        };
+        assert_eq!(mark("/list"), Some('+'), "{listed}");
+        assert_eq!(mark("/label"), Some('.'), "{listed}");
+        assert_eq!(mark("/file"), Some(' '), "{listed}");
+        let copy = sandbox.mkdir("copy");
+        sandbox
+            .sh(&format!("cp -a {order} {}", copy.display()))
+            .ok();
+        let copied = read(&copy.join("list"), NAMES[1]).expect("the access list");
+        assert_eq!(copied, access_list());
+        fs::remove_dir_all(copy).expect("remove");
+    }
+    // Gone with the image.
+    sandbox.mica(["rmi", "rich:1"]).ok();
+    let plain = mount.image("plain/1/d0/file");
+    assert_eq!(read(&plain, NAMES[0]), Err(libc::EOPNOTSUPP));
+}

@@ -117,7 +117,7 @@ fn fuse_a_staged_removal_is_invisible() {
     let (tag, other) = (mount.image("app/1"), mount.image("other/1"));
     let (before, other_before) = (walk::walk(&tag).unwrap(), walk::walk(&other).unwrap());
     let links = || fs::metadata(other.join("d/twin")).unwrap().nlink();
-    assert_eq!(links(), 3);
+    assert_eq!(links(), 2);
 
     let half = HalfRemover::start(&tag);
     let during = walk::walk(&tag).unwrap();
@@ -130,7 +130,7 @@ fn fuse_a_staged_removal_is_invisible() {
     );
 
     half.kill();
-    wait_until("the link counts are true again", || links() == 3);
+    wait_until("the link counts are true again", || links() == 2);
     let after = walk::walk(&tag).unwrap();
     assert_eq!(walk::compare(&before, &after), [""; 0]);
 
@@ -140,7 +140,7 @@ fn fuse_a_staged_removal_is_invisible() {
     assert_eq!(names(mount.path("images")), ["app", "other"]);
     let shared = walk::walk(&other).unwrap();
     assert_eq!(walk::compare(&other_before, &shared), [""; 0]);
-    wait_until("the link counts are true again", || links() == 3);
+    wait_until("the link counts are true again", || links() == 2);
 }
 
 /// Another process may remove the tag while a removal is staged; who staged it then gets ENOENT and does no harm.
@@ -453,4 +453,81 @@ fn fuse_a_user_removes_what_is_not_his() {
     user("rm -r TAG").ok();
     assert_eq!(sandbox.mica(["images", "-q"]).ok().stdout(), "");
     mount.unmount();
+}
+
+/// Somebody who enters a tag while it is removed: either he is inside of a whole tree and the remover is told that it is busy,
+/// or the tree is gone for him too. Never an empty one.
+#[test]
+fn fuse_root_regression_who_enters_during_a_removal_is_seen_or_too_late() {
+    let sandbox = Sandbox::new();
+    let pauses = sandbox.mkdir("pauses");
+    let point = sandbox.mkdir("m");
+    let mut command = sandbox.command();
+    command
+        .arg("mount")
+        .arg(&point)
+        .env("MICA_TEST_PAUSE", &pauses);
+    let mount = sandbox.mount_by(&point, command);
+    // Whether the image has another tag, and how it is removed.
+    for (twin, tool) in [(false, "rmdir"), (true, "rmdir"), (false, "rm -r")] {
+        for step in ["begun", "committed", "closed", "looked"] {
+            let case = format!("{tool} {step}, another tag: {twin}");
+            sandbox.load(&image("app:1"));
+            if twin {
+                sandbox.mica(["tag", "app:1", "twin:1"]).ok();
+            }
+            let root = mount.image("app/1");
+            let whole = names(&root);
+            fs::write(pauses.join(step), "").unwrap();
+            let mut remover = Command::new("sh")
+                .args(["-c", &format!("exec {tool} {}", root.display())])
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let reached = pauses.join(step).with_extension("reached");
+            wait_until(&case, || reached.exists());
+            let mut inside = Command::new("sh")
+                .args([
+                    "-c",
+                    "cd \"$0\" || exit 3; echo in; read x; ls -A; ls -A d",
+                    root.to_str().unwrap(),
+                ])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut out = BufReader::new(inside.stdout.take().unwrap());
+            if step == "begun" || step == "committed" {
+                let mut line = String::new();
+                out.read_line(&mut line).unwrap();
+                assert_eq!(line, "in\n", "{case}");
+            } else {
+                // Asks, and waits for what comes of the removal.
+                thread::sleep(Duration::from_millis(200));
+            }
+            fs::remove_file(pauses.join(step)).unwrap();
+            fs::remove_file(reached).unwrap();
+            let removed = remover.wait().unwrap().success();
+            drop(inside.stdin.take());
+            let mut seen = String::new();
+            out.read_to_string(&mut seen).unwrap();
+            let entered = inside.wait().unwrap().success();
+            assert_ne!(removed, entered, "{case}");
+            assert_eq!(root.exists(), !removed, "{case}");
+            if entered {
+                let seen: Vec<&str> = seen.lines().filter(|line| *line != "in").collect();
+                let mut expected: Vec<&str> = whole.iter().map(String::as_str).collect();
+                expected.extend(["link", "sub", "twin"]);
+                assert_eq!(seen, expected, "{case}");
+                assert_eq!(names(&root), whole, "{case}");
+                sandbox.mica(["rmi", "-f", "app:1"]).ok();
+            }
+            let listed = sandbox.mica(["images"]).ok().stdout();
+            assert!(!listed.contains("app"), "{case}: {listed}");
+            if twin {
+                sandbox.mica(["rmi", "twin:1"]).ok();
+            }
+        }
+    }
 }

@@ -22,7 +22,8 @@ pub struct Args {
     #[arg(short, long)]
     foreground: bool,
     /// Comma-separated: ro, strict (opening for writing fails at once), suid, dev, allow_other, rm=off|own|all
-    /// (who may remove through the mount: nobody, the mounting user and root, all), trash=DURATION, fsname=NAME, and how long ephemeral
+    /// (who may remove through the mount: nobody, the mounting user and root, all), nlink=shared (one link more of each
+    /// file, so that `du` of one directory counts shared files once), trash=DURATION, fsname=NAME, and how long ephemeral
     /// volumes live unused: volume_wait=SECONDS (60, for the first user), volume_linger=SECONDS (2, after the last one)
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,

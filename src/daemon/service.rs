@@ -132,6 +132,7 @@ impl Service {
             gid: rustix::process::getgid().as_raw(),
             mount_point: point.path().to_owned(),
             squash: false,
+            shared_links: plan.options.shared_links,
             lease: lease.as_ref().map(|lease| lease.id().clone()),
         };
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;

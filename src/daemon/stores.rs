@@ -62,6 +62,7 @@ impl Stores {
             gid: rustix::process::getgid().as_raw(),
             mount_point: place.clone(),
             squash: false,
+            shared_links: false,
             lease: None,
         };
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;

@@ -63,8 +63,7 @@ fn blocks(size: u64) -> u64 {
     size.div_ceil(512)
 }
 
-/// Everything but a directory in an image or a layer. `nlink` counts one more than the layer's own names: every file is also
-/// under `by-id/`.
+/// Everything but a directory in an image or a layer.
 pub(super) fn of_leaf(ino: InodeNo, a: &Attributes) -> FileAttr {
     let kind = match a.kind {
         // Not given for a leaf; a damaged index could.
@@ -83,7 +82,7 @@ pub(super) fn of_leaf(ino: InodeNo, a: &Attributes) -> FileAttr {
         ino,
         kind,
         mode: a.mode,
-        nlink: a.nlink.saturating_add(1),
+        nlink: a.nlink,
         uid: a.uid,
         gid: a.gid,
         rdev_major: a.rdev_major,

@@ -61,6 +61,9 @@ impl Superblock {
         if self.options.squash {
             (attr.uid, attr.gid) = (0, 0);
         }
+        if self.options.shared_links && matches!(decode(attr.ino), Number::Leaf(..)) {
+            attr.nlink = attr.nlink.saturating_add(1);
+        }
         attr
     }
 
@@ -234,7 +237,9 @@ impl FileSystem for Superblock {
     }
 
     fn getxattr(&self, _caller: &Caller, ino: InodeNo, name: &[u8]) -> Result<Vec<u8>, FsError> {
-        match self.known(ino)? {
+        let known = self.known(ino)?;
+        self.probe(name)?;
+        match known {
             Known::Own(_) => Err(FsError::NoAttribute),
             Known::Dir(dir) => self.tree_xattr(&dir, name),
             Known::Leaf(slot, node) => self.leaf_xattr(slot, node, name),

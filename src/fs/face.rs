@@ -253,6 +253,9 @@ pub trait KernelCache: Send + Sync {
     fn invalidate_entry(&self, parent: InodeNo, name: &[u8]);
     /// Attributes of `ino` have changed; unless `attrs_only`, so has its content or listing.
     fn invalidate_inode(&self, ino: InodeNo, attrs_only: bool);
+    /// The attributes of `ino` are to be asked for again, from the moment this returns: past what waits. The kernel takes no
+    /// lock for it, so it may be called inside a request.
+    fn invalidate_attributes_now(&self, ino: InodeNo);
 }
 
 /// The operations of the tree; see the module's rules.

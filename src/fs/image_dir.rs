@@ -274,7 +274,11 @@ impl Superblock {
 
     pub(super) fn tree_attr(&self, dir: &DirNode) -> Result<AttrReply, FsError> {
         let attr = match dir.is_root() {
-            true => self.root_attr_if_there(&dir.tree)?,
+            true => {
+                // A removal is under way: what comes of it is the answer.
+                drop(dir.tree.settled.read());
+                self.root_attr_if_there(&dir.tree)?
+            }
             false => {
                 let (content, at) = self.opened(dir)?;
                 attr::of_directory(dir.ino, &self.attributes_of_dir(&content, &at)?)
@@ -289,7 +293,7 @@ impl Superblock {
 
     /// The reply for the root directory of a subject, with a reference.
     pub(super) fn enter_root(&self, subject: &Subject) -> Result<EntryReply, FsError> {
-        let tree = self.trees.tree(subject)?;
+        let tree = self.tree(subject)?;
         let attr = self.root_attr_if_there(&tree)?;
         self.trees.refer_root(&tree);
         Ok(match subject.image() {
@@ -357,9 +361,6 @@ impl Superblock {
                 let index = self.store.layer_index(layer)?;
                 if !index.is_implicit(NodeNo(0))? {
                     return Ok(index.attributes(NodeNo(0))?);
-                }
-                if index.is_opaque(NodeNo(0))? {
-                    break;
                 }
             }
             Ok(Attributes::IMPLICIT_DIRECTORY)

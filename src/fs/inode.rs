@@ -7,19 +7,26 @@
 //! | 1, tree (19), layer (12), node (32) | a directory in an image or layer tree: tree number and topmost layer directory |
 //!
 //! So a file of a shared layer is one inode everywhere, and a directory keeps its number when the kernel has forgotten it in
-//! between. Tree numbers are never shared between tags: the kernel marks a removed directory inode dead for every process.
+//! between. The store keeps the numbers of layers and trees (`store::numbers`), so inode numbers are the same after a restart;
+//! where it cannot, and for a directory that a staged `rmdir` has made dead, they are of this mount. Tree numbers are never shared between tags: the kernel marks a removed directory inode dead for every process.
 
 use super::face::InodeNo;
 use crate::layer::NodeNo;
+use crate::store::NumberLimits;
 
 /// Marks directories of images and layers.
 const DIRECTORY: u64 = 1 << 63;
 /// How many trees may be alive at once: 19 bits.
 pub(super) const MAX_TREES: u32 = 1 << 19;
+/// Numbers that the store keeps are below these; from there on they are of one mount only.
+pub(super) const KEPT: NumberLimits = NumberLimits {
+    layers: 1 << 30,
+    trees: 1 << 18,
+};
 /// How many layers an image may have: 12 bits, `oci`'s own limit.
 const MAX_LAYERS: u32 = 1 << 12;
 
-/// Number of a layer in this mount, 1 to 2^31 - 1; never used again for another layer.
+/// Number of a layer, 1 to 2^31 - 1: the store's if it has one for it, else of this mount.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct SlotNo(pub u32);
 

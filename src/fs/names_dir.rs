@@ -42,7 +42,7 @@ impl Superblock {
                 if let Step::Root(subject) = &step
                     && subject.image().is_some()
                 {
-                    self.note_use(&*self.trees.tree(subject)?);
+                    self.note_use(&*self.tree(subject)?);
                 }
                 Ok(Lookup::Found(self.enter_step(step)?))
             }

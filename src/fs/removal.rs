@@ -2,9 +2,11 @@
 //!
 //! The commit point is the rmdir of a root directory (or the unlink of `name:tag`): it calls the same `ops::remove` as
 //! `mica rmi`. What `rm -r` does before that, unlinking all it has listed, is staged (`stages`): answered with success to a
-//! process that has listed the root itself, with "read-only" to anybody else, and changes nothing. A process that the kernel
+//! process that has listed the root itself, with "read-only" to anybody else, and changes nothing. Users are looked for
+//! before the commit and again behind it: somebody may have entered while it was written. A process that the kernel
 //! gave another's listing from its cache is known by the root directory that it has open.
 
+mod pause;
 mod stages;
 
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use super::nodes::Place;
 use super::superblock::Superblock;
 use super::trees::{DirNode, Subject};
 use crate::oci::ImageId;
-use crate::ops::remove::{self, Removed, Target};
+use crate::ops::remove::{self, Plan, Removed, Target};
 use crate::store::Cause;
 use crate::sys::proc;
 use stages::Verdict;
@@ -194,10 +196,14 @@ impl Superblock {
             Subject::Chained(..) => return Err(FsError::ReadOnly),
         };
         let by = proc::thread_group(caller.pid).unwrap_or(0);
+        pause::at("begun");
         let changing = self.changing();
         let _cause = Cause::new(by, caller.uid);
         let mut busy = None;
-        let removed = remove::remove(
+        let tree = self.trees.find(subject);
+        let mut going = None;
+        let mut entered = None;
+        let removed = remove::remove_unless_entered(
             &self.store,
             false,
             |_| Ok(target.clone()),
@@ -213,8 +219,26 @@ impl Superblock {
                 busy = Some(user.clone());
                 Err(plan.in_use(target, crate::ops::users::User::Mount(PathBuf::from(user))))
             },
+            |target, plan| {
+                pause::at("committed");
+                // From here on who enters has to ask us first (where the kernel checks permissions), and waits for what comes of
+                // it; who is inside is found.
+                if let Some(tree) = &tree {
+                    going = Some(tree.settled.write());
+                    self.cache.invalidate_attributes_now(tree.root_ino());
+                }
+                pause::at("closed");
+                let user = match self.entered(subject, plan, by) {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(user)) => user,
+                    Err(error) => error.to_string(),
+                };
+                entered = Some(user.clone());
+                Err(plan.in_use(target, crate::ops::users::User::Mount(PathBuf::from(user))))
+            },
         );
-        let removed = match (removed, busy) {
+        pause::at("looked");
+        let removed = match (removed, busy.or(entered)) {
             (Ok(removed), _) => removed,
             (Err(_), Some(user)) => return Err(FsError::Busy(user)),
             (Err(error), None) => return Err(error.into()),
@@ -237,9 +261,21 @@ impl Superblock {
                 self.describe(subject)
             );
         }
+        drop(going);
         drop(changing);
         self.notify_others();
         Ok(())
+    }
+
+    /// Who is in the tree, or in the image if that goes.
+    fn entered(&self, subject: &Subject, plan: &Plan, by: u32) -> Result<Option<String>, FsError> {
+        if let Some(user) = self.attached_at(subject, by)? {
+            return Ok(Some(user));
+        }
+        match plan.deletes_image {
+            true => self.attached(plan.id, by, &self.store.live_leases()?),
+            false => Ok(None),
+        }
     }
 
     fn note_removal(&self, caller: &Caller, removed: &Removed) {

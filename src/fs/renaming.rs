@@ -82,6 +82,12 @@ impl Superblock {
         self.enter_own(Place::Link(target.into()))
     }
 
+    /// Directories stay what they are, and so do their numbers.
+    fn rename_tree(&self, from: &Subject, to: &Subject) {
+        self.trees.rename(from, to);
+        self.numbers.rename(&from.numbered(), &to.numbered());
+    }
+
     /// Renames a tag or a repository; never onto something.
     pub(super) fn own_rename(
         &self,
@@ -120,8 +126,7 @@ impl Superblock {
                 self.change_names(|names| names.rename_tag(&old, &new, SystemTime::now()))?;
                 self.events
                     .note(Some(caller), &format!("Renamed: {old} {new}"));
-                self.trees
-                    .rename(&Subject::Tag(old.clone(), id), &Subject::Tag(new, id));
+                self.rename_tree(&Subject::Tag(old, id), &Subject::Tag(new, id));
                 let stay: Vec<Box<str>> = prefixes(from_dir).skip(1).map(Into::into).collect();
                 self.after_change(&changing, &stay);
             }
@@ -198,7 +203,7 @@ impl Superblock {
                         tag: entry.tag.tag.clone(),
                     };
                     let old = Subject::Tag(entry.tag.clone(), entry.id);
-                    self.trees.rename(&old, &Subject::Tag(tag, entry.id));
+                    self.rename_tree(&old, &Subject::Tag(tag, entry.id));
                 }
             }
         }

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::inode::SlotNo;
+use super::inode::{KEPT, SlotNo};
 use crate::layer::LayerFile;
 use crate::oci::DiffId;
-use crate::store::{Store, StoreError};
+use crate::store::{Numbered, Numbers, Store, StoreError};
 
 /// One layer.
 #[derive(Debug)]
@@ -30,6 +30,7 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     store: Store,
+    numbers: Arc<Numbers>,
     table: RwLock<Table>,
 }
 
@@ -80,9 +81,10 @@ impl Slot {
 }
 
 impl Slots {
-    pub fn new(store: Store) -> Slots {
+    pub fn new(store: Store, numbers: Arc<Numbers>) -> Slots {
         Slots {
             store,
+            numbers,
             table: RwLock::default(),
         }
     }
@@ -101,19 +103,29 @@ impl Slots {
         if let Some(slot) = self.find(layer) {
             return slot;
         }
+        let kept = self.numbers.get(&Numbered::Layer(*layer), || {
+            let names = self.store.names();
+            names.map_or(Vec::new(), |names| {
+                names.layers().into_iter().map(Numbered::Layer).collect()
+            })
+        });
         let mut table = self.table.write();
         if let Some(slot) = table.by_id.get(layer) {
             return slot.clone();
         }
-        // Two thousand million layers in the life of one mount are not a thing; stay unique anyway.
-        loop {
-            table.last = table.last % SlotNo::MAX + 1;
-            if !table.by_no.contains_key(&SlotNo(table.last)) {
-                break;
-            }
-        }
+        let kept = kept.map(SlotNo);
+        let no = match kept.filter(|no| !table.by_no.contains_key(no)) {
+            Some(no) => no,
+            // A thousand million layers in the life of one mount are not a thing; stay unique anyway.
+            None => loop {
+                table.last = table.last.max(KEPT.layers) % SlotNo::MAX + 1;
+                if !table.by_no.contains_key(&SlotNo(table.last)) {
+                    break SlotNo(table.last);
+                }
+            },
+        };
         let slot = Arc::new(Slot {
-            no: SlotNo(table.last),
+            no,
             diff_id: *layer,
             references: AtomicU64::new(0),
             file: Mutex::new(None),

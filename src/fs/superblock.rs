@@ -12,16 +12,18 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::face::{Caller, FsError, InodeNo, KernelCache, RmPolicy, Timestamp};
 use super::info::{Events, UsersCache};
+use super::inode::KEPT;
 use super::namespace::{Change, View, changes};
 use super::nodes::{Nodes, Place};
 use super::orphans::Orphans;
+use super::probes::Probes;
 use super::removal::Stages;
 use super::slots::Slots;
 use super::stores::Catalogs;
 use super::telling::Telling;
-use super::trees::{Subject, Trees};
+use super::trees::{Subject, Tree, Trees};
 use crate::oci::{DiffId, Digest, ImageId};
-use crate::store::{LeaseId, Names, Store};
+use crate::store::{LeaseId, Names, Numbered, Numbers, Store};
 use crate::sys::mountinfo::DeviceId;
 use crate::tree::Attributes;
 
@@ -53,6 +55,8 @@ pub struct FsOptions {
     pub mount_point: PathBuf,
     /// Everything belongs to root: for who has no other id to show.
     pub squash: bool,
+    /// Files have one link more than in their image: for those who count shared ones by that.
+    pub shared_links: bool,
     /// The daemon's own lease: it need not notify itself of what it has done.
     pub lease: Option<LeaseId>,
 }
@@ -70,12 +74,14 @@ pub struct Superblock {
     pub(super) nodes: Nodes,
     pub(super) trees: Arc<Trees>,
     pub(super) slots: Slots,
+    pub(super) numbers: Arc<Numbers>,
     pub(super) stages: Arc<Stages>,
     pub(super) events: Events,
     telling: Telling,
     orphans: Orphans,
     pub(super) users: UsersCache,
     pub(super) catalogs: Catalogs,
+    pub(super) probes: Probes,
     /// Attributes of the root directories of images, which `stat` of a tag directory shows.
     pub(super) roots: Mutex<HashMap<ImageId, Attributes>>,
     device: OnceLock<DeviceId>,
@@ -109,8 +115,12 @@ impl Superblock {
         let kept = BTreeSet::new();
         let view = View::new(names, &kept, None);
         let trees = Arc::new(Trees::new());
+        // What serves a single container neither keeps numbers nor waits for a disk to do so.
+        let numbers = Numbers::new(store.clone(), KEPT, options.lease.is_some());
+        let numbers = Arc::new(numbers);
         Superblock {
-            slots: Slots::new(store.clone()),
+            slots: Slots::new(store.clone(), numbers.clone()),
+            numbers,
             changing: Mutex::default(),
             kept: Mutex::new(kept),
             view: RwLock::new(Arc::new(view)),
@@ -123,6 +133,7 @@ impl Superblock {
             telling: Telling::start(store.clone(), options.lease.clone()),
             users: UsersCache::default(),
             catalogs: Catalogs::default(),
+            probes: Probes::default(),
             roots: Mutex::default(),
             device: OnceLock::new(),
             volumes: OnceLock::new(),
@@ -215,6 +226,22 @@ impl Superblock {
             self.tell(&change);
         }
         Ok(())
+    }
+
+    /// The tree of a subject, with the number that the store keeps for it.
+    pub(super) fn tree(&self, subject: &Subject) -> Result<Arc<Tree>, FsError> {
+        let all = || {
+            let view = self.view();
+            let tags = view.names.tags.iter();
+            let tags = tags.map(|(tag, record)| Numbered::Tag(tag.clone(), record.id));
+            let images = view.names.images.keys().map(|id| Numbered::ById(*id));
+            let dangling = view.dangling.entries.values();
+            let dangling = dangling.map(|id| Numbered::Dangling(*id));
+            let layers = view.names.layers().into_iter().map(Numbered::LayerTree);
+            tags.chain(images).chain(dangling).chain(layers).collect()
+        };
+        self.trees
+            .tree(subject, || self.numbers.get(&subject.numbered(), all))
     }
 
     /// Tells the kernel of one change, if it knows the place.

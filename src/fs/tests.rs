@@ -38,6 +38,8 @@ impl KernelCache for Recorder {
     fn invalidate_inode(&self, ino: InodeNo, attrs_only: bool) {
         self.0.lock().push(Told::Inode(ino, attrs_only));
     }
+
+    fn invalidate_attributes_now(&self, _ino: InodeNo) {}
 }
 
 const MOUNT_POINT: &str = "/mnt/m";
@@ -61,6 +63,7 @@ fn options(rm: RmPolicy) -> FsOptions {
         gid: 100,
         mount_point: PathBuf::from(MOUNT_POINT),
         squash: false,
+        shared_links: false,
         lease: None,
     }
 }

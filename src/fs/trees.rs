@@ -16,11 +16,12 @@ use parking_lot::{Mutex, RwLock};
 
 use super::face::FsError;
 use super::face::InodeNo;
-use super::inode::{self, MAX_TREES, TreeNo};
+use super::inode::{self, KEPT, MAX_TREES, TreeNo};
 use super::slots::{Slot, Slots};
 use crate::layer::merged::{Image, MergedDir};
 use crate::layer::{LayerFile, NodeNo};
 use crate::oci::{DiffId, Digest, ImageId, TagRef};
+use crate::store::Numbered;
 
 /// What a tree is of.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -34,6 +35,17 @@ pub(super) enum Subject {
 }
 
 impl Subject {
+    /// What the store has its number under.
+    pub fn numbered(&self) -> Numbered {
+        match self {
+            Subject::Tag(tag, id) => Numbered::Tag(tag.clone(), *id),
+            Subject::ById(id) => Numbered::ById(*id),
+            Subject::Dangling(id) => Numbered::Dangling(*id),
+            Subject::Layer(layer) => Numbered::LayerTree(*layer),
+            Subject::Chained(id, layer) => Numbered::Chained(*id, *layer),
+        }
+    }
+
     /// The image, unless it is a layer.
     pub fn image(&self) -> Option<ImageId> {
         match self {
@@ -51,6 +63,8 @@ pub(super) struct Tree {
     content: Mutex<Weak<Content>>,
     /// When its use was last noted, see `used`.
     pub used: AtomicU64,
+    /// Held while it is being removed: until then nobody is told whether it is there.
+    pub settled: RwLock<()>,
     /// Directories with another number than the tree's: topmost layer and node.
     revived: RwLock<HashMap<(u16, u32), TreeNo>>,
 }
@@ -147,26 +161,28 @@ impl DirNode {
 #[derive(Debug)]
 pub(super) struct Trees {
     subjects: Mutex<HashMap<Subject, Arc<Tree>>>,
-    numbers: Mutex<Numbers>,
+    numbers: Mutex<Taken>,
     dirs: RwLock<HashMap<InodeNo, Arc<DirNode>>>,
 }
 
 #[derive(Debug, Default)]
-struct Numbers {
+struct Taken {
     used: HashMap<u32, Weak<Tree>>,
     next: u32,
 }
 
-impl Numbers {
+impl Taken {
+    fn is_free(&self, no: u32) -> bool {
+        let user = self.used.get(&no);
+        user.is_none_or(|tree| tree.strong_count() == 0)
+    }
+
+    /// One that the store does not give.
     fn take(&mut self) -> Result<TreeNo, FsError> {
-        for _ in 0..MAX_TREES {
-            let no = self.next;
+        for _ in KEPT.trees..MAX_TREES {
+            let no = self.next.max(KEPT.trees);
             self.next = (no + 1) % MAX_TREES;
-            if self
-                .used
-                .get(&no)
-                .is_none_or(|tree| tree.strong_count() == 0)
-            {
+            if self.is_free(no) {
                 return Ok(TreeNo(no));
             }
         }
@@ -186,18 +202,32 @@ impl Trees {
     }
 
     /// The tree of a subject; made if need be.
-    pub fn tree(&self, subject: &Subject) -> Result<Arc<Tree>, FsError> {
+    /// `kept` is the number that the store has for it.
+    pub fn tree(
+        &self,
+        subject: &Subject,
+        kept: impl FnOnce() -> Option<u32>,
+    ) -> Result<Arc<Tree>, FsError> {
+        if let Some(tree) = self.find(subject) {
+            return Ok(tree);
+        }
+        // Without a lock: it may have to be written.
+        let kept = kept();
         let mut subjects = self.subjects.lock();
         if let Some(tree) = subjects.get(subject) {
             return Ok(tree.clone());
         }
         let mut numbers = self.numbers.lock();
-        let no = numbers.take()?;
+        let no = match kept.filter(|no| numbers.is_free(*no)) {
+            Some(no) => TreeNo(no),
+            None => numbers.take()?,
+        };
         let tree = Arc::new(Tree {
             no,
             subject: RwLock::new(subject.clone()),
             content: Mutex::default(),
             used: AtomicU64::new(0),
+            settled: RwLock::default(),
             revived: RwLock::default(),
         });
         numbers.used.insert(no.0, Arc::downgrade(&tree));

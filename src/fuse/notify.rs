@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ struct State {
 pub struct NotifyQueue {
     state: Mutex<State>,
     changed: Condvar,
+    /// Once the session is there.
+    notifier: OnceLock<fuser::Notifier>,
 }
 
 impl NotifyQueue {
@@ -62,6 +64,8 @@ impl NotifyQueue {
     /// Starts the thread that sends, for as long as the process lives.
     pub(super) fn serve(self: &Arc<Self>, notifier: fuser::Notifier) -> io::Result<()> {
         let queue = Arc::clone(self);
+        // A queue has one session.
+        let _ = self.notifier.set(notifier.clone());
         thread::Builder::new()
             .name("mica-notify".to_owned())
             .stack_size(128 * 1024)
@@ -107,6 +111,13 @@ impl KernelCache for NotifyQueue {
 
     fn invalidate_inode(&self, ino: InodeNo, attrs_only: bool) {
         self.push(Item::Inode { ino, attrs_only });
+    }
+
+    fn invalidate_attributes_now(&self, ino: InodeNo) {
+        if let Some(notifier) = self.notifier.get() {
+            let attrs_only = true;
+            send(notifier, &Item::Inode { ino, attrs_only });
+        }
     }
 }
 

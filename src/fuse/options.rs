@@ -17,6 +17,8 @@ pub struct MountOptions {
     pub suid: bool,
     /// Honour device nodes of images.
     pub dev: bool,
+    /// Each file of an image has one link more than in the image, so that `du` of one directory counts shared ones once.
+    pub shared_links: bool,
     /// Let other users in. `None`: as usual, which is yes for root and no for an ordinary user.
     pub allow_other: Option<bool>,
     /// Who may remove, rename and tag through the mount.
@@ -36,6 +38,7 @@ impl Default for MountOptions {
             strict: false,
             suid: false,
             dev: false,
+            shared_links: false,
             allow_other: None,
             rm: RmPolicy::Own,
             times: Times::default(),
@@ -50,7 +53,7 @@ impl Default for MountOptions {
 pub enum OptionError {
     /// Not an option.
     #[error(
-        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, trash=DURATION|off, volume_wait=SECONDS, volume_linger=SECONDS, fsname=NAME"
+        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, nlink=image|shared, trash=DURATION|off, volume_wait=SECONDS, volume_linger=SECONDS, fsname=NAME"
     )]
     Unknown(String),
     /// An option with a wrong value.
@@ -111,6 +114,15 @@ impl MountOptions {
                         });
                     }
                 }
+            }
+            ("nlink", Some("image")) => self.shared_links = false,
+            ("nlink", Some("shared")) => self.shared_links = true,
+            ("nlink", value) => {
+                return Err(OptionError::Value {
+                    option: "nlink",
+                    value: value.unwrap_or_default().to_owned(),
+                    expected: "image, shared",
+                });
             }
             ("trash", Some("off")) => self.trash = Some(Duration::ZERO),
             ("trash", value) => {
@@ -176,7 +188,7 @@ mod tests {
         let options = MountOptions::parse([
             "ro,strict",
             "",
-            "rm=all, suid,dev,allow_other,volume_linger=0.5",
+            "rm=all, suid,dev,allow_other,nlink=image,nlink=shared,volume_linger=0.5",
         ])
         .unwrap();
         assert_eq!(
@@ -186,6 +198,7 @@ mod tests {
                 strict: true,
                 suid: true,
                 dev: true,
+                shared_links: true,
                 allow_other: Some(true),
                 rm: RmPolicy::All,
                 times: Times {
@@ -217,6 +230,8 @@ mod tests {
             "rm",
             "rm=",
             "rm=no",
+            "nlink",
+            "nlink=2",
             "ro=1",
             "fsname",
             "volume_wait",

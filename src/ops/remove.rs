@@ -398,6 +398,18 @@ pub fn remove(
     choose: impl FnOnce(&Names) -> Result<Target, OpsError>,
     permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), OpsError>,
 ) -> Result<Removed, OpsError> {
+    remove_unless_entered(store, how, choose, permit, |_, _| Ok(()))
+}
+
+/// As [`remove`], with a second look when the names are gone, durably, and before anything is freed: who has come in since the
+/// first one keeps what he has. If `again` refuses, the names are put back and its refusal is the answer.
+pub fn remove_unless_entered(
+    store: &Store,
+    how: impl Into<How>,
+    choose: impl FnOnce(&Names) -> Result<Target, OpsError>,
+    permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), OpsError>,
+    again: impl FnOnce(&Target, &Plan) -> Result<(), OpsError>,
+) -> Result<Removed, OpsError> {
     let how = how.into();
     let lock = store.lock()?;
     let names = store.names()?;
@@ -410,6 +422,17 @@ pub fn remove(
     }
     let bytes = plan.bytes(store)?;
     store.change_freeing(&lock, bytes, |names| plan.edit(names))?;
+    if let Err(refused) = again(&target, &plan) {
+        let restored = store.change(&lock, |now| {
+            *now = Names::clone(&names);
+            Ok::<_, StoreError>(())
+        });
+        match restored {
+            Ok(()) => return Err(refused),
+            // The removal stands; whoever came in loses.
+            Err(error) => log::error!("{refused}, but its name cannot be put back: {error}"),
+        }
+    }
     if let Err(error) = store.collect(&lock) {
         // The names are gone, durably: the removal has happened. What is left behind is garbage for the next `gc`.
         log::warn!(

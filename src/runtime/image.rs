@@ -47,6 +47,7 @@ pub(super) fn serve(
         mount_point: PathBuf::from("/"),
         lease: None,
         squash,
+        shared_links: false,
     };
     let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
     let tree = Superblock::with_names(store.clone(), names, options, cache);

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Store;
-use crate::oci::{DiffId, ImageId, TagRef};
+use crate::oci::{DiffId, Digest, ImageId, TagRef};
 use crate::sys::atomic;
 use crate::sys::lock::{self, LockMode};
 
@@ -42,6 +42,8 @@ pub enum Numbered {
     Dangling(ImageId),
     /// The tree of a layer.
     LayerTree(DiffId),
+    /// The tree of a layer below its parents, by its id in an engine's store.
+    Chained(Digest, DiffId),
 }
 
 impl Numbered {
@@ -53,6 +55,7 @@ impl Numbered {
             Numbered::ById(id) => format!("id:{}", id.0.hex()),
             Numbered::Dangling(id) => format!("dangling:{}", id.0.hex()),
             Numbered::LayerTree(layer) => format!("diff:{}", layer.hex()),
+            Numbered::Chained(id, layer) => format!("chained:{}:{}", id.hex(), layer.hex()),
         }
     }
 }

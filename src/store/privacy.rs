@@ -35,13 +35,14 @@ const DIRECTORIES: [&str; 8] = [
     "volumes",
 ];
 /// The files on top.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     INDEX_JSON,
     super::volumes::VOLUMES_JSON,
     "meta.json",
     "oci-layout",
     "settings.json",
     "lock",
+    super::numbers::NUMBERS,
     "reserve",
     "events.log",
     "events.log.1",

@@ -215,6 +215,13 @@ impl Sandbox {
         tier::root();
         let mut command = self.command();
         command.arg("mount").args(args).arg(point);
+        self.mount_by(point, command)
+    }
+
+    /// The same by a command of one's own.
+    #[track_caller]
+    pub fn mount_by(&self, point: &Path, command: Command) -> Mount {
+        tier::root();
         // What the daemon goes on to write there is shown when the test fails.
         let log = self
             .path(point.file_name().unwrap_or_default())

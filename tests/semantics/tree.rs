@@ -1,6 +1,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use rustix::fs::XattrFlags;
@@ -58,6 +59,7 @@ fn fuse_the_tree_is_the_image() {
     );
     assert_eq!((file.mtime(), file.mtime_nsec()), (-5, 500_000_000));
     assert_eq!(file.ino(), stat("twin").ino());
+    assert_eq!((file.nlink(), stat("old").nlink()), (2, 1));
     assert_eq!(
         walk::xattrs(&dir.join("file")).expect("xattrs")[b"user.note".as_slice()],
         b"a\nb"
@@ -117,7 +119,7 @@ fn fuse_whiteouts() {
     }
 }
 
-/// An opaque marker hides the lower layers' entries of its directory, never its own layer's.
+/// An opaque marker hides the lower layers' entries of its directory, never its own layer's, and leaves mode and owner as they were if its layer does not list the directory.
 #[test]
 fn fuse_opaque_directories() {
     for late in [false, true] {
@@ -144,17 +146,31 @@ fn fuse_opaque_directories() {
         );
         assert!(names(mount.image("app/1/d/sub")).is_empty(), "late: {late}");
     }
+    let sandbox = Sandbox::new();
+    sandbox.load(
+        &ImageBuilder::new("app:1")
+            .layer(|l| l.dir("d", 0o2770).owner(7, 8).file("d/old", "1"))
+            .layer(|l| l.opaque("d").file("d/new", "2")),
+    );
+    let mount = sandbox.mount();
+    let stat = fs::metadata(mount.image("app/1/d")).expect("d");
+    assert_eq!((stat.mode(), stat.uid(), stat.gid()), (0o042770, 7, 8));
+    assert_eq!(names(mount.image("app/1/d")), ["new"]);
 }
 
-/// Nothing of mica's own is in an image tree, and neither whiteouts nor overlay attributes of a layer are visible there.
+/// Nothing of mica's own is in an image tree, and neither whiteouts nor overlay attributes of a layer are visible there; a character device 0:0 is a whiteout, as it is for overlayfs.
 #[test]
 fn fuse_nothing_of_ours_in_an_image() {
     let sandbox = Sandbox::new();
     sandbox.load(
         &ImageBuilder::new("app:1")
-            .layer(|l| l.dir("d", 0o755).file("d/low", "1").file("gone", "1"))
+            .layer(|l| {
+                let l = l.dir("d", 0o755).file("d/low", "1").file("gone", "1");
+                l.file("too", "1").char_device("low", 0, 0)
+            })
             .layer(|l| {
                 l.whiteout("gone")
+                    .char_device("too", 0, 0)
                     .dir("d", 0o755)
                     .xattr("trusted.overlay.opaque", "y")
                     .xattr("user.overlay.redirect", "/elsewhere")
@@ -317,4 +333,41 @@ fn fuse_the_layer_as_tar() {
         assert_eq!(digest(&bytes), *diff_id);
         assert!(bytes == *tar);
     }
+}
+
+/// An inode number of an image is the same after the daemon was started anew, whatever was looked at first, after an index was built anew, and after other images came and went.
+#[test]
+fn fuse_inode_numbers_stay() {
+    let (sandbox, mount) = mounted(&["app:1", "other:1"]);
+    let numbers = |mount: &crate::common::sandbox::Mount, tags: [&str; 3]| {
+        let mut found = std::collections::BTreeMap::new();
+        for tag in tags {
+            let root = match tag {
+                "by-id" => mount.path("by-id").join(hex(&image("app:1").id())),
+                tag => mount.image(tag),
+            };
+            found.insert(tag.to_owned(), fs::metadata(&root).expect(tag).ino());
+            for entry in walk::walk(&root).expect("walk") {
+                let path = root.join(std::ffi::OsStr::from_bytes(&entry.0));
+                let stat = fs::symlink_metadata(&path).expect("stat");
+                found.insert(format!("{tag} {}", entry.0.escape_ascii()), stat.ino());
+            }
+        }
+        found
+    };
+    let first = numbers(&mount, ["app/1", "other/1", "by-id"]);
+    assert!(first.len() > 10);
+    drop(mount);
+    let mount = sandbox.mount();
+    assert_eq!(numbers(&mount, ["by-id", "other/1", "app/1"]), first);
+    drop(mount);
+    for entry in fs::read_dir(sandbox.store().join("layers")).expect("layers") {
+        fs::remove_file(entry.expect("entry").path()).expect("remove");
+    }
+    sandbox.mica(["check", "--repair"]).ok();
+    sandbox.load(&ImageBuilder::new("new:1").layer(|l| l.file("new", "1")));
+    let mount = sandbox.mount();
+    fs::metadata(mount.image("new/1/new")).expect("new");
+    sandbox.mica(["rmi", "new:1"]).ok();
+    assert_eq!(numbers(&mount, ["other/1", "by-id", "app/1"]), first);
 }

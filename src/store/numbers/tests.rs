@@ -1,5 +1,4 @@
 use super::*;
-use crate::oci::Digest;
 use crate::store::OpenMode;
 
 const LIMITS: NumberLimits = NumberLimits {
