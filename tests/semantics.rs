@@ -9,6 +9,7 @@ use crate::common::image::{ImageBuilder, LayerBuilder};
 use crate::common::sandbox::{Mount, Sandbox};
 
 mod archives;
+mod budgets;
 mod committing;
 mod damage;
 mod doc;

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `attr` | what `stat` shows, and errors |
 //! | `nodes` | inodes the kernel knows, their numbers |
+//! | `budget` | how many descriptors the users may have |
 //! | `root`, `naming` | the directory of volumes, and what changes it |
 //! | `mark` | the attribute that says that a volume is ephemeral |
 //! | `tree` | names and attributes below a volume |
@@ -20,6 +21,7 @@
 //! disk, except a directory's position.
 
 mod attr;
+mod budget;
 mod files;
 mod locks;
 mod mark;
@@ -68,6 +70,7 @@ pub struct VolumeTree {
     nodes: nodes::Nodes,
     files: files::Files,
     locks: locks::Locks,
+    budget: Arc<budget::Budget>,
     known: root::Known,
     telling: Telling,
     activity: Arc<Activity>,
@@ -84,13 +87,15 @@ impl VolumeTree {
         activity: Arc<Activity>,
     ) -> Result<Arc<VolumeTree>, VolumeError> {
         let store_path = store.path().canonicalize().map_err(attr::io_error)?;
+        let budget = budget::Budget::new(options.uid);
         let tree = Arc::new(VolumeTree {
             store_path,
             host: Host::new()?,
             privileges: Privileges::new()?,
             nodes: nodes::Nodes::default(),
             files: files::Files::default(),
-            locks: locks::Locks::start().map_err(attr::io_error)?,
+            locks: locks::Locks::start(Arc::clone(&budget)).map_err(attr::io_error)?,
+            budget,
             known: root::Known::default(),
             telling: Telling::start(store.clone(), options.lease.clone()),
             activity,

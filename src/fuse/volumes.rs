@@ -289,8 +289,8 @@ impl fuser::Filesystem for Volumes {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.serve(Op::Open, request, ino, |tree, _| {
-            match tree.open(inode(ino), flags.0.cast_unsigned()) {
+        self.serve(Op::Open, request, ino, |tree, caller| {
+            match tree.open(caller, inode(ino), flags.0.cast_unsigned()) {
                 Ok(opened) => {
                     let handle = FileHandle(opened.file.0);
                     let backing = self.passthrough.enter(&opened, |fd| reply.open_backing(fd));
@@ -431,8 +431,8 @@ impl fuser::Filesystem for Volumes {
     }
 
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.serve(Op::OpenDir, request, ino, |tree, _| {
-            match tree.open_directory(inode(ino)) {
+        self.serve(Op::OpenDir, request, ino, |tree, caller| {
+            match tree.open_directory(caller, inode(ino)) {
                 Ok(opened) => reply.opened(FileHandle(opened.0), FopenFlags::empty()),
                 Err(error) => reply.error(failed(Op::OpenDir, ino, &error)),
             }
@@ -690,6 +690,7 @@ fn lock(
         range,
         kind,
         thread: caller.pid,
+        user: caller.uid,
         pid,
     }
 }

@@ -15,6 +15,11 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+/// Entries that any tree may have gained since it was begun to be looked at.
+const SMALL: u64 = 100_000;
+/// Where a file system does not say how many there are.
+const MANY: u64 = 1 << 26;
+
 /// A directory, and the way to it.
 struct Descent {
     at: OwnedFd,
@@ -161,8 +166,26 @@ fn unlink(descent: &Descent, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
     }
 }
 
-/// Looks at everything in a directory, itself not included. What goes meanwhile, or may not be looked at, is left out.
-pub fn visit(path: &Path, mut see: impl FnMut(&Stat)) -> io::Result<()> {
+/// Looks at everything in a directory, itself not included. What goes meanwhile, or may not be looked at, is left out. It ends
+/// whatever others do with the tree: one that grows faster than it is looked at, or is moved about, is not seen whole.
+pub fn visit(path: &Path, see: impl FnMut(&Stat)) -> io::Result<()> {
+    visit_at_most(path, most_entries(path), see)
+}
+
+/// More than there can be in a tree that nobody prolongs: all that is on its file system now, twice.
+fn most_entries(path: &Path) -> u64 {
+    match rustix::fs::statvfs(path) {
+        Ok(found) if found.f_files > 0 => {
+            let used = found.f_files.saturating_sub(found.f_ffree);
+            used.saturating_mul(2).saturating_add(SMALL)
+        }
+        // Inodes are not counted there.
+        Ok(_) | Err(_) => MANY,
+    }
+}
+
+fn visit_at_most(path: &Path, most: u64, mut see: impl FnMut(&Stat)) -> io::Result<()> {
+    let mut left = most;
     let quiet = |error: Errno| matches!(error, Errno::NOENT | Errno::ACCESS | Errno::PERM);
     let mut descent = match Descent::new(path, false) {
         Err(error) if quiet(error) => return Ok(()),
@@ -171,6 +194,10 @@ pub fn visit(path: &Path, mut see: impl FnMut(&Stat)) -> io::Result<()> {
     let mut look = |descent: &Descent| -> Result<Vec<CString>, Errno> {
         let mut directories = Vec::new();
         for (name, is_directory) in descent.names()? {
+            if left == 0 {
+                return Ok(Vec::new());
+            }
+            left -= 1;
             match statat(&descent.at, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => see(&stat),
                 Err(error) if quiet(error) => continue,
@@ -193,7 +220,11 @@ pub fn visit(path: &Path, mut see: impl FnMut(&Stat)) -> io::Result<()> {
             None => {
                 todo.pop();
                 if !todo.is_empty() {
-                    descent.leave()?;
+                    match descent.leave() {
+                        // Moved: the rest is not found from here.
+                        Err(Errno::STALE) => return Ok(()),
+                        other => other?,
+                    }
                 }
             }
         }
@@ -251,6 +282,40 @@ mod tests {
         remove(&top).unwrap();
         assert!(!top.exists());
         assert_eq!(remove(&top).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn regression_a_look_at_a_tree_that_grows_meanwhile_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut end = dir.path().to_owned();
+        let mut grow = || {
+            end.push("d");
+            fs::create_dir(&end).unwrap();
+        };
+        grow();
+        let mut seen = 0;
+        visit_at_most(dir.path(), 100, |_| {
+            seen += 1;
+            grow();
+        })
+        .unwrap();
+        assert_eq!(seen, 100);
+    }
+
+    #[test]
+    fn regression_a_look_at_a_tree_that_is_moved_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+        fs::create_dir(dir.path().join("other")).unwrap();
+        let mut seen = 0;
+        visit(&dir.path().join("a"), |_| {
+            seen += 1;
+            if seen == 2 {
+                fs::rename(dir.path().join("a/b"), dir.path().join("other/b")).unwrap();
+            }
+        })
+        .unwrap();
+        assert_eq!(seen, 2);
     }
 
     #[test]

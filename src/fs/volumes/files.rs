@@ -155,7 +155,7 @@ impl VolumeTree {
     }
 
     /// Opens a file with the flags of open(2).
-    pub fn open(&self, ino: InodeNo, flags: u32) -> Result<Opened> {
+    pub(super) fn open_host(&self, ino: InodeNo, flags: u32) -> Result<Opened> {
         let flags = OFlags::from_bits_retain(flags);
         let node = self.nodes.get(ino)?;
         node.regular()?;
@@ -171,7 +171,7 @@ impl VolumeTree {
     }
 
     /// Makes a file and opens it; opens the one that somebody else has made meanwhile, unless `O_EXCL`.
-    pub fn create(
+    pub(super) fn create_host(
         &self,
         caller: &Caller,
         parent: InodeNo,
@@ -249,6 +249,7 @@ impl VolumeTree {
         }
         self.locks.file_closed(file);
         let gone = self.files.files.write().remove(&file.0);
+        self.budget.closed(file);
         if let Some(gone) = gone {
             self.files.count.fetch_sub(1, Ordering::Relaxed);
             self.activity.closed(&gone.node.volume.id);
@@ -300,7 +301,7 @@ impl VolumeTree {
     }
 
     /// Opens a directory for listing.
-    pub fn open_directory(&self, ino: InodeNo) -> Result<FileNo> {
+    pub(super) fn open_directory_host(&self, ino: InodeNo) -> Result<FileNo> {
         let directory = if Self::is_root(ino) {
             OpenDirectory::Root(self.root_listing()?)
         } else {
@@ -391,6 +392,7 @@ impl VolumeTree {
     /// A directory was closed.
     pub fn release_directory(&self, file: FileNo) {
         let gone = self.files.directories.write().remove(&file.0);
+        self.budget.closed(file);
         if gone.is_some() {
             self.files.count.fetch_sub(1, Ordering::Relaxed);
         }

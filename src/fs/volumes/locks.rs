@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::OFlags;
@@ -27,11 +27,16 @@ use rustix::thread::CapabilitySet;
 use super::super::face::InodeNo;
 use super::VolumeTree;
 use super::attr::VolumeError;
+use super::budget::{Budget, Share};
 use super::files::{FileNo, OpenFile};
 use crate::sys::beneath::{self, LockKind, Range};
 
 /// Between two tries for a lock that somebody on the host holds.
 const PAUSE: Duration = Duration::from_millis(10);
+/// A round that takes long, because many wait, is made less often: the pause is so many times longer.
+const LEISURE: u32 = 10;
+/// So many of one user may wait.
+const MOST_WAITING: usize = 1000;
 
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +53,8 @@ pub struct LockRequest {
     pub kind: i32,
     /// Thread of the caller; 0 if it cannot be known.
     pub thread: u32,
+    /// Its user.
+    pub user: u32,
     /// Its process.
     pub pid: u32,
 }
@@ -70,6 +77,7 @@ struct Holder {
     pid: u32,
     /// Through which open file its first lock was taken.
     file: FileNo,
+    _share: Share,
 }
 
 /// An owner on an inode.
@@ -122,8 +130,8 @@ struct Waiting {
     answer: Answer,
 }
 
-#[derive(Default)]
 struct State {
+    budget: Arc<Budget>,
     holders: Mutex<Holders>,
     /// Holders, so that closing a file without locks costs nothing.
     count: AtomicUsize,
@@ -136,8 +144,14 @@ pub(super) struct Locks(Arc<State>);
 
 impl Locks {
     /// Starts the thread that waits for others, for as long as the process lives.
-    pub(super) fn start() -> io::Result<Locks> {
-        let state = Arc::<State>::default();
+    pub(super) fn start(budget: Arc<Budget>) -> io::Result<Locks> {
+        let state = Arc::new(State {
+            budget,
+            holders: Mutex::default(),
+            count: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let waiter = Arc::clone(&state);
         thread::Builder::new()
             .name("mica-locks".to_owned())
@@ -191,11 +205,20 @@ impl VolumeTree {
         }
         match self.locks.0.attempt(&request, &file) {
             Err(VolumeError::Host(Errno::AGAIN | Errno::ACCESS)) if wait => {
-                self.locks.0.waiting.lock().push(Waiting {
+                let mut waiting = self.locks.0.waiting.lock();
+                let same = waiting
+                    .iter()
+                    .filter(|one| one.request.user == request.user);
+                if same.count() >= MOST_WAITING {
+                    drop(waiting);
+                    return answer(Err(Errno::NOLCK.into()));
+                }
+                waiting.push(Waiting {
                     request,
                     file,
                     answer: Box::new(answer),
                 });
+                drop(waiting);
                 self.locks.0.changed.notify_all();
             }
             result => {
@@ -233,13 +256,15 @@ impl VolumeTree {
 impl State {
     fn serve(&self) {
         let mut waiting = self.waiting.lock();
+        let mut pause = PAUSE;
         loop {
             if waiting.is_empty() {
                 self.changed.wait(&mut waiting);
             } else {
                 // Woken at once by a lock that ends here; those of the host's processes end unseen.
-                let _ = self.changed.wait_for(&mut waiting, PAUSE);
+                let _ = self.changed.wait_for(&mut waiting, pause);
             }
+            let began = Instant::now();
             let mut ready = Vec::new();
             let mut still = Vec::new();
             for one in waiting.drain(..) {
@@ -255,6 +280,7 @@ impl State {
                 }
             }
             *waiting = still;
+            pause = PAUSE.max(began.elapsed().saturating_mul(LEISURE));
             parking_lot::MutexGuard::unlocked(&mut waiting, || {
                 for (answer, result) in ready {
                     answer(result);
@@ -289,6 +315,7 @@ impl State {
                 return Ok(set(&holder.descriptor)?);
             }
         }
+        let share = self.budget.take(request.user)?;
         let descriptor = reopen(file)?;
         set(&descriptor)?;
         let holder = Holder {
@@ -296,6 +323,7 @@ impl State {
             call,
             pid: request.pid,
             file: request.file,
+            _share: share,
         };
         if self.holders.lock().insert(key, holder).is_none() {
             self.count.fetch_add(1, Ordering::Release);

@@ -34,6 +34,7 @@ impl VolumeTree {
     }
 
     pub(super) fn found(&self, parent: &Node, name: &[u8]) -> Result<(Arc<Node>, Attr)> {
+        self.budget.has_room(self.nodes.len())?;
         let child = self.host.child(parent.directory()?, name)?;
         self.entered(parent, name, child)
     }

@@ -1,0 +1,192 @@
+//! How many of the daemon's descriptors the users of its volumes may have.
+//!
+//! What somebody opens through the mount, and each lock he holds there, is a descriptor of the daemon's, which also serves images,
+//! the store and other users. So there is a reserve that volumes never touch, and of the rest one user other than the store's
+//! owner and root has a share: who has used it up gets EMFILE, and nobody else gets anything for it.
+//!
+//! Inodes that the kernel knows have descriptors, too, which belong to no user: beyond the limit no more are looked up, and
+//! `sweep` makes the kernel forget some long before.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use super::super::face::{Caller, InodeNo};
+use super::VolumeTree;
+use super::attr::{Attr, VolumeError};
+use super::files::{FileNo, Opened};
+
+type Result<T> = std::result::Result<T, VolumeError>;
+
+/// Of so many descriptors one is in the reserve, but so many at least and at most.
+const RESERVE: (usize, usize, usize) = (8, 64, 4096);
+/// One user may have one of so many.
+const SHARE: usize = 4;
+
+/// The descriptors of one mount's volumes.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// For all.
+    most: usize,
+    /// For one user.
+    share: usize,
+    /// Whose store it is.
+    owner: u32,
+    /// Inodes known, as of the last look.
+    nodes: AtomicUsize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_user: HashMap<u32, usize>,
+    /// Of open files and directories.
+    of_files: HashMap<FileNo, Share>,
+}
+
+/// One descriptor; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    user: u32,
+}
+
+impl Budget {
+    pub(super) fn new(owner: u32) -> Arc<Budget> {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Budget::of(usize::try_from(limit).unwrap_or(usize::MAX), owner)
+    }
+
+    fn of(limit: usize, owner: u32) -> Arc<Budget> {
+        let (part, least, largest) = RESERVE;
+        let most = limit.saturating_sub((limit / part).clamp(least, largest));
+        Arc::new(Budget {
+            most,
+            share: most / SHARE,
+            owner,
+            nodes: AtomicUsize::new(0),
+            taken: Mutex::default(),
+        })
+    }
+
+    /// One more for `user`.
+    pub(super) fn take(self: &Arc<Self>, user: u32) -> Result<Share> {
+        let mut taken = self.taken.lock();
+        let nodes = self.nodes.load(Ordering::Relaxed);
+        let own = taken.by_user.entry(user).or_default();
+        let limited = user != 0 && user != self.owner;
+        let too_many = limited && *own >= self.share;
+        if !too_many {
+            *own += 1;
+        }
+        if too_many || taken.all.saturating_add(nodes) >= self.most {
+            if !too_many {
+                Budget::release(&mut taken, user, 0);
+            }
+            return Err(Errno::MFILE.into());
+        }
+        taken.all += 1;
+        Ok(Share {
+            budget: Arc::clone(self),
+            user,
+        })
+    }
+
+    fn release(taken: &mut Taken, user: u32, count: usize) {
+        taken.all = taken.all.saturating_sub(count);
+        if let Some(own) = taken.by_user.get_mut(&user) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                taken.by_user.remove(&user);
+            }
+        }
+    }
+
+    /// Whether one more inode may be known, besides `nodes`.
+    pub(super) fn has_room(&self, nodes: usize) -> Result<()> {
+        self.nodes.store(nodes, Ordering::Relaxed);
+        if self.taken.lock().all.saturating_add(nodes) >= self.most {
+            return Err(Errno::MFILE.into());
+        }
+        Ok(())
+    }
+
+    /// A file or directory was closed.
+    pub(super) fn closed(&self, file: FileNo) {
+        let gone = self.taken.lock().of_files.remove(&file);
+        // It takes the lock itself.
+        drop(gone);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        Budget::release(&mut self.budget.taken.lock(), self.user, 1);
+    }
+}
+
+impl VolumeTree {
+    /// Opens a file with the flags of open(2).
+    pub fn open(&self, caller: &Caller, ino: InodeNo, flags: u32) -> Result<Opened> {
+        let share = self.budget.take(caller.uid)?;
+        let opened = self.open_host(ino, flags)?;
+        self.charge(opened.file, share);
+        Ok(opened)
+    }
+
+    /// Makes a file and opens it; opens the one that somebody else has made meanwhile, unless `O_EXCL`.
+    pub fn create(
+        &self,
+        caller: &Caller,
+        parent: InodeNo,
+        name: &[u8],
+        (mode, umask): (u32, u32),
+        flags: u32,
+    ) -> Result<(Attr, Opened)> {
+        let share = self.budget.take(caller.uid)?;
+        let (attr, opened) = self.create_host(caller, parent, name, (mode, umask), flags)?;
+        self.charge(opened.file, share);
+        Ok((attr, opened))
+    }
+
+    /// Opens a directory for listing.
+    pub fn open_directory(&self, caller: &Caller, ino: InodeNo) -> Result<FileNo> {
+        let share = self.budget.take(caller.uid)?;
+        let opened = self.open_directory_host(ino)?;
+        self.charge(opened, share);
+        Ok(opened)
+    }
+
+    fn charge(&self, file: FileNo, share: Share) {
+        self.budget.taken.lock().of_files.insert(file, share);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_used_up_his_share_is_refused_and_nobody_else() {
+        let budget = Budget::of(1000, 5);
+        assert_eq!((budget.most, budget.share), (875, 218));
+        let one: Vec<Share> = (0..218).map(|_| budget.take(1).unwrap()).collect();
+        assert!(budget.take(1).is_err());
+        let two = budget.take(2).unwrap();
+        // Root and the owner have what is left.
+        let owner: Vec<Share> = (0..400).map(|_| budget.take(5).unwrap()).collect();
+        budget.has_room(200).unwrap();
+        let root: Vec<Share> = std::iter::from_fn(|| budget.take(0).ok()).collect();
+        assert_eq!(root.len(), 875 - 200 - 400 - 1 - 218);
+        assert!(budget.has_room(201).is_err());
+        drop((one, two, owner, root));
+        budget.has_room(0).unwrap();
+        assert!(budget.take(1).is_ok());
+        assert!(budget.taken.lock().by_user.is_empty());
+    }
+}
