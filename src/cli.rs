@@ -3,19 +3,20 @@
 //! A verb is one file: `Args` (clap), `run(args, &Context) -> anyhow::Result<ExitCode>`, a variant of [`Verb`] and an
 //! arm in [`run`]. Names, flags and texts are docker's.
 //!
-//! Exit codes: 0 success (a reader that closed our output early included), 1 the verb failed wholly or in part, 2 the
-//! command line is wrong, 64 a template does not parse. Errors go to stderr; what docker's daemon would say carries docker's prefix
+//! Exit codes, docker's: 0 success (a reader that closed our output early included), 1 the verb failed wholly or in part, or has
+//! the wrong number of arguments, 125 a flag is wrong, 64 a template does not parse. Errors go to stderr; what docker's daemon would say carries docker's prefix
 //! `Error response from daemon: `, everything else starts with `mica: `.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::ops::template::TemplateError;
 use crate::store::{OpenMode, Store, StoreError};
 
+mod absent;
 mod archive_output;
 mod bundle;
 mod check;
@@ -23,6 +24,7 @@ mod commit;
 mod completion;
 mod connect;
 mod container;
+mod create;
 mod df;
 mod diff;
 mod events;
@@ -50,6 +52,7 @@ mod prune;
 mod ps;
 mod pull;
 mod push;
+mod rename;
 mod rm;
 mod rmi;
 mod run;
@@ -62,7 +65,9 @@ mod transport;
 mod trash;
 mod tree;
 mod umount;
+mod usage;
 mod users;
+mod version;
 mod volume;
 
 use output::print_error;
@@ -73,7 +78,7 @@ use output::print_error;
     name = "mica",
     version,
     max_term_width = 100,
-    after_help = "Exit status: 0 success, 1 the command failed wholly or in part, 2 wrong usage,\n\
+    after_help = "Exit status: 0 success, 1 the command failed wholly or in part, 125 a flag is wrong,\n\
                   64 a template does not parse.\n\
                   MICA_LOG=debug prints more to stderr (error, warn, info, debug, trace)."
 )]
@@ -102,6 +107,8 @@ enum Verb {
     Export(export::Args),
     #[command(disable_help_flag = true)]
     Run(Box<run::Args>),
+    #[command(disable_help_flag = true)]
+    Create(Box<create::CreateArgs>),
     Exec(exec::Args),
     Ps(ps::Args),
     Logs(logs::Args),
@@ -109,6 +116,10 @@ enum Verb {
     Stop(kill::StopArgs),
     Kill(kill::KillArgs),
     Wait(start::WaitArgs),
+    Restart(rename::RestartArgs),
+    Rename(rename::RenameArgs),
+    Top(rename::TopArgs),
+    Port(rename::PortArgs),
     Rm(rm::Args),
     Images(images::Args),
     Tag(tag::Args),
@@ -132,6 +143,8 @@ enum Verb {
     #[command(subcommand)]
     Container(container::ContainerVerb),
     Users(users::Args),
+    Info(version::InfoArgs),
+    Version(version::VersionArgs),
     Hold(hold::Args),
     /// The verbs on images by their long names
     #[command(subcommand)]
@@ -160,7 +173,7 @@ enum ImageVerb {
     Tag(tag::Args),
     #[command(visible_alias = "remove")]
     Rm(rmi::Args),
-    Inspect(inspect::Args),
+    Inspect(inspect::ImageArgs),
     History(history::Args),
     Tree(tree::Args),
     Pin(pin::PinArgs),
@@ -174,6 +187,7 @@ enum ImageVerb {
 enum SystemVerb {
     Df(df::Args),
     Events(events::Args),
+    Info(version::InfoArgs),
     Prune(system_prune::Args),
     Connect(connect::ConnectArgs),
     Disconnect(connect::DisconnectArgs),
@@ -190,7 +204,7 @@ impl ImageVerb {
             ImageVerb::Import(args) => Verb::Import(args),
             ImageVerb::Tag(args) => Verb::Tag(args),
             ImageVerb::Rm(args) => Verb::Rmi(args),
-            ImageVerb::Inspect(args) => Verb::Inspect(args),
+            ImageVerb::Inspect(args) => return inspect::images(args, context),
             ImageVerb::History(args) => Verb::History(args),
             ImageVerb::Tree(args) => Verb::Tree(args),
             ImageVerb::Pin(args) => Verb::Pin(args),
@@ -233,7 +247,7 @@ pub fn main() -> ExitCode {
     completion::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return wrong_usage(&error),
+        Err(error) => return usage::tell(&error),
     };
     init_logging(&cli.verb);
     let context = Context { store: cli.store };
@@ -248,43 +262,6 @@ pub fn main() -> ExitCode {
                 Some(TemplateError::Exec { .. }) | None => ExitCode::FAILURE,
             }
         }
-    }
-}
-
-/// Help and version go to stdout with 0, usage errors to stderr with 2; nobody is left to tell if that fails.
-fn wrong_usage(error: &clap::Error) -> ExitCode {
-    let code = u8::try_from(error.exit_code()).unwrap_or(2);
-    // What was understood up to the error: the verb stands before its options.
-    let matches = Cli::command()
-        .ignore_errors(true)
-        .try_get_matches_from(std::env::args_os());
-    let is_run = matches.is_ok_and(|matches| match matches.subcommand() {
-        Some(("container", noun)) => noun.subcommand_name() == Some("run"),
-        Some((verb, _)) => verb == "run",
-        None => false,
-    });
-    if !is_run {
-        let _ = error.print();
-        return ExitCode::from(code);
-    }
-    // `-h NAME` is the host name, as docker's; without a name it is what it is everywhere else.
-    if code != 0
-        && std::env::args_os()
-            .next_back()
-            .is_some_and(|last| last == "-h")
-    {
-        let mut command = Cli::command();
-        command.build();
-        if let Some(run) = command.find_subcommand_mut("run") {
-            let _ = run.print_help();
-            return ExitCode::SUCCESS;
-        }
-    }
-    let _ = error.print();
-    match code {
-        // What a script sees of `run` is a container's exit code, or docker's for "not even started".
-        2 => ExitCode::from(125),
-        _ => ExitCode::from(code),
     }
 }
 
@@ -317,6 +294,7 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Mount(args) => mount::run(args, context),
         Verb::Umount(args) => umount::run(args, context),
         Verb::Run(args) => run::run(*args, context),
+        Verb::Create(args) => create::run(*args, context),
         Verb::Exec(args) => exec::run(args, context),
         Verb::Ps(args) => ps::run(args, context),
         Verb::Logs(args) => logs::run(args, context),
@@ -324,6 +302,12 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Stop(args) => kill::stop(args, context),
         Verb::Kill(args) => kill::kill(args, context),
         Verb::Wait(args) => start::wait(args, context),
+        Verb::Restart(args) => rename::restart(args, context),
+        Verb::Rename(args) => rename::rename(args, context),
+        Verb::Top(args) => rename::top(args, context),
+        Verb::Port(args) => rename::port(args, context),
+        Verb::Info(args) => version::info(args, context),
+        Verb::Version(args) => version::version(args),
         Verb::Rm(args) => rm::run(args, context),
         Verb::Container(verb) => verb.run(context),
         Verb::Users(args) => users::run(args, context),
@@ -332,6 +316,7 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Image(verb) => verb.run(context),
         Verb::System(SystemVerb::Df(args)) => df::run(args, context),
         Verb::System(SystemVerb::Events(args)) => events::run(args, context),
+        Verb::System(SystemVerb::Info(args)) => version::info(args, context),
         Verb::System(SystemVerb::Prune(args)) => system_prune::run(args, context),
         Verb::System(SystemVerb::Connect(args)) => connect::connect(args, context),
         Verb::System(SystemVerb::Disconnect(args)) => connect::disconnect(args, context),

@@ -300,7 +300,7 @@ fn import_refuses_and_leaves_nothing() {
         assert!(run.stderr().starts_with(words), "{}", run.describe());
         assert_eq!(run.stdout(), "");
     }
-    import(&sandbox, &[]).code(2);
+    import(&sandbox, &[]).code(1);
     let run = import(&sandbox, &["-c", "CMD x", "-", "y"]).code(1);
     assert!(
         run.stderr().contains("the archive is empty"),

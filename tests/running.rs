@@ -14,6 +14,8 @@ mod basics;
 mod ends;
 mod isolation;
 mod listing;
+mod objects;
+mod options;
 mod rootless;
 mod syscalls;
 mod volumes;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::prune::{report, total};
-use super::{Context, commit, diff, exec, kill, logs, prompt, ps, rm, run, start};
+use super::{
+    Context, commit, create, diff, exec, inspect, kill, logs, prompt, ps, rename, rm, run, start,
+};
 use crate::ops::containers;
 use crate::ops::containers::prune::{Filters, Pruned};
 use crate::ops::filter;
@@ -18,12 +20,19 @@ pub enum ContainerVerb {
     Ls(ps::Args),
     #[command(disable_help_flag = true)]
     Run(Box<run::Args>),
+    #[command(disable_help_flag = true)]
+    Create(Box<create::CreateArgs>),
     Exec(exec::Args),
     Logs(logs::Args),
     Start(start::Args),
     Stop(kill::StopArgs),
     Kill(kill::KillArgs),
     Wait(start::WaitArgs),
+    Restart(rename::RestartArgs),
+    Rename(rename::RenameArgs),
+    Top(rename::TopArgs),
+    Port(rename::PortArgs),
+    Inspect(inspect::ContainerArgs),
     Diff(diff::Args),
     Commit(commit::Args),
     #[command(visible_alias = "remove")]
@@ -43,12 +52,18 @@ impl ContainerVerb {
         match self {
             ContainerVerb::Ls(args) => ps::run(args, context),
             ContainerVerb::Run(args) => run::run(*args, context),
+            ContainerVerb::Create(args) => create::run(*args, context),
             ContainerVerb::Exec(args) => exec::run(args, context),
             ContainerVerb::Logs(args) => logs::run(args, context),
             ContainerVerb::Start(args) => start::run(args, context),
             ContainerVerb::Stop(args) => kill::stop(args, context),
             ContainerVerb::Kill(args) => kill::kill(args, context),
             ContainerVerb::Wait(args) => start::wait(args, context),
+            ContainerVerb::Restart(args) => rename::restart(args, context),
+            ContainerVerb::Rename(args) => rename::rename(args, context),
+            ContainerVerb::Top(args) => rename::top(args, context),
+            ContainerVerb::Port(args) => rename::port(args, context),
+            ContainerVerb::Inspect(args) => inspect::containers(args, context),
             ContainerVerb::Diff(args) => diff::run(args, context),
             ContainerVerb::Commit(args) => commit::run(args, context),
             ContainerVerb::Rm(args) => rm::run(args, context),

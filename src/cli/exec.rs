@@ -1,10 +1,11 @@
 //! `mica exec`.
 
 use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
-use super::run::{PRIVILEGED, failed, variable};
+use super::run::{PRIVILEGED, failed, lines, variable};
 use crate::ops::containers;
 use crate::ops::run::RunError;
 use crate::runtime::{self, ExecOptions, OutOfReach};
@@ -24,6 +25,9 @@ pub struct Args {
     /// Set a variable: NAME=VALUE, or NAME for the value it has here
     #[arg(short, long, value_name = "VARIABLE")]
     env: Vec<String>,
+    /// Set the variables in a file, one per line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// Run as this user: NAME|UID[:GROUP|GID]
     #[arg(short, long)]
     user: Option<String>,
@@ -71,9 +75,14 @@ fn exec(args: Args, context: &Context) -> anyhow::Result<u8> {
         let id = &container.record.id;
         return Err(RunError::Refused(format!("container {id} is not running")).into());
     }
+    let mut env = Vec::new();
+    for path in &args.env_file {
+        env.extend(lines(path)?.iter().filter_map(|line| variable(line)));
+    }
+    env.extend(args.env.iter().filter_map(|text| variable(text)));
     let options = ExecOptions {
         args: args.command,
-        env: args.env.iter().filter_map(|text| variable(text)).collect(),
+        env,
         user: args.user,
         working_dir: args.workdir,
         tty: args.tty,

@@ -25,11 +25,14 @@ pub struct Args {
     /// Do not truncate IDs and commands
     #[arg(long)]
     no_trunc: bool,
+    /// Show what they have changed, in bytes on disk, and that with their image
+    #[arg(short, long)]
+    size: bool,
     /// Show only some: id=, name=, label=, status=, exited=, ancestor=, volume=, before=, since=
     #[arg(short, long, value_name = "FILTER")]
     filter: Vec<String>,
     /// Print each container by a Go template, "table TEMPLATE" with a header, or "json"; fields: ID Image Command CreatedAt
-    /// RunningFor Status State Ports Names Labels Mounts LocalVolumes Networks
+    /// RunningFor Status State Ports Names Labels Mounts LocalVolumes Networks Size
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 }
@@ -41,6 +44,11 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         all: args.all,
         last: args.last.or(args.latest.then_some(1)),
         filters: Filters::parse(args.filter.iter().map(String::as_str))?,
+        sizes: args.size
+            || args
+                .format
+                .as_deref()
+                .is_some_and(|text| text.contains(".Size")),
     };
     let rows = match context.existing_store()? {
         Some(store) => {
@@ -65,7 +73,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             .iter()
             .map(|row| row.id(args.no_trunc) + "\n")
             .collect(),
-        false => containers::table(&rows, args.no_trunc, now, |text| {
+        false => containers::table(&rows, args.no_trunc, args.size, now, |text| {
             Printable(text).to_string()
         }),
     };

@@ -1,16 +1,18 @@
 //! `mica run`.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal as _};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context as _;
 
-use super::Context;
 use super::output::{self, print_error};
+use super::{Context, absent};
+use crate::oci::Platform;
 use crate::ops::containers;
-use crate::ops::run::{self, Created, Options, RunError, mounts, security};
+use crate::ops::run::{self, Created, Options, RunError, hosts, limits, mounts, security};
 use crate::ops::{OpsError, resolve};
 use crate::runtime::{self, Job, NotStarted, OutOfReach};
 use crate::store::{OpenMode, Store};
@@ -100,6 +102,7 @@ pub struct Args {
     /// The network: host is the only one there is
     #[arg(
         long,
+        visible_alias = "net",
         value_name = "NETWORK",
         default_value = "host",
         hide_default_value = true
@@ -109,6 +112,35 @@ pub struct Args {
     #[arg(long, value_name = "WHEN", default_value = "missing",
           value_parser = ["always", "missing", "never"])]
     pull: String,
+    /// Run only if the image is for this platform (such as linux/amd64); get it for that platform if it is not here
+    #[arg(long, value_name = "PLATFORM", value_parser = super::load::platform)]
+    platform: Option<Platform>,
+    /// Write the container's ID into this file, which must not be there yet
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+    /// Set a limit of its processes: NAME=SOFT[:HARD], such as nofile=1024:2048
+    #[arg(long, value_name = "LIMIT")]
+    ulimit: Vec<String>,
+    /// Size of /dev/shm (64m)
+    #[arg(long, value_name = "SIZE")]
+    shm_size: Option<String>,
+    /// Label the container with what is in a file, one NAME[=VALUE] per line
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
+    /// Publish a port, PORT:PORT: the network is the host's, so every port is where the program opens it
+    #[arg(short, long, value_name = "PORT")]
+    publish: Vec<String>,
+    /// The same for all ports that the image names
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+    /// What happens when the command ends: no (nothing) is all there is
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "no",
+        hide_default_value = true
+    )]
+    restart: String,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -140,11 +172,26 @@ pub(super) fn failed(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
-    let out_of_reach = OutOfReach::ensure()?;
-    if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
-        return Err(RunError::Usage("the input device is not a TTY".to_owned()).into());
-    }
+/// Makes a container and does not start it.
+pub fn create(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    Ok(ExitCode::from(match make(&args, context) {
+        Ok((_, created, cidfile)) => {
+            let id = created.container.record.id.clone();
+            drop(created);
+            let told = cidfile.map_or(Ok(()), |file| file.write(id.as_str()));
+            told.and_then(|()| Ok(output::print(&format!("{id}\n"))?))?;
+            0
+        }
+        Err(error) => match failed(&error) {
+            // docker's status for what its daemon refuses.
+            125 if error.downcast_ref().is_some_and(RunError::is_daemons) => 1,
+            code => code,
+        },
+    }))
+}
+
+/// What `run` and `create` have in common: the container, not started.
+fn make(args: &Args, context: &Context) -> anyhow::Result<(Store, Created, Option<CidFile>)> {
     if args.network != "host" {
         let text = format!(
             "network {} not found: containers use the host's network",
@@ -155,18 +202,81 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
     if args.privileged {
         return Err(RunError::Refused(PRIVILEGED.to_owned()).into());
     }
-    let options = options(&args)?;
+    absent::restart(&args.restart)?;
     let Some((image, command)) = args.words.split_first() else {
         return Err(RunError::Usage("no image given".to_owned()).into());
     };
     if image.starts_with('-') {
-        return Err(RunError::Usage(format!("unknown flag: {image}; see mica run --help")).into());
+        return Err(absent::flag(image).into());
     }
+    absent::publish(&args.publish)?;
+    let options = options(args)?;
+    let cidfile = args.cidfile.as_deref().map(CidFile::open).transpose()?;
     let store = Store::open(&context.store_path(), OpenMode::Create)?;
     containers::sweep(&store);
-    fetch(&args.pull, image, &store)?;
+    fetch(args, image, &store)?;
     let created = run::create(&store, image, command, &options)?;
+    Ok((store, created, cidfile))
+}
+
+/// The file of `--cidfile`: goes again if nothing was written to it.
+struct CidFile {
+    path: PathBuf,
+    file: File,
+    written: bool,
+}
+
+impl CidFile {
+    fn open(path: &Path) -> anyhow::Result<CidFile> {
+        let file = File::options().write(true).create_new(true).open(path);
+        let file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => anyhow::Error::from(RunError::Usage(format!(
+                "container ID file found, make sure the other container isn't running or delete {}",
+                path.display()
+            ))),
+            _ => anyhow::Error::from(error).context(format!(
+                "failed to create the container ID file {}",
+                path.display()
+            )),
+        })?;
+        Ok(CidFile {
+            path: path.to_owned(),
+            file,
+            written: false,
+        })
+    }
+
+    fn write(mut self, id: &str) -> anyhow::Result<()> {
+        let written = self.file.write_all(id.as_bytes());
+        written.with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.written = true;
+        Ok(())
+    }
+}
+
+impl Drop for CidFile {
+    fn drop(&mut self) {
+        if !self.written
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
+    let out_of_reach = OutOfReach::ensure()?;
+    if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
+        return Err(RunError::Usage("the input device is not a TTY".to_owned()).into());
+    }
+    let (store, created, cidfile) = make(&args, context)?;
     let id = created.container.record.id.clone();
+    if let Some(Err(error)) = cidfile.map(|file| file.write(id.as_str())) {
+        let removed = containers::RemoveOptions::default();
+        drop(created);
+        containers::remove(&store, id.as_str(), removed)?;
+        return Err(error);
+    }
     let job = match job(&store, created) {
         Ok(job) => job,
         Err(failed) => {
@@ -227,20 +337,34 @@ fn job(store: &Store, created: Created) -> Result<Job, Box<(RunError, Created)>>
 }
 
 /// Gets the image, if that is wanted and needed. Another process does it: a container is started by one without threads.
-fn fetch(when: &str, image: &str, store: &Store) -> anyhow::Result<()> {
+fn fetch(args: &Args, image: &str, store: &Store) -> anyhow::Result<()> {
+    let when = args.pull.as_str();
     let names = store.names()?;
     match resolve::image(&names, image) {
-        Ok(_) if when != "always" => return Ok(()),
+        Ok(found) if when != "always" => {
+            let record = names.images.get(&found.id);
+            let platform = record.and_then(|record| record.manifest.platform.as_ref());
+            let wanted = args.platform.as_ref();
+            let fits = wanted.is_none_or(|wanted| platform.is_none_or(|p| wanted.matches(p)));
+            // One that nobody could pull again is for `create` to refuse.
+            if fits || when == "never" {
+                return Ok(());
+            }
+        }
         Ok(_) => {}
         Err(OpsError::NoSuchImage(name)) if when != "never" => {
             eprintln!("Unable to find image '{name}' locally");
         }
         Err(error) => return Err(error.into()),
     }
+    let platform = args.platform.as_ref();
+    let platform = platform.map(|platform| format!("--platform={platform}"));
     let status = Command::new("/proc/self/exe")
         .arg("--store")
         .arg(store.path())
-        .args(["pull", "--", image])
+        .arg("pull")
+        .args(platform)
+        .args(["--", image])
         .stdin(Stdio::null())
         .stdout(io::stderr())
         .status()
@@ -269,39 +393,28 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     }
     let mut env = Vec::new();
     for path in &args.env_file {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("open {}", path.display()))?;
-        let lines = text.lines().map(str::trim_start);
-        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            env.extend(variable(line));
-        }
+        env.extend(lines(path)?.iter().filter_map(|line| variable(line)));
     }
     env.extend(args.env.iter().filter_map(|text| variable(text)));
     if let Some(signal) = &args.stop_signal {
         containers::number_of(signal)?;
     }
-    let labels: BTreeMap<String, String> = args
-        .label
-        .iter()
-        .map(|label| {
-            let (name, value) = label.split_once('=').unwrap_or((label, ""));
-            (name.to_owned(), value.to_owned())
-        })
-        .collect();
-    let mut extra_hosts = Vec::new();
-    for text in &args.add_host {
-        match text.split_once([':', '=']) {
-            Some((name, address)) if !name.is_empty() && !address.is_empty() => {
-                extra_hosts.push(format!("{address}\t{name}"));
-            }
-            _ => {
-                let text = format!(
-                    "invalid argument {text:?} for \"--add-host\" flag: bad format for add-host: {text:?}"
-                );
-                return Err(RunError::Usage(text).into());
-            }
-        }
+    let mut labels = BTreeMap::new();
+    for path in &args.label_file {
+        labels.extend(lines(path)?.iter().map(|line| label(line)));
     }
+    labels.extend(args.label.iter().map(|text| label(text)));
+    let hosts = args.add_host.iter().map(|text| hosts::line(text));
+    let extra_hosts = hosts.collect::<Result<Vec<_>, _>>()?;
+    let ulimits = args.ulimit.iter().map(|text| limits::parse(text));
+    let ulimits = ulimits.collect::<Result<Vec<_>, _>>()?;
+    let shm_size = args.shm_size.as_deref().map(|text| {
+        mounts::size_of(text).ok_or_else(|| {
+            RunError::Usage(format!(
+                "invalid argument {text:?} for \"--shm-size\" flag: invalid size: '{text}'"
+            ))
+        })
+    });
     let ids = match rustix::process::geteuid().is_root() {
         true => None,
         false => Some(userns::plan().0),
@@ -325,10 +438,26 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         stop_signal: args.stop_signal.clone(),
         extra_hosts,
         cap_add: args.cap_add.clone(),
+        shm_size: shm_size.transpose()?,
+        ulimits,
+        platform: args.platform.clone(),
         cap_drop: args.cap_drop.clone(),
         security: security::parse_options(&args.security_opt)?,
         ids,
     })
+}
+
+/// The lines of a file of variables or labels that say something.
+pub(super) fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("open {}", path.display()))?;
+    let lines = text.lines().map(str::trim_start);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(str::to_owned).collect())
+}
+
+fn label(text: &str) -> (String, String) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    (name.to_owned(), value.to_owned())
 }
 
 /// `NAME=value` as it is; `NAME` with the value it has here, or, having none, as an order to take it away.

@@ -52,10 +52,16 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 fn start(store: &Store, text: &str, stays: bool, out_of_reach: OutOfReach) -> anyhow::Result<u8> {
     let mut container = containers::find(store, text)?;
     let Some(lock) = container.try_lock()? else {
+        if stays {
+            return Err(RunError::Refused(format!(
+                "container {text} runs already, and its output goes to its log: mica logs -f {text} shows it, mica exec {text} COMMAND enters it"
+            ))
+            .into());
+        }
         // It runs already, which is no error.
         return Ok(0);
     };
-    let (uses, fresh) = run::renew_volumes(store, &container.record)?;
+    let (uses, fresh) = run::renew_volumes(store, &container)?;
     if uses != container.record.mounts {
         let held = store.lock()?;
         let record = crate::store::containers::ContainerRecord {
@@ -80,6 +86,11 @@ fn start(store: &Store, text: &str, stays: bool, out_of_reach: OutOfReach) -> an
     let (job, result) = runtime::run(job, out_of_reach);
     finish(job);
     Ok(result?)
+}
+
+/// Starts one in the background.
+pub(super) fn again(store: &Store, text: &str, out_of_reach: OutOfReach) -> anyhow::Result<()> {
+    start(store, text, false, out_of_reach).map(drop)
 }
 
 /// Wait for containers to end, and print their exit codes

@@ -92,7 +92,7 @@ impl Plan<'_> {
         Ok(Parts {
             containers,
             leftovers: gc::gc(self.store, true)?,
-            ended: gc::end_volumes(self.store, true)?,
+            ended: gc::end_volumes(self.store, true),
             trash: trash::rehearse(self.store)?,
             images: prune::rehearse(self.store, &images)?,
             volumes,
@@ -110,7 +110,7 @@ impl Plan<'_> {
         };
         // Leftovers before images: a removal takes them with it, and then they would not be counted.
         let leftovers = gc::gc(store, false)?;
-        let ended = gc::end_volumes(store, false)?;
+        let ended = gc::end_volumes(store, false);
         let trash = trash::empty(store)?;
         let ids = shown.map(|shown| shown.images.images());
         let images = prune::prune(store, &self.images, ids.as_ref())?;

@@ -16,7 +16,7 @@ mod ls;
 mod prune;
 mod rm;
 
-pub use inspect::find_name;
+pub use inspect::{find_name, inspection};
 pub use prune::{ANONYMOUS, TITLE, outlook};
 
 /// The verbs on volumes.

@@ -100,6 +100,7 @@ impl From<OpsError> for FsError {
             OpsError::Store(error) => error.into(),
             // The tag was moved while the caller removed it: what he saw is gone.
             OpsError::NoSuchImage(_)
+            | OpsError::NoSuchObject(_)
             | OpsError::NoSuchVolume(_)
             | OpsError::NotInTrash(_)
             | OpsError::TagMoved(_) => FsError::NotFound,

@@ -1,13 +1,18 @@
 //! Containers: found by name or ID, listed, removed.
 
+pub mod inspect;
 mod list;
 pub mod prune;
 mod remove;
+mod rename;
 mod signals;
+mod top;
 
 pub use list::{COLUMNS, Filters, Options as ListOptions, Row, list, table, values};
 pub use remove::{RemoveOptions, finish, remove, sweep};
+pub use rename::rename;
 pub use signals::{kill, number_of, stop, wait};
+pub use top::top;
 
 use super::run::RunError;
 use crate::store::Store;
@@ -37,6 +42,14 @@ pub fn look(store: &Store, text: &str) -> Result<Option<Container>, RunError> {
         ))),
         (found, _) => Ok(found),
     }
+}
+
+/// Disk space of what a container has changed, as far as this user may look.
+pub fn changed(container: &Container) -> u64 {
+    deep::files_allocated(&container.upper()).unwrap_or_else(|error| {
+        log::warn!("the size of container {}: {error}", container.record.name);
+        0
+    })
 }
 
 /// Disk space of all that a container has: what it has changed, its output that was kept, its record; as far as this user may

@@ -15,6 +15,9 @@ pub enum OpsError {
     /// The argument names no image. Holds docker's spelling of it: `nginx:latest`.
     #[error("No such image: {0}")]
     NoSuchImage(String),
+    /// The argument names nothing at all: no container, no image, no volume.
+    #[error("No such object: {0}")]
+    NoSuchObject(String),
     /// An ID prefix of several images.
     #[error("ambiguous reference: {0} is the beginning of several image IDs")]
     Ambiguous(String),
@@ -155,6 +158,7 @@ impl OpsError {
         matches!(
             self,
             OpsError::NoSuchImage(_)
+                | OpsError::NoSuchObject(_)
                 | OpsError::NoSuchVolume(_)
                 | OpsError::Store(StoreError::NoSuchVolume(_))
         )
@@ -164,6 +168,7 @@ impl OpsError {
     pub fn is_daemons(&self) -> bool {
         match self {
             OpsError::NoSuchImage(_)
+            | OpsError::NoSuchObject(_)
             | OpsError::Ambiguous(_)
             | OpsError::Reference(_)
             | OpsError::Pattern(_)

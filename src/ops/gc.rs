@@ -32,7 +32,15 @@ pub struct Ended {
 }
 
 /// Ends the ephemeral volumes whose time has come, or with `dry_run` only says which.
-pub fn end_volumes(store: &Store, dry_run: bool) -> Result<Ended, OpsError> {
+pub fn end_volumes(store: &Store, dry_run: bool) -> Ended {
+    // Garbage is no less garbage when the list of volumes cannot be read.
+    try_to_end_volumes(store, dry_run).unwrap_or_else(|error| {
+        log::warn!("ephemeral volumes: {error}");
+        Ended::default()
+    })
+}
+
+fn try_to_end_volumes(store: &Store, dry_run: bool) -> Result<Ended, OpsError> {
     let mut sizes = BTreeMap::new();
     for volume in life::due(store, Times::default())? {
         let bytes = volumes::list::size(store, &volume)?.unwrap_or(0);

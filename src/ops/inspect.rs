@@ -10,7 +10,7 @@ use crate::store::{ImageRecord, Names, Store};
 
 use super::error::OpsError;
 use super::resolve;
-use super::template::Value;
+use super::template::{Shape, Value};
 
 /// One element of docker's array.
 #[derive(Debug, Clone, Serialize)]
@@ -90,28 +90,50 @@ pub fn of_image(store: &Store, names: &Names, id: &ImageId) -> Result<Inspection
 impl Inspection {
     /// For a template: what JSON leaves out because it is empty is there, and empty.
     pub fn value(&self) -> Result<Value, serde_json::Error> {
-        let (text, list) = (|| Value::Text(String::new()), || Value::List(Vec::new()));
-        let map = || Value::Map(BTreeMap::new());
+        let text = || Value::Text(String::new());
+        let (list, map) = (|| Value::Unset(Shape::List), || Value::Unset(Shape::Map));
+        let no = || Value::Bool(false);
         let value = Value::of(self, &["ExposedPorts", "Volumes", "Labels"])?;
+        // Those of docker's type that no image here has are as if it had nothing to say.
         let config = vec![
+            ("Hostname", text()),
+            ("Domainname", text()),
             ("User", text()),
+            ("AttachStdin", no()),
+            ("AttachStdout", no()),
+            ("AttachStderr", no()),
             ("ExposedPorts", map()),
+            ("Tty", no()),
+            ("OpenStdin", no()),
+            ("StdinOnce", no()),
             ("Env", list()),
             ("Entrypoint", list()),
             ("Cmd", list()),
+            ("Image", text()),
             ("Volumes", map()),
             ("WorkingDir", text()),
+            ("NetworkDisabled", no()),
+            ("MacAddress", text()),
             ("Labels", map()),
             ("StopSignal", text()),
-            ("ArgsEscaped", Value::Bool(false)),
+            ("StopTimeout", Value::Nil),
+            ("ArgsEscaped", no()),
             ("Healthcheck", Value::Nil),
             ("OnBuild", list()),
             ("Shell", list()),
         ];
+        let top = vec![
+            ("ID", Value::Text(self.id.to_string())),
+            ("Parent", text()),
+            ("DockerVersion", text()),
+            ("Variant", text()),
+            ("OsVersion", text()),
+            ("VirtualSize", Value::Int(self.size.into())),
+        ];
         Ok(value
             .with_empty(&["Config"], config)
             .with_empty(&["RootFS"], vec![("Layers", list())])
-            .with_empty(&[], vec![("Variant", text()), ("OsVersion", text())]))
+            .with_empty(&[], top))
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod create;
 pub mod env;
+pub mod hosts;
+pub mod limits;
 pub mod logs;
 pub mod mounts;
 mod names;

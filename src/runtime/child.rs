@@ -57,6 +57,8 @@ pub(super) struct Inside {
     pub(super) volatile: bool,
     pub(super) read_only: bool,
     pub(super) hostname: String,
+    /// Of /dev/shm, if not the usual.
+    pub(super) shm_size: Option<u64>,
     pub(super) program: Program,
 }
 
@@ -179,7 +181,7 @@ fn assemble(
     for mount in &host.mounts {
         fill(inside, &tree, mount)?;
     }
-    let terminal = tree.pseudo(&host, inside.single_id, inside.program.tty)?;
+    let terminal = tree.pseudo(&host, inside.single_id, inside.program.tty, inside.shm_size)?;
     etc(&host, &mut tree)?;
     for mount in &host.mounts {
         attach(&mut tree, &images, mount)?;
@@ -310,8 +312,12 @@ fn attach(tree: &mut Tree, images: &OwnedFd, mount: &Mount) -> Result<(), Failur
         What::Bound {
             mount: made, kind, ..
         } => tree.attach_asked(made, at, *kind, mount.volume),
-        What::Tmpfs { size, mode } => {
-            let made = mounts::tmpfs(*size, *mode, mount.read_only)
+        What::Tmpfs {
+            size,
+            mode,
+            options,
+        } => {
+            let made = mounts::tmpfs(*size, *mode, mount.read_only, options)
                 .fails(format!("mounting a tmpfs on {shown}"))?;
             tree.attach_asked(&made, at, Kind::Directory, false)
         }

@@ -64,10 +64,13 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
         return Err(not_running().into());
     }
     let mut env = env::of_process(record);
-    env.extend(options.env.iter().filter(|v| v.contains('=')).cloned());
-    if options.tty {
+    if options.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());
     }
+    for variable in &options.env {
+        env::set(&mut env, variable);
+    }
+    env.retain(|variable| variable.contains('='));
     let user = options
         .user
         .clone()
@@ -75,7 +78,7 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
     let cwd = options.working_dir.clone();
     let program = Program {
         args: options.args.clone(),
-        env: last_of_each(env),
+        env,
         cwd: cwd.unwrap_or_else(|| record.config.working_dir.clone()),
         make_cwd: false,
         user,
@@ -85,6 +88,7 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
         capabilities: record.capabilities.clone(),
         filter: security::program(record).map_err(Failure::start)?,
         new_privileges: record.security.new_privileges,
+        ulimits: record.ulimits.clone(),
     };
     let single_id = record.ids.as_ref().is_some_and(|ids| ids.is_single());
     let output = Output::Caller;
@@ -215,17 +219,4 @@ fn join(
 /// one thread.
 fn fork_inside() -> std::io::Result<Fork> {
     crate::sys::fork::fork_single()
-}
-
-/// The last of several settings of a variable counts.
-fn last_of_each(env: Vec<String>) -> Vec<String> {
-    let mut kept: Vec<String> = Vec::new();
-    for variable in env {
-        let name = variable.split_once('=').map(|(name, _)| format!("{name}="));
-        if let Some(name) = name {
-            kept.retain(|other| !other.starts_with(&name));
-        }
-        kept.push(variable);
-    }
-    kept
 }

@@ -353,6 +353,7 @@ fn plan(job: &Job) -> Result<Plan, NotStarted> {
         volatile: record.auto_remove,
         read_only: record.read_only,
         hostname: record.hostname.clone(),
+        shm_size: record.shm_size,
         program: Program {
             args: args.cloned().collect(),
             env: env::of_process(record),
@@ -365,6 +366,7 @@ fn plan(job: &Job) -> Result<Plan, NotStarted> {
             capabilities: record.capabilities.clone(),
             filter: security::program(record).map_err(Failure::start)?,
             new_privileges: record.security.new_privileges,
+            ulimits: record.ulimits.clone(),
         },
     };
     Ok(Plan { paths, inside })

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 pub use record::{
     ContainerConfig, ContainerId, ContainerRecord, ContainerState, MountSource, MountUse, Seccomp,
-    Security, Status, VERSION as RECORD_VERSION,
+    Security, Status, Ulimit, VERSION as RECORD_VERSION,
 };
 
 use super::error::StoreError;

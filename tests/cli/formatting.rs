@@ -98,7 +98,7 @@ fn inspect_by_format() {
     assert_eq!(run.stdout(), "linux\nlinux\n");
     assert_eq!(
         run.stderr(),
-        "Error response from daemon: No such image: nothing:latest\n"
+        "Error response from daemon: No such object: nothing\n"
     );
     let run = sandbox
         .mica(["image", "inspect", "-f", "json", "app:1"])

@@ -75,7 +75,7 @@ fn inspect_is_dockers_array() {
         .code(1);
     assert_eq!(
         run.stderr(),
-        "Error response from daemon: No such image: nothing:latest\n"
+        "Error response from daemon: No such object: nothing\n"
     );
     assert!(
         run.stdout()

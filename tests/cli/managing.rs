@@ -163,7 +163,7 @@ fn the_trash_ends_by_time_by_hand_and_by_option() {
     sandbox.mica(["rmi", "--trash", "1s", "app:1"]).ok();
     assert!(own("app:1").exists());
     std::thread::sleep(std::time::Duration::from_millis(1100));
-    assert_eq!(sandbox.mica(["trash", "-q"]).status.code(), Some(2));
+    assert_eq!(sandbox.mica(["trash", "-q"]).status.code(), Some(125));
     // The next change frees it.
     sandbox.mica(["tag", "other:1", "other:2"]).ok();
     assert!(!own("app:1").exists());
@@ -280,7 +280,7 @@ fn events_are_dockers_text() {
         run.stderr(),
         "Error response from daemon: invalid filter 'x'\n"
     );
-    sandbox.mica(["events", "--since", "yesterday"]).code(2);
+    sandbox.mica(["events", "--since", "yesterday"]).code(125);
     sandbox.mica(["events", "--format", "{{"]).code(64);
 }
 
@@ -341,7 +341,7 @@ fn a_tag_knows_what_it_was_on() {
         run.stderr(),
         "Error response from daemon: No such image: never:1\n"
     );
-    sandbox.mica(["tag", "--log", "app", "x"]).code(2);
+    sandbox.mica(["tag", "--log", "app", "x"]).code(125);
     // Without the log what is now is known all the same.
     std::fs::remove_file(sandbox.store().join("events.log")).expect("the log");
     let table = sandbox
@@ -457,7 +457,9 @@ fn the_least_recently_used_go_first() {
         gone.contains("untagged: c:1\n") && !gone.contains("a:1"),
         "{gone}"
     );
-    sandbox.mica(["image", "prune", "--max-size", "1x"]).code(2);
+    sandbox
+        .mica(["image", "prune", "--max-size", "1x"])
+        .code(125);
 }
 
 /// A name that goes to another image leaves the one it was on without any, for the lists and for pruning.

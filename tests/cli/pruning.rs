@@ -269,7 +269,9 @@ fn filters_are_the_same_everywhere() {
                 "{verb:?}"
             );
         }
-        let run = sandbox.mica(verb.iter().chain(&["--filter", "x"])).code(2);
+        let run = sandbox
+            .mica(verb.iter().chain(&["--filter", "x"]))
+            .code(125);
         assert!(
             run.stderr()
                 .contains("bad format of filter (expected name=value)"),
@@ -403,7 +405,7 @@ fn sort_and_the_footer() {
     };
     assert_eq!(order("repository"), "abc");
     assert_eq!(order("size"), "bca");
-    sandbox.mica(["images", "--sort", "x"]).code(2);
+    sandbox.mica(["images", "--sort", "x"]).code(125);
     // Only at a terminal: scripts that count lines see the table alone.
     let terminal = sandbox.sh(&format!(
         "script -qec '{} images' /dev/null </dev/null",

@@ -58,7 +58,7 @@ fn every_shell_has_a_script() {
             env!("CARGO_BIN_EXE_mica")
         ))
         .ok();
-    sandbox.mica(["completion", "csh"]).code(2);
+    sandbox.mica(["completion", "csh"]).code(125);
 }
 
 #[test]

@@ -39,24 +39,124 @@ fn help_works_on_every_verb() {
     assert!(!sandbox.store().exists());
 }
 
+/// docker 28's statuses: 1 for a verb that is unknown or has the wrong number of arguments, 125 for a flag.
 #[test]
-fn wrong_usage_is_status_2() {
+fn wrong_usage_has_dockers_status() {
     let sandbox = Sandbox::new();
-    let table: [&[&str]; 8] = [
-        &[],
-        &["nonsense"],
-        &["rmi"],
-        &["tag", "a"],
-        &["inspect"],
-        &["history", "a", "b"],
-        &["images", "--nonsense"],
-        &["images", "--all-rows"],
+    let table: [(&[&str], i32); 10] = [
+        (&["nonsense"], 1),
+        (&["rmi"], 1),
+        (&["tag", "a"], 1),
+        (&["inspect"], 1),
+        (&["history", "a", "b"], 1),
+        (&["image", "nonsense"], 1),
+        (&["images", "--nonsense"], 125),
+        (&["images", "--all-rows"], 1),
+        (&["run", "--pull", "x", "y"], 125),
+        (&["image", "prune", "--keep", "x"], 125),
     ];
-    for args in table {
-        let run = sandbox.mica(args).code(2);
+    for (args, code) in table {
+        let run = sandbox.mica(args).code(code);
         assert_eq!(run.stdout(), "", "{args:?}");
-        assert!(!run.stderr().is_empty(), "{args:?}");
+        let said = run.stderr();
+        let help = format!(
+            "Run 'mica{} --help' for more information",
+            if args[0] == "nonsense" { "" } else { " " }
+        );
+        assert!(
+            said.starts_with("mica: ")
+                && said.contains(help.split("--help").next().unwrap_or_default().trim_end()),
+            "{args:?}: {said}"
+        );
     }
+    assert_eq!(
+        sandbox.mica(["nonsense"]).code(1).stderr(),
+        "mica: unknown command: mica nonsense\n\nRun 'mica --help' for more information\n"
+    );
+    assert_eq!(
+        sandbox.mica(["image", "nonsense"]).code(1).stderr(),
+        "mica: unknown command: mica image nonsense\n\nRun 'mica image --help' for more information\n"
+    );
+    // As docker's client: who says nothing gets the help.
+    let bare = sandbox.mica::<&str>([]).ok();
+    assert_eq!(bare.stdout(), sandbox.mica(["--help"]).ok().stdout());
+    assert_eq!(bare.stderr(), "");
+}
+
+/// What docker has and mica has not is said in one line, and never with another verb's name.
+#[test]
+fn regression_what_is_not_there_says_why() {
+    let sandbox = Sandbox::new();
+    for verb in [
+        "search",
+        "compose",
+        "stack",
+        "buildx",
+        "builder",
+        "network",
+        "plugin",
+        "swarm",
+        "secret",
+        "config",
+        "node",
+        "service",
+        "context",
+        "manifest",
+        "scan",
+        "stats",
+        "update",
+        "checkpoint",
+        "trust",
+    ] {
+        let said = sandbox.mica([verb, "x"]).code(1).stderr();
+        assert!(
+            said.starts_with(&format!("mica: there is no {verb} here: "))
+                && said.lines().count() == 1,
+            "{said}"
+        );
+    }
+    for typo in ["pus", "stp", "tras", "scann", "lst", "rmm", "sart"] {
+        let said = sandbox.mica([typo]).code(1).stderr();
+        assert!(!said.contains("similar"), "{said}");
+    }
+    let flags = [
+        "-m 512m",
+        "-m512m",
+        "--memory=1g",
+        "--cpus 2",
+        "--gpus all",
+        "--device /dev/kvm",
+        "--dns 1.1.1.1",
+        "--pid host",
+        "--ipc=host",
+        "--userns=host",
+        "--log-driver none",
+        "--health-cmd true",
+        "--link a",
+        "--restart always",
+        "--restart=on-failure:3",
+        "-p 8080:80",
+    ];
+    for flag in flags {
+        let line = format!("run {flag} app:1 true");
+        let run = sandbox.mica(line.split(' ')).code(125);
+        let said = run.stderr();
+        let name = flag.split([' ', '=']).next().unwrap_or_default();
+        let name = if name == "-m512m" { "-m" } else { name };
+        assert!(
+            said.starts_with(&format!("mica: {name}")) && said.lines().count() == 1,
+            "{said}"
+        );
+        assert!(!said.contains("unknown"), "{said}");
+    }
+    let said = sandbox
+        .mica(["run", "--restart", "foo", "x"])
+        .code(125)
+        .stderr();
+    assert_eq!(
+        said,
+        "mica: invalid restart policy: unknown policy 'foo'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'\n"
+    );
 }
 
 #[test]

@@ -264,7 +264,7 @@ fn bad_names_binds_and_options_are_refused() {
     );
     sandbox
         .mica(["volume", "create", "--ephemeral", "--bind", "/etc", "both"])
-        .code(2);
+        .code(125);
     sandbox.mica(["volume", "ls", "-f", "colour=red"]).code(1);
     assert_eq!(sandbox.mica(["volume", "ls", "-q"]).ok().stdout(), "data\n");
 }
@@ -332,7 +332,7 @@ fn a_used_volume_is_not_removed_and_users_are_shown() {
     let run = sandbox.mica(["users", "none"]).code(1);
     assert_eq!(
         run.stderr(),
-        "Error response from daemon: No such image: none:latest\n"
+        "Error response from daemon: No such object: none\n"
     );
     let run = sandbox
         .mica(["volume", "ls", "-q", "-f", "dangling=true"])
@@ -463,7 +463,7 @@ fn hold_becomes_the_command() {
         run.stderr(),
         "Error response from daemon: get none: no such volume\n"
     );
-    sandbox.mica(["hold", "data"]).code(2);
+    sandbox.mica(["hold", "data"]).code(1);
 
     // The command's children hold the lease on.
     let pid = sandbox.path("pid");

@@ -68,6 +68,8 @@ impl<'s> ByHand<'s> {
             init: false,
             hostname: String::new(),
             extra_hosts: Vec::new(),
+            shm_size: None,
+            ulimits: Vec::new(),
             capabilities: Vec::new(),
             security: Default::default(),
             ids: None,

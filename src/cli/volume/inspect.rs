@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::ops::OpsError;
 use crate::ops::volumes::list;
 use crate::ops::volumes::users::{self, Look};
-use crate::store::VolumeName;
+use crate::store::{Store, VolumeName};
 
 use super::super::inspect::{Form, print};
 use super::super::{Context, completion};
@@ -26,17 +26,20 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let form = Form::parse(args.format.as_deref())?;
     let store = context.store()?;
     super::sweep(&store);
+    let volumes = args.volumes.iter();
+    let volumes = volumes.map(|text| Ok(inspection(&store, &find_name(text)?)?));
+    print(&form, volumes.collect(), list::Inspection::value)
+}
+
+/// All that is known of a volume at this moment.
+pub fn inspection(store: &Store, name: &VolumeName) -> Result<list::Inspection, OpsError> {
     let leases = store.live_leases()?;
     let look = Look {
         maps: true,
         except: None,
     };
-    let users = users::find(&store, &leases, look)?;
-    let volumes = args
-        .volumes
-        .iter()
-        .map(|text| find_name(text).and_then(|name| list::inspect(&store, &leases, &name, &users)));
-    print(&form, volumes.collect(), |inspection| inspection.value())
+    let users = users::find(store, &leases, look)?;
+    list::inspect(store, &leases, name, &users)
 }
 
 /// What is no name is no volume's.

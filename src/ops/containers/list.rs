@@ -23,6 +23,7 @@ pub const COLUMNS: &[(&str, &str)] = &[
     ("Mounts", "MOUNTS"),
     ("LocalVolumes", "LOCAL VOLUMES"),
     ("Networks", "NETWORKS"),
+    ("Size", "SIZE"),
 ];
 
 /// `--filter`.
@@ -123,6 +124,8 @@ pub struct Options {
     pub last: Option<usize>,
     /// Which.
     pub filters: Filters,
+    /// Measure what they have changed.
+    pub sizes: bool,
 }
 
 /// One line of the list.
@@ -130,6 +133,8 @@ pub struct Options {
 pub struct Row {
     container: Container,
     image: String,
+    /// Bytes that it has changed, and those of its image; if they were asked for.
+    size: Option<(u64, u64)>,
 }
 
 /// Lists containers, the newest first.
@@ -153,9 +158,17 @@ pub fn list(store: &Store, options: &Options) -> Result<Vec<Row>, RunError> {
             true => record.image_name.clone(),
             false => record.image.short(),
         };
+        let size = options.sizes.then(|| {
+            let image = names.images.get(&record.image);
+            (
+                super::changed(container),
+                image.map_or(0, |image| image.size),
+            )
+        });
         rows.push(Row {
             container: container.clone(),
             image,
+            size,
         });
     }
     rows.truncate(options.last.unwrap_or(usize::MAX));
@@ -279,6 +292,10 @@ impl Row {
             .filter(|mount| matches!(mount.source, MountSource::Volume { .. }))
             .count();
         let created = record.created.to_zoned(jiff::tz::TimeZone::system());
+        let size = self.size.map_or_else(String::new, |(changed, image)| {
+            let all = format::human_size(changed.saturating_add(image));
+            format!("{} (virtual {all})", format::human_size(changed))
+        });
         vec![
             ("ID", self.id(no_trunc)),
             ("Image", self.image.clone()),
@@ -297,6 +314,7 @@ impl Row {
             ("Mounts", mounts.join(",")),
             ("LocalVolumes", volumes.to_string()),
             ("Networks", "host".to_owned()),
+            ("Size", size),
         ]
     }
 }
@@ -312,10 +330,11 @@ pub fn values(rows: &[Row], no_trunc: bool, now: Timestamp) -> Vec<Value> {
 pub fn table(
     rows: &[Row],
     no_trunc: bool,
+    with_size: bool,
     now: Timestamp,
     safe: impl Fn(&str) -> String,
 ) -> String {
-    const HEADER: [&str; 7] = [
+    const HEADER: [&str; 8] = [
         "CONTAINER ID",
         "IMAGE",
         "COMMAND",
@@ -323,8 +342,9 @@ pub fn table(
         "STATUS",
         "PORTS",
         "NAMES",
+        "SIZE",
     ];
-    const SHOWN: [&str; 7] = [
+    const SHOWN: [&str; 8] = [
         "ID",
         "Image",
         "Command",
@@ -332,12 +352,15 @@ pub fn table(
         "Status",
         "Ports",
         "Names",
+        "Size",
     ];
+    let columns = if with_size { 8 } else { 7 };
+    let (header, shown) = (HEADER.split_at(columns).0, SHOWN.split_at(columns).0);
     let lines: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
             let fields = row.fields(no_trunc, now);
-            SHOWN
+            shown
                 .iter()
                 .map(|name| {
                     let found = fields.iter().find(|(field, _)| field == name);
@@ -346,5 +369,5 @@ pub fn table(
                 .collect()
         })
         .collect();
-    format::table(Some(&HEADER), &lines)
+    format::table(Some(header), &lines)
 }

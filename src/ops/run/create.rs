@@ -9,7 +9,7 @@ use crate::oci::{ImageConfig, Platform};
 use crate::ops::{containers, resolve};
 use crate::store::containers::{
     Container, ContainerConfig, ContainerId, ContainerLock, ContainerRecord, MountSource, MountUse,
-    Security,
+    Security, Status, Ulimit,
 };
 use crate::store::volumes::{NewVolume, VolumeKind, VolumeName};
 use crate::store::{Store, StoreLock};
@@ -52,6 +52,12 @@ pub struct Options {
     pub stop_signal: Option<String>,
     /// `--add-host`, as lines.
     pub extra_hosts: Vec<String>,
+    /// Size of `/dev/shm`, if not the usual.
+    pub shm_size: Option<u64>,
+    /// Limits of its processes.
+    pub ulimits: Vec<Ulimit>,
+    /// The platform that the image must be for.
+    pub platform: Option<Platform>,
     /// `--cap-add`.
     pub cap_add: Vec<String>,
     /// `--cap-drop`.
@@ -91,7 +97,7 @@ pub fn create(
     let all = store.names()?;
     let found = resolve::image(&all, image)?;
     let config = store.config(&found.id)?;
-    check_platform(image, &config)?;
+    check_platform(image, &config, options.platform.as_ref())?;
     let record_of = all.images.get(&found.id);
     let layers = record_of
         .map(|record| record.layers.clone())
@@ -145,6 +151,8 @@ pub fn create(
         init: options.init,
         hostname,
         extra_hosts: options.extra_hosts.clone(),
+        shm_size: options.shm_size,
+        ulimits: options.ulimits.clone(),
         capabilities,
         security: options.security.clone(),
         ids: options.ids.clone(),
@@ -157,7 +165,19 @@ pub fn create(
     })
 }
 
-fn check_platform(image: &str, config: &ImageConfig) -> Result<(), RunError> {
+fn check_platform(
+    image: &str,
+    config: &ImageConfig,
+    wanted: Option<&Platform>,
+) -> Result<(), RunError> {
+    if let Some(wanted) = wanted
+        && !wanted.matches(&config.platform)
+    {
+        return Err(RunError::Refused(format!(
+            "image {image} was found but its platform ({}) does not match the specified platform ({wanted})",
+            config.platform
+        )));
+    }
     let host = Platform::host();
     let (have, want) = (&config.platform, &host);
     // A 64-bit x86 processor and its kernel run 32-bit programs.
@@ -275,6 +295,7 @@ fn uses(
                 destination: wanted.destination.clone(),
                 source,
                 read_only: wanted.read_only,
+                no_copy: wanted.no_copy,
             },
         );
     }
@@ -291,6 +312,7 @@ fn uses(
                 destination,
                 source,
                 read_only: false,
+                no_copy: false,
             },
         );
     }
@@ -320,7 +342,12 @@ fn make(store: &Store, lock: &StoreLock, wanted: &Wanted) -> Result<MountSource,
         WantedSource::Bind(path) => MountSource::Bind {
             source: path.clone(),
         },
-        WantedSource::Tmpfs { size, mode } => MountSource::Tmpfs {
+        WantedSource::Tmpfs {
+            size,
+            mode,
+            options,
+        } => MountSource::Tmpfs {
+            options: options.clone(),
             size: *size,
             mode: *mode,
         },
@@ -369,13 +396,18 @@ fn anonymous(store: &Store, lock: &StoreLock) -> Result<MountSource, RunError> {
     })
 }
 
-/// Makes the anonymous volumes of a container anew that have gone since it last ran; the destinations of those.
+/// Makes the anonymous volumes of a container anew that have gone since it last ran; the destinations of those, and of all volumes
+/// of one that has never run: what is empty there gets the image's content.
 pub fn renew_volumes(
     store: &Store,
-    record: &ContainerRecord,
+    container: &Container,
 ) -> Result<(Vec<MountUse>, BTreeSet<PathBuf>), RunError> {
-    let mut fresh = BTreeSet::new();
-    let mut uses = record.mounts.clone();
+    let mut uses = container.record.mounts.clone();
+    let is_new = matches!(container.state.status, Status::Created);
+    let volumes = uses.iter().filter(|mount| {
+        is_new && !mount.no_copy && matches!(mount.source, MountSource::Volume { .. })
+    });
+    let mut fresh: BTreeSet<PathBuf> = volumes.map(|mount| mount.destination.clone()).collect();
     let lock = store.lock()?;
     for mount in &mut uses {
         let MountSource::Volume {

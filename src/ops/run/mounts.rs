@@ -1,5 +1,7 @@
 //! `-v`, `--mount`, `--tmpfs`, `--volumes-from`: what a container sees besides its image.
 
+mod spelling;
+
 use std::path::{Component, Path, PathBuf};
 
 use super::RunError;
@@ -41,6 +43,8 @@ pub enum WantedSource {
         size: Option<u64>,
         /// Mode of its root.
         mode: Option<u32>,
+        /// The kernel's other options, see [`spelling::Tmpfs`].
+        options: Vec<String>,
     },
     /// The tree of an image.
     Image {
@@ -92,6 +96,8 @@ pub enum ReadySource {
         size: Option<u64>,
         /// Mode of its root.
         mode: u32,
+        /// The kernel's other options, see [`spelling::Tmpfs`].
+        options: Vec<String>,
     },
     /// A part of an image's tree.
     Image {
@@ -118,14 +124,15 @@ pub fn parse_volume(text: &str) -> Result<Wanted, RunError> {
         [source, destination, mode] => (*source, *destination, *mode),
         _ => return Err(invalid("")),
     };
-    let (mut read_only, mut no_copy) = (false, false);
+    let (mut read_only, mut no_copy, mut propagation) = (false, false, false);
     for word in mode.split(',').filter(|word| !word.is_empty()) {
         match word {
             "ro" => read_only = true,
             "rw" => read_only = false,
             "nocopy" => no_copy = true,
-            // Labels of a security module that is not asked for here; propagation is always private.
-            "z" | "Z" | "rprivate" | "private" => {}
+            // Labels of a security module that is not asked for here; words that mean something on a Mac.
+            "z" | "Z" | "consistent" | "cached" | "delegated" => {}
+            word if spelling::is_propagation(word) => propagation = true,
             _ => return Err(invalid(&format!("invalid mode: {mode}"))),
         }
     }
@@ -133,12 +140,14 @@ pub fn parse_volume(text: &str) -> Result<Wanted, RunError> {
     let source = match source {
         "" => WantedSource::Anonymous,
         path if path.starts_with('/') => WantedSource::Bind(path.into()),
+        path if path.starts_with('.') => WantedSource::Bind(spelling::absolute(path)?),
         name => WantedSource::Named {
             name: name.to_owned(),
             subpath: String::new(),
         },
     };
-    if no_copy && matches!(source, WantedSource::Bind(_)) {
+    let is_bind = matches!(source, WantedSource::Bind(_));
+    if (no_copy && is_bind) || (propagation && !is_bind) {
         return Err(invalid(&format!("invalid mode: {mode}")));
     }
     Ok(Wanted {
@@ -159,10 +168,10 @@ pub fn parse_mount(text: &str) -> Result<Wanted, RunError> {
     let (mut kind, mut source, mut destination) = ("volume", None, None);
     let (mut read_only, mut no_copy, mut subpath) = (false, false, String::new());
     let (mut size, mut mode) = (None, None);
-    for field in text.split(',') {
+    for field in &spelling::fields(text).map_err(invalid)? {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key, Some(value)),
-            None => (field, None),
+            None => (field.as_str(), None),
         };
         let truth = || match value {
             None | Some("true" | "1") => Ok(true),
@@ -189,7 +198,9 @@ pub fn parse_mount(text: &str) -> Result<Wanted, RunError> {
             ("source" | "src", Some(value)) => source = Some(value.to_owned()),
             ("target" | "dst" | "destination", Some(value)) => destination = Some(value.to_owned()),
             ("volume-subpath" | "image-subpath", Some(value)) => subpath = value.to_owned(),
-            ("bind-propagation", Some("private" | "rprivate")) => {}
+            ("bind-propagation", Some(value)) if spelling::is_propagation(value) => {}
+            ("consistency", Some("consistent" | "cached" | "delegated" | "default")) => {}
+            ("volume-driver", Some("local")) => {}
             ("tmpfs-size", Some(value)) => {
                 let bytes = size_of(value);
                 size = Some(
@@ -222,13 +233,20 @@ pub fn parse_mount(text: &str) -> Result<Wanted, RunError> {
         ("volume", None) => WantedSource::Anonymous,
         ("volume", Some(name)) => WantedSource::Named { name, subpath },
         ("bind", Some(path)) if path.starts_with('/') => WantedSource::Bind(path.into()),
+        ("bind", Some(path)) if path.starts_with('.') => {
+            WantedSource::Bind(spelling::absolute(&path)?)
+        }
         ("bind", Some(path)) => {
             return Err(refused(format!(
                 "invalid mount path: '{path}' mount path must be absolute"
             )));
         }
         ("image", Some(image)) => WantedSource::Image { image, subpath },
-        ("tmpfs", None) => WantedSource::Tmpfs { size, mode },
+        ("tmpfs", None) => WantedSource::Tmpfs {
+            size,
+            mode,
+            options: Vec::new(),
+        },
         ("tmpfs", Some(_)) => return Err(refused("field Source must not be specified".to_owned())),
         (_, None) | (_, Some(_)) => {
             return Err(refused("field Source must not be empty".to_owned()));
@@ -246,24 +264,19 @@ pub fn parse_mount(text: &str) -> Result<Wanted, RunError> {
 pub fn parse_tmpfs(text: &str) -> Result<Wanted, RunError> {
     let (destination, options) = text.split_once(':').unwrap_or((text, ""));
     let invalid = |why: String| RunError::Refused(format!("invalid tmpfs option: {why}"));
-    let (mut size, mut mode, mut read_only) = (None, None, false);
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option.split_once('=') {
-            Some(("size", value)) => {
-                size = Some(size_of(value).ok_or_else(|| invalid(option.to_owned()))?);
-            }
-            Some(("mode", value)) => {
-                let bits = u32::from_str_radix(value, 8);
-                mode = Some(bits.map_err(|_| invalid(option.to_owned()))?);
-            }
-            None if option == "ro" => read_only = true,
-            None if matches!(option, "rw" | "nosuid" | "nodev" | "noexec") => {}
-            _ => return Err(invalid(option.to_owned())),
-        }
-    }
+    let spelling::Tmpfs {
+        size,
+        mode,
+        read_only,
+        options,
+    } = spelling::Tmpfs::parse(options).map_err(invalid)?;
     Ok(Wanted {
         destination: normal(destination).map_err(invalid)?,
-        source: WantedSource::Tmpfs { size, mode },
+        source: WantedSource::Tmpfs {
+            size,
+            mode,
+            options,
+        },
         read_only,
         no_copy: false,
     })
@@ -305,7 +318,7 @@ pub(super) fn normal(text: &str) -> Result<PathBuf, String> {
 }
 
 /// `100m`, `1g`, `4096`: docker's sizes.
-fn size_of(text: &str) -> Option<u64> {
+pub fn size_of(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
     let shift = match lower.get(digits.len()..)? {
@@ -366,9 +379,14 @@ pub fn ready(
                     source: source.clone(),
                 }
             }
-            MountSource::Tmpfs { size, mode } => ReadySource::Tmpfs {
+            MountSource::Tmpfs {
+                size,
+                mode,
+                options,
+            } => ReadySource::Tmpfs {
                 size: *size,
                 mode: mode.unwrap_or(0o1777),
+                options: options.clone(),
             },
             MountSource::Image { image, subpath } => ReadySource::Image {
                 image: *image,

@@ -1,7 +1,7 @@
 //! Nodes to text.
 
 use super::parse::{Branch, Command, Expr, Node, Operand, Pipeline};
-use super::value::Value;
+use super::value::{Shape, Value};
 use super::{ExecFault, funcs};
 
 /// The most that is printed or visited: a template is small, what it repeats need not be.
@@ -89,7 +89,7 @@ impl State {
 
     fn range(&mut self, branch: &Branch, dot: &Value) -> Result<Flow, ExecFault> {
         let scope = self.variables.len();
-        let value = self.commands(&branch.pipe, dot)?;
+        let value = self.commands(&branch.pipe, dot)?.map(Value::settled);
         let entries: Vec<(Value, Value)> = match value {
             None | Some(Value::Nil) => Vec::new(),
             Some(Value::List(list)) => {
@@ -196,6 +196,9 @@ impl State {
             arguments.push(self.operand(argument, dot)?.unwrap_or(Value::Nil));
         }
         arguments.extend(last.map(|last| last.unwrap_or(Value::Nil)));
+        if name != "json" {
+            arguments = arguments.into_iter().map(Value::settled).collect();
+        }
         let heading = arguments
             .first()
             .filter(|_| self.header && funcs::keeps_headers(name));
@@ -269,6 +272,7 @@ fn walk(operand: &Operand, value: &Value, path: &[String]) -> Result<Found, Exec
                 None if i + 1 == path.len() => return Ok(None),
                 None => return Err(at(operand, format!("map has no entry for key \"{name}\""))),
             },
+            Value::Unset(Shape::Map) if i + 1 == path.len() => return Ok(None),
             Value::Nil => {
                 return Err(at(
                     operand,

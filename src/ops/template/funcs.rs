@@ -185,9 +185,15 @@ fn order(one: &Value, two: &Value) -> Result<Ordering, String> {
         (Value::Int(a), Value::Int(b)) => Ok(a.cmp(b)),
         (Value::Text(a), Value::Text(b)) => Ok(a.cmp(b)),
         (Value::Float(a), Value::Float(b)) => Ok(a.total_cmp(b)),
-        (Value::Bool(_) | Value::Nil | Value::List(_) | Value::Map(_) | Value::Record(_), _) => {
-            Err("invalid type for comparison".to_owned())
-        }
+        (
+            Value::Bool(_)
+            | Value::Nil
+            | Value::List(_)
+            | Value::Map(_)
+            | Value::Unset(_)
+            | Value::Record(_),
+            _,
+        ) => Err("invalid type for comparison".to_owned()),
         _ => Err("incompatible types for comparison".to_owned()),
     }
 }

@@ -25,6 +25,17 @@ pub enum Value {
     Record(Record),
     /// Any keys, sorted.
     Map(BTreeMap<String, Value>),
+    /// Go's nil list or map: empty for everybody but `json`.
+    Unset(Shape),
+}
+
+/// What would be there if it was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A list.
+    List,
+    /// A map.
+    Map,
 }
 
 /// Fields in order.
@@ -86,6 +97,15 @@ impl Value {
         self
     }
 
+    /// The same with what is unset as what it is empty.
+    pub fn settled(self) -> Value {
+        match self {
+            Value::Unset(Shape::List) => Value::List(Vec::new()),
+            Value::Unset(Shape::Map) => Value::Map(BTreeMap::new()),
+            other => other,
+        }
+    }
+
     fn make_maps(&mut self, maps: &[&str]) {
         match self {
             Value::List(list) => list.iter_mut().for_each(|v| v.make_maps(maps)),
@@ -107,7 +127,7 @@ impl Value {
     /// Go's truth: not zero and not empty; a record is always true.
     pub fn is_true(&self) -> bool {
         match self {
-            Value::Nil => false,
+            Value::Nil | Value::Unset(_) => false,
             Value::Bool(b) => *b,
             Value::Int(n) => *n != 0,
             Value::Float(n) => *n != 0.0,
@@ -126,9 +146,9 @@ impl Value {
             Value::Int(_) => "int",
             Value::Float(_) => "float64",
             Value::Text(_) => "string",
-            Value::List(_) => "slice",
+            Value::List(_) | Value::Unset(Shape::List) => "slice",
             Value::Record(_) => "struct",
-            Value::Map(_) => "map",
+            Value::Map(_) | Value::Unset(Shape::Map) => "map",
         }
     }
 }
@@ -144,6 +164,8 @@ impl fmt::Display for Value {
         };
         match self {
             Value::Nil => f.write_str("<nil>"),
+            Value::Unset(Shape::List) => f.write_str("[]"),
+            Value::Unset(Shape::Map) => f.write_str("map[]"),
             Value::Bool(b) => write!(f, "{b}"),
             Value::Int(n) => write!(f, "{n}"),
             Value::Float(n) => write!(f, "{n}"),
@@ -170,7 +192,7 @@ impl fmt::Display for Value {
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         match self {
-            Value::Nil => s.serialize_unit(),
+            Value::Nil | Value::Unset(_) => s.serialize_unit(),
             Value::Bool(b) => s.serialize_bool(*b),
             Value::Int(n) => match (i64::try_from(*n), u64::try_from(*n)) {
                 (Ok(n), _) => s.serialize_i64(n),

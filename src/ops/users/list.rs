@@ -78,6 +78,8 @@ fn target(store: &Store, leases: &[LiveLease], text: &str) -> Result<Target, Ops
         Ok(image) => Ok(Target::Image(image.id)),
         // Nothing has that name, and a path that is there was meant.
         Err(_) if Path::new(text).exists() => target(store, leases, &format!("./{text}")),
+        // It could have been a volume just as well.
+        Err(OpsError::NoSuchImage(_)) => Err(OpsError::NoSuchObject(text.to_owned())),
         Err(error) => Err(error),
     }
 }

@@ -237,6 +237,7 @@ impl Tree {
         host: &Host,
         single_id: bool,
         tty: bool,
+        shm_size: Option<u64>,
     ) -> Result<Option<Terminal>, Failure> {
         let proc = new("proc", &[], SAFE).map_err(|error| match error {
             Errno::PERM => Failure::start(
@@ -246,7 +247,7 @@ impl Tree {
             error => Failure::start(format!("mounting /proc: {error}")),
         })?;
         self.kernel(&proc, "/proc")?;
-        let terminal = self.devices(host, single_id, tty)?;
+        let terminal = self.devices(host, single_id, tty, shm_size)?;
         self.sys(host)?;
         for path in MASKED {
             self.mask(Path::new(path))?;
@@ -273,6 +274,7 @@ impl Tree {
         host: &Host,
         single_id: bool,
         tty: bool,
+        shm_size: Option<u64>,
     ) -> Result<Option<Terminal>, Failure> {
         let no_exec_no_suid = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         let options = [("mode", "755"), ("size", "65536k")];
@@ -308,7 +310,8 @@ impl Tree {
         let no_exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let pts = new("devpts", &options, no_exec).fails("mounting /dev/pts")?;
         put(&pts, &directory_in(&dev, "pts").fails("/dev/pts")?).fails("mounting /dev/pts")?;
-        let options = [("mode", "1777"), ("size", "65536k")];
+        let size = shm_size.map_or_else(|| "65536k".to_owned(), |size| size.to_string());
+        let options = [("mode", "1777"), ("size", size.as_str())];
         let shm = new("tmpfs", &options, SAFE).fails("mounting /dev/shm")?;
         put(&shm, &directory_in(&dev, "shm").fails("/dev/shm")?).fails("mounting /dev/shm")?;
         let queue = directory_in(&dev, "mqueue").fails("/dev/mqueue")?;
@@ -410,8 +413,13 @@ pub(super) fn part_of(image: &OwnedFd, subpath: &Path) -> Result<(OwnedFd, Kind)
     Ok((mount, kind))
 }
 
-/// A new tmpfs.
-pub(super) fn tmpfs(size: Option<u64>, mode: u32, read_only: bool) -> rustix::io::Result<OwnedFd> {
+/// A new tmpfs. Of `options` those with a value are the kernel's; the others say what the mount may be used for.
+pub(super) fn tmpfs(
+    size: Option<u64>,
+    mode: u32,
+    read_only: bool,
+    more: &[String],
+) -> rustix::io::Result<OwnedFd> {
     let mode = format!("{mode:o}");
     let size = size.map(|size| size.to_string());
     let mut options = vec![("mode", mode.as_str())];
@@ -420,6 +428,20 @@ pub(super) fn tmpfs(size: Option<u64>, mode: u32, read_only: bool) -> rustix::io
     }
     let mut attributes = SAFE;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
+    for option in more {
+        match (option.split_once('='), option.as_str()) {
+            (Some(option), _) => options.push(option),
+            (None, "exec") => attributes.remove(MountAttrFlags::MOUNT_ATTR_NOEXEC),
+            (None, "suid") => attributes.remove(MountAttrFlags::MOUNT_ATTR_NOSUID),
+            (None, "dev") => attributes.remove(MountAttrFlags::MOUNT_ATTR_NODEV),
+            (None, "noatime") => attributes.insert(MountAttrFlags::MOUNT_ATTR_NOATIME),
+            (None, "strictatime") => attributes.insert(MountAttrFlags::MOUNT_ATTR_STRICTATIME),
+            (None, "nodiratime") => attributes.insert(MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+            (None, flag @ ("inode32" | "inode64")) => options.push((flag, "")),
+            // What the kernel does anyway.
+            (None, _) => {}
+        }
+    }
     new("tmpfs", &options, attributes)
 }
 

@@ -23,7 +23,8 @@ use rustix::thread::{
 
 use super::super::channel::{Channel, FromChild};
 use super::{Fails, Failure, wait_for};
-use crate::ops::run::{security, user};
+use crate::ops::run::{limits, security, user};
+use crate::store::containers::Ulimit;
 use crate::sys::container::{exec, exit_now, install_filter, reset_signals, signal};
 use crate::sys::fork::{Fork, close_inherited, fork};
 use crate::sys::signal::SignalFd;
@@ -48,6 +49,7 @@ pub(in crate::runtime) struct Program {
     pub(in crate::runtime) filter: Option<security::Program>,
     /// Set-user-id bits and file capabilities have their effect.
     pub(in crate::runtime) new_privileges: bool,
+    pub(in crate::runtime) ulimits: Vec<Ulimit>,
 }
 
 /// What the program reads from and writes to, unless it has a terminal.
@@ -89,6 +91,7 @@ pub(in crate::runtime) fn run(
     // Until the program is there, /proc/PID/exe leads to the binary of mica on the host, and a process of the container that has
     // the same privileges could keep it open. After the exec the program is as any other.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).fails("hiding from the container")?;
+    limits::set(&program.ulimits).map_err(|error| Failure::start(error.to_string()))?;
     drop_privileges(program, &user, single_id)?;
     if program.init {
         // Process 1 has no more rights than what it waits for.

@@ -69,7 +69,11 @@ pub(super) enum What {
         fill: Option<OwnedFd>,
     },
     /// In memory.
-    Tmpfs { size: Option<u64>, mode: u32 },
+    Tmpfs {
+        size: Option<u64>,
+        mode: u32,
+        options: Vec<String>,
+    },
     /// A part of an image.
     Image { image: ImageId, subpath: PathBuf },
 }
@@ -170,7 +174,18 @@ fn one(mount: ReadyMount, store: &Source) -> Result<Mount, Failure> {
             let found = part(found, &subpath)?;
             (bound(&found, fill, read_only, &data)?, true)
         }
-        ReadySource::Tmpfs { size, mode } => (What::Tmpfs { size, mode }, false),
+        ReadySource::Tmpfs {
+            size,
+            mode,
+            options,
+        } => (
+            What::Tmpfs {
+                size,
+                mode,
+                options,
+            },
+            false,
+        ),
         ReadySource::Image { image, subpath } => (What::Image { image, subpath }, false),
     };
     Ok(Mount {

@@ -111,6 +111,12 @@ pub struct ContainerRecord {
     /// Lines for `/etc/hosts`.
     #[serde(default)]
     pub extra_hosts: Vec<String>,
+    /// Size of `/dev/shm` in bytes, if not the usual 64 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<u64>,
+    /// Limits of its processes, see `setrlimit`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
     /// Capabilities its process has, by kernel number.
     #[serde(default)]
     pub capabilities: Vec<u32>,
@@ -144,6 +150,17 @@ pub enum Seccomp {
     Unconfined,
     /// Those of a profile in docker's form, its text.
     Profile(String),
+}
+
+/// A limit of every process of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// docker's name of it: `nofile`.
+    pub name: String,
+    /// What is enforced; `None`: nothing.
+    pub soft: Option<u64>,
+    /// How far a process may raise that.
+    pub hard: Option<u64>,
 }
 
 /// The process to run, in the terms of an image's configuration.
@@ -190,6 +207,9 @@ pub struct MountUse {
     /// Cannot be written to.
     #[serde(default)]
     pub read_only: bool,
+    /// A new volume does not get the image's content.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_copy: bool,
 }
 
 /// What is mounted.
@@ -221,6 +241,9 @@ pub enum MountSource {
         /// Mode of its root.
         #[serde(default)]
         mode: Option<u32>,
+        /// The kernel's other options.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        options: Vec<String>,
     },
     /// The tree of another image.
     Image {

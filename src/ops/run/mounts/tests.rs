@@ -73,6 +73,7 @@ fn mount_arguments_are_read() {
     let expected = WantedSource::Tmpfs {
         size: Some(1 << 20),
         mode: Some(0o700),
+        options: Vec::new(),
     };
     assert_eq!(tmpfs.source, expected);
     let image = parse_mount("type=image,source=a:1,destination=/i,image-subpath=etc").unwrap();
