@@ -14,6 +14,7 @@ pub mod inherited;
 pub mod inotify;
 pub mod io;
 pub mod lock;
+pub mod memory;
 pub mod mount;
 pub mod mountinfo;
 pub mod new_file;

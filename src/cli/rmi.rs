@@ -70,12 +70,18 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             Some(argument) => choices(&store, rehearsed.as_ref(), argument),
             None => every(&before),
         };
+        // Names that a glob or a filter has picked go together, in one step.
+        let mut picked = Vec::new();
         for choice in choices {
             let choice = match choice.and_then(|choice| {
                 let passes = args.filters.is_empty() || choice.passes(&store, &before, &bound)?;
                 Ok(passes.then_some(choice))
             }) {
                 Ok(None) => continue,
+                Ok(Some(Choice::Name(target))) => {
+                    picked.push(target);
+                    continue;
+                }
                 Ok(Some(choice)) => Ok(choice),
                 Err(error) => Err(error),
             };
@@ -92,6 +98,23 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
                 }
                 Err(error) => errors.push(error),
             }
+        }
+        if picked.is_empty() {
+            continue;
+        }
+        let many = match &mut rehearsed {
+            Some(names) => remove::rehearse_names(&store, names, how, picked),
+            None => remove::remove_names(&store, how, picked),
+        };
+        match many {
+            Ok(many) => {
+                for Removed { plan, bytes: freed } in many.removed {
+                    bytes = bytes.saturating_add(freed);
+                    plan.lines().iter().for_each(|line| lines.print(line));
+                }
+                errors.extend(many.refused);
+            }
+            Err(error) => errors.push(error),
         }
     }
     let mut notified = Ok(Vec::new());

@@ -12,10 +12,14 @@ use std::time::Duration;
 
 use super::face::{FsError, KernelCache};
 use super::trees::{At, Content, Open, Trees};
+use crate::sys::memory;
 
 /// When to look first, and how long to wait at most.
 const SOON: Duration = Duration::from_millis(100);
 const SELDOM: Duration = Duration::from_secs(30);
+
+/// Names taken away before the kernel is waited for: those of a million files at once would take 200 MB.
+const BATCH: usize = 4096;
 
 /// The thread's queue. The thread ends with the value.
 #[derive(Debug)]
@@ -37,7 +41,12 @@ impl Orphans {
                     (Ok(()), _) => Some(SOON),
                     (Err(RecvTimeoutError::Timeout), pause) => {
                         let pause = pause.unwrap_or(SOON).saturating_mul(2).min(SELDOM);
-                        (sweep(&trees, &*cache) > 0).then_some(pause)
+                        let left = sweep(&trees, &*cache) > 0;
+                        if !left {
+                            // What a large image took is free now, in pieces that the allocator would keep.
+                            memory::give_back();
+                        }
+                        left.then_some(pause)
                     }
                 };
             }
@@ -66,9 +75,17 @@ impl Orphans {
 /// Takes away the names in all orphaned directories; how many of these there are.
 fn sweep(trees: &Trees, cache: &dyn KernelCache) -> usize {
     let orphans = trees.orphans();
+    let mut queued = 0;
     for dir in &orphans {
+        let take_away = |name: &[u8]| {
+            cache.invalidate_entry(dir.ino, name);
+            queued += 1;
+            if queued % BATCH == 0 {
+                cache.settle();
+            }
+        };
         if let Some((content, at)) = dir.place()
-            && let Err(error) = names(content, at, |name| cache.invalidate_entry(dir.ino, name))
+            && let Err(error) = names(content, at, take_away)
         {
             // What cannot be listed could not be looked up either.
             log::debug!("names of orphaned inode {}: {error}", dir.ino.0);

@@ -40,6 +40,8 @@ impl KernelCache for Recorder {
     }
 
     fn invalidate_attributes_now(&self, _ino: InodeNo) {}
+
+    fn settle(&self) {}
 }
 
 const MOUNT_POINT: &str = "/mnt/m";

@@ -17,6 +17,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::fs::{InodeNo, KernelCache};
 
+/// How long who queues a lot waits for the kernel; a request that holds a directory's lock can keep it waiting.
+const SETTLE: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Eq, PartialEq)]
 enum Item {
     Entry { parent: InodeNo, name: Vec<u8> },
@@ -111,6 +114,10 @@ impl KernelCache for NotifyQueue {
 
     fn invalidate_inode(&self, ino: InodeNo, attrs_only: bool) {
         self.push(Item::Inode { ino, attrs_only });
+    }
+
+    fn settle(&self) {
+        self.drain(SETTLE);
     }
 
     fn invalidate_attributes_now(&self, ino: InodeNo) {

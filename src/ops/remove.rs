@@ -18,6 +18,10 @@ use super::error::OpsError;
 use super::resolve::{self, Resolved};
 use super::users::{self, User};
 
+mod many;
+
+pub use many::{Many, rehearse_names, remove_names};
+
 /// What is to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -266,7 +270,12 @@ impl Plan {
     /// Adds the untagged local images that this one was made from, as far as nothing else was made from them and nobody uses
     /// them: docker's classic engine takes them along.
     fn take_parents(&mut self, names: &Names, leases: &[LiveLease]) -> Result<(), OpsError> {
-        if !self.frees_image() {
+        if !self.frees_image()
+            || names
+                .images
+                .get(&self.id)
+                .is_none_or(|i| i.parent.is_none())
+        {
             return Ok(());
         }
         let mut child = self.id;

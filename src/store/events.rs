@@ -151,8 +151,13 @@ impl Store {
                 }
             }
         }
-        let labelled = |event: Event| match event.id.parse() {
-            Ok(id) => self.labelled(event, &id),
+        // Each config is read once, however many names its image loses.
+        let mut held = BTreeMap::new();
+        let labelled = |event: Event| match event.id.parse::<ImageId>() {
+            Ok(id) => {
+                held.entry(id).or_insert_with(|| self.config(&id).ok());
+                self.labelled(event, &id)
+            }
             Err(_) => event,
         };
         events.into_iter().map(labelled).collect()

@@ -1,3 +1,5 @@
+use crate::common::image::ImageBuilder;
+
 use super::{Sandbox, chains, image, short, sleeper, store};
 
 /// Files below `blobs/`.
@@ -197,4 +199,56 @@ fn regression_rmi_of_all_that_images_q_lists() {
         run.describe()
     );
     assert_eq!(sandbox.mica(["images"]).ok().stdout().lines().count(), 3);
+}
+
+/// A glob takes its names in one step, and the answer is as if they had gone one by one.
+#[test]
+fn regression_a_glob_removes_in_one_step_what_names_remove_one_by_one() {
+    let ends: Vec<_> = [true, false]
+        .into_iter()
+        .map(|glob| {
+            let sandbox = Sandbox::new();
+            for (name, below) in [("app:1", "shared"), ("app:2", "shared"), ("app:3", "own")] {
+                let image = ImageBuilder::new(name)
+                    .layer(|l| l.file("below", below))
+                    .layer(|l| l.file("above", name));
+                sandbox.load(&image);
+            }
+            for n in 10..40 {
+                sandbox.mica(["tag", "app:1", &format!("app:{n}")]).ok();
+            }
+            sandbox.mica(["tag", "app:2", "stays:1"]).ok();
+            sandbox.mica(["tag", "app:3", "app:pinned"]).ok();
+            sandbox.mica(["pin", "app:pinned"]).ok();
+            let listed = sandbox.mica(["images", "-a", "--format", "{{.Repository}}:{{.Tag}}"]);
+            let listed = listed.ok().stdout();
+            let mut names: Vec<&str> = listed.lines().filter(|n| n.starts_with("app:")).collect();
+            names.sort_unstable();
+            let arguments = if glob { vec!["app:*"] } else { names };
+            let dry = sandbox
+                .mica([&["rmi", "--dry-run"], &arguments[..]].concat())
+                .fails();
+            let run = sandbox.mica([&["rmi"], &arguments[..]].concat()).fails();
+            let sorted = |text: String| {
+                let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            let (said, dry) = (sorted(run.stdout()), sorted(dry.stdout()));
+            assert!(
+                said.iter().all(|line| dry.contains(line)),
+                "{said:?} {dry:?}"
+            );
+            let left = sandbox.mica(["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+            let files = blobs(&sandbox);
+            (
+                said,
+                sorted(run.stderr()),
+                sorted(left.ok().stdout()),
+                files,
+            )
+        })
+        .collect();
+    assert_eq!(ends[0], ends[1]);
+    assert_eq!(ends[0].2, ["app:pinned", "stays:1"]);
 }
