@@ -26,18 +26,18 @@ test_packages  := fuse3 busybox-static mmdebstrap buildah podman runc skopeo uid
                   strace bubblewrap gcc libc6-dev zstd xz-utils bzip2 docker-registry apache2-utils openssl curl xfsprogs e2fsprogs
 bench_packages := $(test_packages) fuse-overlayfs fio g++ pkgconf libfuse3-dev
 
-.PHONY: help run test bench lint install uninstall clean build release deps deps-run deps-bench images peers
+.PHONY: help toolchain run test bench lint install uninstall clean build release deps deps-run deps-bench images peers
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
 
-run: deps-run release
+run: toolchain deps-run release
 	@contrib/run target/release/mica
 
-test: deps
+test: toolchain deps
 	@contrib/test
 
-bench: deps-bench release
+bench: toolchain deps-bench release
 	@contrib/test-images all
 	@contrib/peers
 	@contrib/bench
@@ -45,6 +45,9 @@ bench: deps-bench release
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+
+toolchain:
+	@contrib/toolchain "$(CARGO)"
 
 release:
 	$(CARGO) build --release --bin mica

@@ -7,7 +7,7 @@
 //! the wrong number of arguments, 125 a flag is wrong, 64 a template does not parse. Errors go to stderr; what docker's daemon would say carries docker's prefix
 //! `Error response from daemon: `, everything else starts with `mica: `.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -236,7 +236,17 @@ impl Context {
     /// The store, if there is one: before the first `load` there is nothing, and that is no error for who only looks.
     pub fn existing_store(&self) -> Result<Option<Store>, StoreError> {
         match self.store() {
-            Err(StoreError::NotAStore { path }) if !path.exists() => Ok(None),
+            Err(StoreError::NotAStore { path }) if !path.exists() => {
+                // An empty answer would pass for that of a store with nothing in it.
+                if io::stderr().is_terminal() {
+                    let path = path.display().to_string();
+                    eprintln!(
+                        "mica: there is no store at {} yet; MICA_STORE or --store choose another",
+                        output::Printable(&path)
+                    );
+                }
+                Ok(None)
+            }
             opened => opened.map(Some),
         }
     }

@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "pause")]
     no_pause: bool,
     /// The container: its name, its ID or the beginning of it
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = super::completion::containers())]
     container: String,
     /// The new image's name
     #[arg(value_name = "REPOSITORY[:TAG]")]

@@ -17,7 +17,7 @@ use super::output;
 #[derive(clap::Args)]
 pub struct Args {
     /// A container or an image
-    #[arg(value_name = "CONTAINER|IMAGE", add = super::completion::images())]
+    #[arg(value_name = "CONTAINER|IMAGE", add = super::completion::images_and_containers())]
     first: String,
     /// Another image to compare the first with
     #[arg(value_name = "IMAGE", add = super::completion::images())]

@@ -39,6 +39,7 @@ pub struct Args {
           default_value = "false")]
     privileged: bool,
     /// Name or ID of the container
+    #[arg(add = super::completion::containers())]
     container: String,
     /// The command
     #[arg(

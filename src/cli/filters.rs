@@ -9,7 +9,7 @@ pub struct FilterArgs {
     /// Only images for which this holds: dangling=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE], before=IMAGE,
     /// since=IMAGE, until=TIME (an age such as 12h or 30d, a date, Unix seconds), used=TIME (last used then or before),
     /// reference=PATTERN; may be repeated
-    #[arg(short = 'f', long = "filter", value_name = "FILTER", value_parser = filter::split)]
+    #[arg(short = 'f', long = "filter", value_name = "FILTER", value_parser = filter::split, add = super::completion::image_filters())]
     filters: Vec<(String, String)>,
 }
 
@@ -19,7 +19,7 @@ pub struct LongFilterArgs {
     /// Only images for which this holds: dangling=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE], before=IMAGE,
     /// since=IMAGE, until=TIME (an age such as 12h or 30d, a date, Unix seconds), used=TIME (last used then or before),
     /// reference=PATTERN; may be repeated
-    #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split)]
+    #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split, add = super::completion::image_filters())]
     filters: Vec<(String, String)>,
 }
 

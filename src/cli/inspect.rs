@@ -17,7 +17,7 @@ use super::{Context, volume};
 pub struct Args {
     /// Names, digest references, IDs or beginnings of IDs; a container comes before an image, and an image before a volume of
     /// that name
-    #[arg(value_name = "NAME", required = true, add = super::completion::images())]
+    #[arg(value_name = "NAME", required = true, add = super::completion::images_and_containers())]
     names: Vec<String>,
     /// Print each by a Go template, such as '{{.State.ExitCode}}' or '{{json .Config.Env}}'; "json" for an array
     #[arg(short, long, value_name = "FORMAT")]
@@ -56,7 +56,7 @@ pub struct ImageArgs {
 #[derive(clap::Args)]
 pub struct ContainerArgs {
     /// Names or IDs
-    #[arg(value_name = "CONTAINER", required = true)]
+    #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
     /// Print each container by a Go template, such as '{{.State.ExitCode}}'; "json" for an array
     #[arg(short, long, value_name = "FORMAT")]

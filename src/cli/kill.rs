@@ -14,7 +14,7 @@ pub struct KillArgs {
     #[arg(short, long, default_value = "KILL")]
     signal: String,
     /// Names or IDs
-    #[arg(value_name = "CONTAINER", required = true)]
+    #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ pub struct StopArgs {
     #[arg(short, long)]
     signal: Option<String>,
     /// Names or IDs
-    #[arg(value_name = "CONTAINER", required = true)]
+    #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
 }
 

@@ -33,6 +33,7 @@ pub struct Args {
     #[arg(short, long)]
     timestamps: bool,
     /// Name or ID of the container
+    #[arg(add = super::completion::containers())]
     container: String,
 }
 

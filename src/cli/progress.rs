@@ -60,9 +60,20 @@ fn line(layer: &str, existed: bool) {
 }
 
 fn style() -> ProgressStyle {
-    let template = "{prefix}: Loading layer [{bar:50}] {decimal_bytes}/{decimal_total_bytes}";
+    let template = match is_narrow(&std::io::stderr()) {
+        true => "{prefix}: {decimal_bytes}/{decimal_total_bytes}",
+        // The bar takes what the rest leaves, however wide the terminal is by then.
+        false => "{prefix}: Loading layer [{wide_bar}] {decimal_bytes}/{decimal_total_bytes}",
+    };
     match ProgressStyle::with_template(template) {
         Ok(style) => style.progress_chars("=> "),
         Err(_) => ProgressStyle::default_bar(),
     }
+}
+
+/// Whether a bar with its figures does not fit on a line of this terminal.
+pub(super) fn is_narrow(terminal: &impl std::os::fd::AsFd) -> bool {
+    const FIGURES: u16 = 72;
+    rustix::termios::tcgetwinsize(terminal)
+        .is_ok_and(|size| size.ws_col > 0 && size.ws_col < FIGURES)
 }

@@ -13,7 +13,7 @@ use crate::runtime::OutOfReach;
 #[derive(clap::Args)]
 pub struct RenameArgs {
     /// Name or ID
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = super::completion::containers())]
     container: String,
     /// Its new name
     #[arg(value_name = "NEW_NAME")]
@@ -43,7 +43,7 @@ pub struct RestartArgs {
     #[arg(short, long)]
     signal: Option<String>,
     /// Names or IDs
-    #[arg(value_name = "CONTAINER", required = true)]
+    #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ pub fn restart(args: RestartArgs, context: &Context) -> anyhow::Result<ExitCode>
 #[derive(clap::Args)]
 pub struct TopArgs {
     /// Name or ID
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = super::completion::containers())]
     container: String,
     /// Options of ps; -ef without any
     #[arg(
@@ -96,7 +96,7 @@ pub fn top(args: TopArgs, context: &Context) -> anyhow::Result<ExitCode> {
 #[derive(clap::Args)]
 pub struct PortArgs {
     /// Name or ID
-    #[arg(value_name = "CONTAINER")]
+    #[arg(value_name = "CONTAINER", add = super::completion::containers())]
     container: String,
     /// A port, with its protocol: 80/tcp
     #[arg(value_name = "PORT")]

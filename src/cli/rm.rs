@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(short, long)]
     volumes: bool,
     /// Names or IDs
-    #[arg(value_name = "CONTAINER", required = true)]
+    #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
 }
 

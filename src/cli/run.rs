@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(short, long)]
     detach: bool,
     /// Mount a volume, or a directory or file of the host: NAME:/PLACE, /HOST:/PLACE, /PLACE; with :ro for reading only
-    #[arg(short, long, value_name = "VOLUME")]
+    #[arg(short, long, value_name = "VOLUME", add = super::completion::volumes())]
     volume: Vec<String>,
     /// Mount: type=bind|volume|tmpfs|image,source=..,target=..[,readonly]
     #[arg(long, value_name = "MOUNT")]

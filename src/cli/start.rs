@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(short, long)]
     interactive: bool,
     /// Names or IDs
-    #[arg(value_name = "CONTAINER", required = true)]
+    #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
 }
 
@@ -97,7 +97,7 @@ pub(super) fn again(store: &Store, text: &str, out_of_reach: OutOfReach) -> anyh
 #[derive(clap::Args)]
 pub struct WaitArgs {
     /// Names or IDs
-    #[arg(value_name = "CONTAINER", required = true)]
+    #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
 }
 

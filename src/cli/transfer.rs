@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 
 use super::output::{Lines, print_error};
+use super::progress::is_narrow;
 use crate::oci::{Reference, Tag};
 use crate::registry;
 
@@ -111,8 +112,15 @@ impl<K: Eq + Hash> Bars<K> {
     pub fn begin(&self, key: K, name: &str, doing: &str, size: u64) {
         self.with(key, name, |bar| {
             bar.set_length(size);
-            let text = "[{bar:40}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}";
-            bar.set_style(style(&format!("{{prefix}}: {doing} {text}")).progress_chars("=> "));
+            let bytes = "{decimal_bytes}/{decimal_total_bytes}";
+            let text = match is_narrow(&io::stdout()) {
+                true => format!("{{prefix}}: {bytes}"),
+                // The bar takes what the rest leaves, however wide the terminal is by then.
+                false => {
+                    format!("{{prefix}}: {doing} [{{wide_bar}}] {bytes} {{decimal_bytes_per_sec}}")
+                }
+            };
+            bar.set_style(style(&text).progress_chars("=> "));
             bar.reset_elapsed();
             bar.enable_steady_tick(Duration::from_millis(200));
         });

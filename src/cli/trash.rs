@@ -40,7 +40,7 @@ pub struct TrashArgs {
 #[derive(clap::Args)]
 pub struct RestoreArgs {
     /// A tag, a repository (all its tags), an image ID or the beginning of one
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = super::completion::trashed())]
     name: String,
     /// Under this name
     #[arg(value_name = "NEW_NAME")]

@@ -13,7 +13,7 @@ use super::Context;
 #[derive(clap::Args)]
 pub struct Args {
     /// Where mica is mounted
-    #[arg(value_name = "MOUNTPOINT")]
+    #[arg(value_name = "MOUNTPOINT", add = super::completion::mounts())]
     mount_point: PathBuf,
     /// Detach the mount now, even if it is in use; its daemon ends with the last user
     #[arg(short, long)]

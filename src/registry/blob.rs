@@ -153,6 +153,7 @@ impl BlobReader {
     }
 
     fn broken(&self, reason: String) -> RegistryError {
+        let reason = reason.strip_prefix("io: ").unwrap_or(&reason);
         RegistryError::Unreachable {
             host: self.client.host().to_owned(),
             reason: format!(

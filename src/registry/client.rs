@@ -194,6 +194,8 @@ impl Inner {
     }
 
     fn unreachable(&self, reason: String) -> RegistryError {
+        // The library's word for where its error comes from says nothing to who reads it.
+        let reason = reason.strip_prefix("io: ").unwrap_or(&reason).to_owned();
         RegistryError::Unreachable {
             host: self.host.clone(),
             reason,

@@ -470,3 +470,11 @@ fn regression_system_prune_takes_stopped_containers_first() {
     assert!(store.containers().expect("containers").is_empty());
     assert_eq!(sandbox.mica(["images", "-aq"]).ok().stdout(), "");
 }
+
+/// A container that does not run, with an anonymous volume.
+pub(super) fn stopped_container(sandbox: &Sandbox, name: &str, image_name: &str) {
+    let store = Store::open(&sandbox.store(), OpenMode::Existing).expect("the store");
+    let anonymous = "6".repeat(64);
+    volume(&store, &anonymous, VolumeKind::Persistent, true);
+    stopped(&store, name, &image(image_name).id(), &anonymous);
+}

@@ -90,3 +90,171 @@ fn every_verb_has_a_page() {
         "{tree}"
     );
 }
+
+/// What bash offers at the end of a line, by the script that `make install` brings.
+fn bash(sandbox: &Sandbox, line: &str) -> Vec<String> {
+    let mica = std::path::Path::new(env!("CARGO_BIN_EXE_mica"));
+    let dir = mica.parent().expect("a directory").display();
+    let script = format!(
+        "PATH={dir}:$PATH; . ./mica.bash; COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9\n\
+         _mica; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    );
+    std::fs::write(
+        sandbox.path("mica.bash"),
+        sandbox.mica(["completion", "bash"]).ok().stdout,
+    )
+    .expect("write");
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).current_dir(sandbox.dir());
+    command.env("MICA_STORE", sandbox.store());
+    let text = sandbox.run(command).ok().stdout();
+    text.lines()
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn regression_bash_completes_across_colons() {
+    let sandbox = store(&[
+        "sample:1.0",
+        "sample:2",
+        "registry.example.com:5000/team/app:1",
+        "debian:bookworm",
+    ]);
+    sandbox.mica(["volume", "create", "data"]).ok();
+    let table: [(&str, &[&str]); 11] = [
+        ("mica rmi sam", &["sample:1.0", "sample:2"]),
+        // bash takes what stands before the colon for a word of its own.
+        ("mica rmi sample:", &["1.0", "2"]),
+        ("mica rmi sample:1", &["1.0"]),
+        ("mica rmi debian:bo", &["bookworm"]),
+        ("mica rmi registry.example.com:", &["5000/team/app:1"]),
+        ("mica rmi registry.example.com:5000/team/app:", &["1"]),
+        ("docker rmi sample:2", &["2"]),
+        ("mica run -v da", &["data"]),
+        ("mica images --filter dang", &["dangling=true"]),
+        ("mica run sample:2 ", &[]),
+        ("mica run --rm sample:2 ls sam", &[]),
+    ];
+    for (line, expected) in table {
+        assert_eq!(bash(&sandbox, line), expected, "{line}");
+    }
+    // At a prompt, with readline itself: the only tag that fits is put in whole.
+    std::fs::write(
+        sandbox.path("keys"),
+        format!(
+            "PATH={}:$PATH\n. ./mica.bash\nmica tag debian:bo\t done:1\nexit\n",
+            std::path::Path::new(env!("CARGO_BIN_EXE_mica"))
+                .parent()
+                .expect("a directory")
+                .display()
+        ),
+    )
+    .expect("write");
+    sandbox.sh("script -qec 'bash --norc --noprofile -i' /dev/null <keys >/dev/null 2>&1 || true");
+    let tags = sandbox
+        .mica(["images", "--format", "{{.Repository}}:{{.Tag}}", "done"])
+        .ok()
+        .stdout();
+    assert_eq!(tags, "done:1\n");
+}
+
+#[test]
+fn regression_containers_filters_and_the_trash_are_completed() {
+    let sandbox = store(&["app:1", "old:1"]);
+    crate::cli::histories::stopped_container(&sandbox, "web", "app:1");
+    sandbox.mica(["rmi", "--trash", "1h", "old:1"]).ok();
+    for words in [
+        &["mica", "rm", "w"][..],
+        &["mica", "start", "w"],
+        &["mica", "logs", "w"],
+        &["mica", "exec", "w"],
+        &["mica", "stop", "w"],
+        &["mica", "kill", "w"],
+        &["mica", "wait", "w"],
+        &["mica", "commit", "w"],
+        &["mica", "diff", "w"],
+        &["mica", "rename", "w"],
+        &["mica", "restart", "w"],
+        &["mica", "top", "w"],
+        &["mica", "inspect", "w"],
+        &["mica", "container", "rm", "w"],
+    ] {
+        assert_eq!(offered(&sandbox, words), ["web"], "{words:?}");
+    }
+    assert_eq!(offered(&sandbox, &["mica", "restore", "o"]), ["old:1"]);
+    let mut filters = offered(&sandbox, &["mica", "rmi", "--filter", "l"]);
+    filters.sort();
+    assert_eq!(filters, ["label!=", "label="]);
+    let id = &crate::cli::image("app:1").id()["sha256:".len()..];
+    assert!(offered(&sandbox, &["mica", "history", &id[..3]]).contains(&id[..12].to_owned()));
+    for words in [
+        &["mica", "exec", "web", ""][..],
+        &["mica", "run", "-i", "app:1", "-"],
+        &["mica", "create", "app:1", "a"],
+    ] {
+        assert_eq!(offered(&sandbox, words), Vec::<String>::new(), "{words:?}");
+    }
+    assert!(offered(&sandbox, &["mica", "run", "--rm", "--na"]).contains(&"--name".to_owned()));
+}
+
+/// At a terminal only: scripts see tables and findings alone.
+#[test]
+fn regression_a_terminal_is_told_what_an_empty_answer_means() {
+    let mica = env!("CARGO_BIN_EXE_mica");
+    let sandbox = Sandbox::new();
+    let terminal = |line: &str| {
+        let run = sandbox.sh(&format!("script -qec '{mica} {line}' /dev/null </dev/null"));
+        run.ok().stdout().replace('\r', "")
+    };
+    let hint = format!(
+        "mica: there is no store at {} yet; MICA_STORE or --store choose another\n",
+        sandbox.store().display()
+    );
+    for verb in ["images", "ps"] {
+        assert!(terminal(verb).starts_with(&hint), "{}", terminal(verb));
+        assert_eq!(sandbox.mica([verb]).ok().stderr(), "");
+    }
+    sandbox.load(&crate::cli::image("app:1"));
+    assert!(!terminal("images").contains("no store"));
+    assert!(
+        terminal("check").starts_with("verified: 1 image and 2 layers"),
+        "{}",
+        terminal("check")
+    );
+    assert_eq!(sandbox.mica(["check"]).ok().stdout(), "");
+}
+
+#[test]
+fn regression_a_toolchain_that_is_missing_or_too_old_is_named() {
+    let sandbox = Sandbox::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/toolchain");
+    let cargo = |version: &str| {
+        let path = sandbox.path("cargo");
+        std::fs::write(
+            &path,
+            format!("#!/bin/sh\necho cargo {version} '(abc 2026-01-01)'\n"),
+        )
+        .expect("write");
+        sandbox.sh("chmod +x cargo").ok();
+        sandbox.sh(&format!("{script} {}", path.display()))
+    };
+    for good in ["1.88.0", "1.100.1", "2.0.0"] {
+        cargo(good).ok();
+    }
+    for old in ["0.66.0", "1.63.0", "1.9.0"] {
+        let said = cargo(old).code(1).stderr();
+        let short = old.rsplit_once('.').expect("a dot").0;
+        assert!(
+            said.contains(&format!("is of Rust {short}, which is too old"))
+                && said.contains("rustup"),
+            "{said}"
+        );
+    }
+    let missing = sandbox
+        .sh(&format!("{script} /no/such/cargo"))
+        .code(1)
+        .stderr();
+    assert!(missing.contains("/no/such/cargo is missing"), "{missing}");
+}
