@@ -11,6 +11,7 @@ mod chaos;
 mod cli;
 mod commit;
 mod common;
+mod cve;
 mod engines;
 mod ephemeral;
 mod everyday;

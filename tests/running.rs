@@ -17,7 +17,7 @@ mod listing;
 mod objects;
 mod options;
 mod rootless;
-mod syscalls;
+pub(crate) mod syscalls;
 mod volumes;
 
 pub(crate) use rootless::user;

@@ -10,6 +10,7 @@ use crate::common::sandbox::{Mount, Sandbox};
 
 mod archives;
 mod budgets;
+mod calls;
 mod committing;
 mod damage;
 mod doc;

@@ -7,22 +7,28 @@
 mod spec;
 
 use std::ffi::CString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{
+    AtFlags, CWD, Dir, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, openat, unlinkat,
+};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::layer::merged::{Image, MergedEntry};
 use crate::layer::{IndexError, ReadError};
 use crate::oci::ImageId;
+use crate::store::containers::Seccomp;
 use crate::store::{LeaseKind, MaybeMissing, Store, StoreError};
 
 use super::error::OpsError;
 use super::resolve;
-use super::run::user;
+use super::run::{security, user};
 
 /// The largest `/etc/passwd` or `/etc/group` that is read.
 const MAX_ACCOUNTS: u64 = 8 << 20;
@@ -58,6 +64,9 @@ pub enum BundleError {
         /// Why not.
         source: io::Error,
     },
+    /// Whoever owns it can put links in the way.
+    #[error("{} belongs to another user: give a new directory", .0.display())]
+    Foreign(PathBuf),
     /// Files are there already.
     #[error("{} is not empty", .0.display())]
     NotEmpty(PathBuf),
@@ -132,92 +141,157 @@ pub fn bundle(store: &Store, options: &Options<'_>) -> Result<ImageId, BundleErr
         true => tree.clone(),
         false => PathBuf::from("rootfs"),
     };
+    let filter = security::filter(&Seccomp::Default, &spec::capabilities());
+    let filter = filter.map_err(BundleError::User)?;
     let wanted = spec::Wanted {
         command: options.command,
         terminal: options.terminal,
         read_only: options.read_only,
         root: &root,
         user: &who,
+        seccomp: filter.map_or(serde_json::Value::Null, |filter| filter.document()),
     };
     let document = spec::document(&id, &config, &image, &wanted)?;
     let document = document.ok_or(BundleError::NoCommand)?;
 
-    let made = prepare(options.directory)?;
-    let filled = fill(options, &tree, &document.to_string());
+    let made = Place::prepare(options.directory)?;
+    let filled = made.fill(options, &tree, &document.to_string());
     if filled.is_err() {
-        for name in ["config.json", "rootfs", "upper", "work/work", "work"] {
-            let path = options.directory.join(name);
-            // Whatever was not made is not there; the first error is the one that counts. So below.
-            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
-        }
-        if made {
-            // What somebody else has put there stays, and the directory with it.
-            let _ = fs::remove_dir(options.directory);
-        }
+        made.clear(options.directory);
     }
     filled.map(|()| id)
 }
 
-/// An empty directory; whether it had to be made.
-fn prepare(directory: &Path) -> Result<bool, BundleError> {
-    match fs::create_dir(directory) {
-        Ok(()) => return Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(io_error("create", directory)(error)),
-    }
-    let mut entries = fs::read_dir(directory).map_err(io_error("read", directory))?;
-    match entries.next() {
-        None => Ok(false),
-        Some(_) => Err(BundleError::NotEmpty(directory.to_owned())),
-    }
+/// The bundle's directory: empty, ours, and closed to others. Everything in it is done from its descriptor.
+struct Place {
+    directory: OwnedFd,
+    /// Whether it had to be made.
+    made: bool,
 }
 
-fn fill(options: &Options<'_>, tree: &Path, document: &str) -> Result<(), BundleError> {
-    let directory =
-        fs::canonicalize(options.directory).map_err(io_error("resolve", options.directory))?;
-    let path = directory.join("config.json");
-    fs::write(&path, format!("{document}\n")).map_err(io_error("write", &path))?;
-    if options.read_only {
-        return Ok(());
-    }
-    let parts = ["rootfs", "upper", "work"].map(|name| directory.join(name));
-    for part in &parts {
-        fs::create_dir(part).map_err(io_error("create", part))?;
-    }
-    let [rootfs, upper, work] = &parts;
-    // The root of an overlay is its upper directory: with the mode and owner of the image's.
-    let like = fs::metadata(tree).map_err(io_error("stat", tree))?;
-    fs::set_permissions(
-        upper,
-        fs::Permissions::from_mode(like.permissions().mode() & 0o7777),
-    )
-    .map_err(io_error("change the mode of", upper))?;
-    let owner = std::os::unix::fs::MetadataExt::uid(&like);
-    let group = std::os::unix::fs::MetadataExt::gid(&like);
-    std::os::unix::fs::chown(upper, Some(owner), Some(group))
-        .map_err(io_error("change the owner of", upper))?;
-    let mut data = b"redirect_dir=off,metacopy=off,index=off".to_vec();
-    for (key, path) in [("lowerdir", tree), ("upperdir", upper), ("workdir", work)] {
-        data.extend_from_slice(format!(",{key}=").as_bytes());
-        data.extend_from_slice(&escaped(path));
-    }
-    let mounted = CString::new(data)
-        .map_err(io::Error::from)
-        .and_then(|data| {
-            let flags = MountFlags::NODEV;
-            Ok(rustix::mount::mount(
-                "mica", rootfs, "overlay", flags, &*data,
-            )?)
-        });
-    mounted.map_err(io_error("mount an overlay on", rootfs))?;
-    // What cannot be looked at now will not run either.
-    if let Err(error) = fs::read_dir(rootfs) {
-        if let Err(error) = rustix::mount::unmount(rootfs, UnmountFlags::DETACH) {
-            log::warn!("cannot unmount {}: {error}", rootfs.display());
+impl Place {
+    fn prepare(path: &Path) -> Result<Place, BundleError> {
+        let private = Mode::from_raw_mode(0o700);
+        let made = match mkdirat(CWD, path, private) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(error) => return Err(io_error("create", path)(error.into())),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || -> rustix::io::Result<_> {
+            let directory = openat(CWD, path, flags, Mode::empty())?;
+            let owner = fstat(&directory)?.st_uid;
+            Ok((directory, owner))
+        };
+        let (directory, owner) = open().map_err(|error| io_error("open", path)(error.into()))?;
+        if owner != rustix::process::geteuid().as_raw() {
+            return Err(BundleError::Foreign(path.to_owned()));
         }
-        return Err(io_error("read", rootfs)(error));
+        fchmod(&directory, private)
+            .map_err(|error| io_error("change the mode of", path)(error.into()))?;
+        let mut entries =
+            Dir::read_from(&directory).map_err(|error| io_error("read", path)(error.into()))?;
+        let is_entry = |entry: &rustix::io::Result<rustix::fs::DirEntry>| match entry {
+            Ok(entry) => !matches!(entry.file_name().to_bytes(), b"." | b".."),
+            Err(_) => true,
+        };
+        match entries.find(is_entry) {
+            None => Ok(Place { directory, made }),
+            Some(Ok(_)) => Err(BundleError::NotEmpty(path.to_owned())),
+            Some(Err(error)) => Err(io_error("read", path)(error.into())),
+        }
     }
-    Ok(())
+
+    /// Takes away what was made. Whatever was not is not there; the first error is the one that counts.
+    fn clear(&self, path: &Path) {
+        for (name, flags) in [
+            ("config.json", AtFlags::empty()),
+            ("rootfs", AtFlags::REMOVEDIR),
+            ("upper", AtFlags::REMOVEDIR),
+            ("work/work", AtFlags::REMOVEDIR),
+            ("work", AtFlags::REMOVEDIR),
+        ] {
+            let _ = unlinkat(&self.directory, name, flags);
+        }
+        if self.made {
+            // What somebody else has put there stays, and the directory with it.
+            let _ = fs::remove_dir(path);
+        }
+    }
+
+    fn fill(&self, options: &Options<'_>, tree: &Path, document: &str) -> Result<(), BundleError> {
+        let shown = |name: &str| options.directory.join(name);
+        let fails = |action, name: &str| {
+            let path = shown(name);
+            move |error: Errno| io_error(action, &path)(error.into())
+        };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let config = openat(
+            &self.directory,
+            "config.json",
+            flags,
+            Mode::from_raw_mode(0o600),
+        )
+        .map_err(fails("create", "config.json"))?;
+        File::from(config)
+            .write_all(format!("{document}\n").as_bytes())
+            .map_err(io_error("write", &shown("config.json")))?;
+        if options.read_only {
+            return Ok(());
+        }
+        for name in ["rootfs", "upper", "work"] {
+            mkdirat(&self.directory, name, Mode::from_raw_mode(0o700))
+                .map_err(fails("create", name))?;
+        }
+        // The root of an overlay is its upper directory: with the mode and owner of the image's.
+        let like = fs::metadata(tree).map_err(io_error("stat", tree))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let upper = openat(&self.directory, "upper", flags, Mode::empty())
+            .map_err(fails("open", "upper"))?;
+        fchmod(
+            &upper,
+            Mode::from_raw_mode(like.permissions().mode() & 0o7777),
+        )
+        .map_err(fails("change the mode of", "upper"))?;
+        let (owner, group) = (Uid::from_raw(like.uid()), Gid::from_raw(like.gid()));
+        fchown(&upper, Some(owner), Some(group)).map_err(fails("change the owner of", "upper"))?;
+        let rootfs = openat(&self.directory, "rootfs", flags, Mode::empty())
+            .map_err(fails("open", "rootfs"))?;
+        self.mount(tree, &rootfs)
+            .map_err(io_error("mount an overlay on", &shown("rootfs")))?;
+        // What cannot be looked at now will not run either.
+        let looked = openat(&self.directory, "rootfs", flags, Mode::empty());
+        let looked = looked.and_then(|root| Dir::read_from(&root)?.next().transpose());
+        if let Err(error) = looked {
+            let path = shown("rootfs");
+            if let Err(error) = rustix::mount::unmount(&path, UnmountFlags::DETACH) {
+                log::warn!("cannot unmount {}: {error}", path.display());
+            }
+            return Err(io_error("read", &path)(error.into()));
+        }
+        Ok(())
+    }
+
+    /// The directory's own name, as the kernel has it, is what `mount` shows; nobody else can change anything below it.
+    fn mount(&self, tree: &Path, rootfs: &OwnedFd) -> io::Result<()> {
+        let own = fs::read_link(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))?;
+        let (there, here) = (rustix::fs::stat(&own)?, fstat(&self.directory)?);
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
+            return Err(io::Error::other("the directory has been moved"));
+        }
+        let mut data = b"redirect_dir=off,metacopy=off,index=off".to_vec();
+        let (upper, work) = (own.join("upper"), own.join("work"));
+        for (key, path) in [("lowerdir", tree), ("upperdir", &upper), ("workdir", &work)] {
+            data.extend_from_slice(format!(",{key}=").as_bytes());
+            data.extend_from_slice(&escaped(path));
+        }
+        let data = CString::new(data)?;
+        let flags = MountFlags::NODEV | MountFlags::NOSUID;
+        let point = format!("/proc/self/fd/{}", rootfs.as_raw_fd());
+        Ok(rustix::mount::mount(
+            "mica", point, "overlay", flags, &*data,
+        )?)
+    }
 }
 
 /// A path in the options of an overlay: commas separate options, colons directories.

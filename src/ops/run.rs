@@ -8,6 +8,7 @@ pub mod env;
 pub mod hosts;
 pub mod limits;
 pub mod logs;
+pub mod masks;
 pub mod mounts;
 mod names;
 pub mod security;

@@ -46,7 +46,7 @@ fn probe(bits: u32) -> Vec<u8> {
     both[usize::from(bits == 32)].clone()
 }
 
-fn probes(name: &str) -> ImageBuilder {
+pub(crate) fn probes(name: &str) -> ImageBuilder {
     image(name).layer(|l| {
         l.file("bin/probe", probe(64))
             .mode(0o755)
@@ -56,7 +56,7 @@ fn probes(name: &str) -> ImageBuilder {
 }
 
 /// What came of each call, by number.
-fn outcomes(output: &str) -> BTreeMap<u32, i32> {
+pub(crate) fn outcomes(output: &str) -> BTreeMap<u32, i32> {
     let lines = output.lines().map(|line| {
         let (number, result) = line.split_once(' ').unwrap();
         (number.parse().unwrap(), result.parse().unwrap())

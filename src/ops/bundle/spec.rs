@@ -10,44 +10,23 @@ use crate::layer::merged::{Image, MergedEntry};
 use crate::oci::{ImageConfig, ImageId};
 use crate::ops::run::DEFAULT_PATH;
 use crate::ops::run::user::User;
+use crate::ops::run::{CAPABILITIES, masks};
 
-/// What docker's containers may do.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
-
-const MASKED: [&str; 10] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/firmware",
-];
-
-const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
+/// The beginnings of keys by which runtimes and their helpers take orders: hooks, handlers, properties of units, machines.
+const ORDERS: [&str; 13] = [
+    "run.oci.",
+    "org.systemd.property.",
+    "io.kata",
+    "io.crun",
+    "io.containerd.",
+    "io.kubernetes.",
+    "io.podman.",
+    "io.container",
+    "io.cri",
+    "dev.gvisor.",
+    "module.wasm.",
+    "com.github.containers.",
+    "org.criu.",
 ];
 
 /// What is not the image's to say.
@@ -57,6 +36,18 @@ pub(super) struct Wanted<'a> {
     pub(super) read_only: bool,
     pub(super) root: &'a Path,
     pub(super) user: &'a User,
+    /// `linux.seccomp`.
+    pub(super) seccomp: Value,
+}
+
+/// What docker's containers may do here, as the runtime spec writes it.
+pub(super) fn capabilities() -> Vec<String> {
+    let mut names: Vec<String> = CAPABILITIES
+        .iter()
+        .map(|(name, _)| format!("CAP_{name}"))
+        .collect();
+    names.sort();
+    names
 }
 
 /// The document; `None`: nothing to run.
@@ -87,9 +78,9 @@ pub(super) fn document(
         path if path.starts_with('/') => path.to_owned(),
         path => format!("/{path}"),
     };
-    let mut capabilities = Map::new();
+    let mut sets = Map::new();
     for set in ["bounding", "effective", "permitted"] {
-        capabilities.insert(set.to_owned(), json!(CAPABILITIES));
+        sets.insert(set.to_owned(), json!(capabilities()));
     }
     Ok(Some(json!({
         "ociVersion": "1.0.2",
@@ -103,7 +94,7 @@ pub(super) fn document(
             "args": args,
             "env": env,
             "cwd": cwd,
-            "capabilities": capabilities,
+            "capabilities": sets,
             "noNewPrivileges": true,
         },
         "root": {"path": wanted.root.to_string_lossy(), "readonly": wanted.read_only},
@@ -114,9 +105,11 @@ pub(super) fn document(
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "namespaces": [
                 {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
+                {"type": "cgroup"},
             ],
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
+            "seccomp": wanted.seccomp,
+            "maskedPaths": masks::masked(),
+            "readonlyPaths": masks::READ_ONLY,
         },
     })))
 }
@@ -167,7 +160,8 @@ fn mounts(config: &ImageConfig, image: &Image) -> Result<Value, IndexError> {
     Ok(Value::Array(all))
 }
 
-/// conversion.md: labels, and what has no place of its own in the runtime spec.
+/// conversion.md: labels, and what has no place of its own in the runtime spec. A label that is an order to a runtime is left
+/// out: it is the image's, and would be obeyed as root.
 fn annotations(config: &ImageConfig) -> Value {
     let mut all: Map<String, Value> = Map::new();
     let mut add = |key: &str, value: &str| {
@@ -186,6 +180,10 @@ fn annotations(config: &ImageConfig) -> Value {
     add("stopSignal", &config.run.stop_signal);
     add("exposedPorts", &config.run.exposed_ports.join(","));
     for (key, value) in &config.run.labels {
+        if ORDERS.iter().any(|order| key.starts_with(order)) {
+            log::warn!("the label {key:?} is left out: runtimes take it for an order");
+            continue;
+        }
         all.insert(key.clone(), json!(value));
     }
     Value::Object(all)

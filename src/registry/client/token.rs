@@ -1,5 +1,7 @@
 //! Who the client is to the registry: challenges answered, tokens fetched and kept.
 
+use std::net::{IpAddr, ToSocketAddrs as _};
+
 use ureq::Body;
 use ureq::http::{Method, Response, header};
 
@@ -76,6 +78,11 @@ impl Client {
         if !realm.starts_with("https://") && !both_plain {
             return Err(fail("its server is not reached by https".to_owned()));
         }
+        if leads_inside(realm, &self.0.base) {
+            return Err(fail(
+                "its server is a private address, the registry is not".to_owned(),
+            ));
+        }
         let mut parameters: Vec<(&str, String)> = Vec::new();
         if let Some(service) = service {
             parameters.push(("service", service.to_owned()));
@@ -144,9 +151,72 @@ impl Client {
     }
 }
 
+/// Whether a registry out there sends us to a machine in here, which would get its password and answer as if asked by us. A
+/// server of tokens elsewhere is how registries work (that of Docker Hub has another name), so that alone says nothing.
+fn leads_inside(realm: &str, base: &str) -> bool {
+    is_private(realm) && !is_private(base)
+}
+
+/// Whether a URL leads to this machine or its private networks, by its address or by what its name resolves to here.
+fn is_private(url: &str) -> bool {
+    let Ok(uri) = url.parse::<ureq::http::Uri>() else {
+        return false;
+    };
+    let Some(host) = uri.host() else {
+        return false;
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return is_private_address(address);
+    }
+    // A name that does not resolve here is a proxy's concern.
+    let addresses = (host, uri.port_u16().unwrap_or(443)).to_socket_addrs();
+    let mut addresses = addresses.into_iter().flatten();
+    addresses.any(|address| is_private_address(address.ip()))
+}
+
+fn is_private_address(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_unspecified()
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unique_local()
+                || v6.is_unicast_link_local()
+        }
+    }
+}
+
 fn form(parameters: &[(&str, String)]) -> String {
     let pairs = parameters
         .iter()
         .map(|(name, value)| format!("{name}={}", query_escape(value)));
     pairs.collect::<Vec<_>>().join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cve_2026_48978_a_realm_in_here_of_a_registry_out_there() {
+        let outside = "https://192.0.2.1";
+        for realm in [
+            "https://127.0.0.1:8080/t",
+            "https://10.1.2.3/t",
+            "https://169.254.169.254/latest",
+            "https://[::1]/t",
+            "https://[::ffff:192.168.0.1]/t",
+            "https://[fe80::1]/t",
+            "https://0.0.0.0/t",
+            "https://localhost/t",
+        ] {
+            assert!(leads_inside(realm, outside), "{realm}");
+            assert!(!leads_inside(realm, "http://127.0.0.1:5000"), "{realm}");
+        }
+        assert!(!leads_inside("https://198.51.100.7/token", outside));
+        assert!(!leads_inside("no URL", outside));
+    }
 }

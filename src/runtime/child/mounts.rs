@@ -19,34 +19,11 @@ use rustix::pty::OpenptFlags;
 
 use super::sources::{Host, Kind, clone};
 use super::{Fails, Failure};
+use crate::ops::run::masks;
 use crate::sys::beneath::{Host as Descriptors, SetTime};
 use crate::sys::container::{MountLimits, limit_mount};
 use crate::sys::source;
 
-/// What kernel files a container does not see: they tell of the host, or change it.
-const MASKED: [&str; 13] = [
-    "proc/acpi",
-    "proc/asound",
-    "proc/interrupts",
-    "proc/kcore",
-    "proc/keys",
-    "proc/latency_stats",
-    "proc/sched_debug",
-    "proc/scsi",
-    "proc/timer_list",
-    "proc/timer_stats",
-    "sys/devices/virtual/powercap",
-    "sys/firmware",
-    "sys/kernel/debug",
-];
-/// What it can only read.
-const READ_ONLY: [&str; 5] = [
-    "proc/bus",
-    "proc/fs",
-    "proc/irq",
-    "proc/sys",
-    "proc/sysrq-trigger",
-];
 const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
@@ -249,10 +226,10 @@ impl Tree {
         self.kernel(&proc, "/proc")?;
         let terminal = self.devices(host, single_id, tty, shm_size)?;
         self.sys(host)?;
-        for path in MASKED {
-            self.mask(Path::new(path))?;
+        for path in masks::masked() {
+            self.mask(Path::new(&path))?;
         }
-        for path in READ_ONLY {
+        for path in masks::READ_ONLY {
             if let Some(found) = self.find(Path::new(path))? {
                 let mount = clone(&found, true).fails(path)?;
                 limit_mount(mount.as_fd(), read_only(), true).fails(path)?;
