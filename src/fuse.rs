@@ -10,6 +10,7 @@
 mod adapter;
 mod convert;
 mod errno;
+mod kernel;
 pub mod notify;
 pub mod options;
 mod serve;

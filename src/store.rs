@@ -58,8 +58,8 @@ pub use partial::{Partial, Partials};
 pub use trash::{Trash, Trashed};
 pub use usage::DiskUsage;
 pub use volumes::{
-    DataHold, NewVolume, Ownership, Volume, VolumeId, VolumeKind, VolumeName, VolumeNameError,
-    Volumes,
+    DataHold, NewVolume, Ownership, Volume, VolumeHold, VolumeId, VolumeKind, VolumeName,
+    VolumeNameError, Volumes,
 };
 
 use crate::layer::{IndexError, LayerFile, LayerIndex};

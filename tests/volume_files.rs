@@ -5,6 +5,7 @@
 
 mod host;
 mod hostile;
+mod kept;
 mod life;
 
 use std::fs;
@@ -88,7 +89,7 @@ fn fuse_the_cases_pass_on_a_plain_directory() {
 #[test]
 fn fuse_a_persistent_volume_passes_every_case() {
     let sandbox = Sandbox::new();
-    let mount = sandbox.mount();
+    let mount = sandbox.mount_with(&["-o", "volume_cache=off"]);
     let (inside, host) = volume(&sandbox, &mount, "data");
     posix(&sandbox, &host, &inside, None, kernel_has_passthrough());
     mount.unmount();
@@ -154,7 +155,7 @@ fn fuse_a_store_on_overlayfs_has_volumes_without_passthrough() {
 #[test]
 fn fuse_random_operations_from_both_sides_agree_with_a_model() {
     let sandbox = Sandbox::new();
-    let mount = sandbox.mount();
+    let mount = sandbox.mount_with(&["-o", "volume_cache=off"]);
     let (inside, host) = volume(&sandbox, &mount, "data");
     let mut both = Command::new("/usr/bin/python3");
     both.arg(script("twosides.py")).args([&host, &inside]);

@@ -24,7 +24,8 @@ pub struct Args {
     /// Comma-separated: ro, strict (opening for writing fails at once), suid, dev, allow_other, rm=off|own|all
     /// (who may remove through the mount: nobody, the mounting user and root, all), nlink=shared (one link more of each
     /// file, so that `du` of one directory counts shared files once), trash=DURATION, fsname=NAME, and how long ephemeral
-    /// volumes live unused: volume_wait=SECONDS (60, for the first user), volume_linger=SECONDS (2, after the last one)
+    /// volumes live unused: volume_wait=SECONDS (60, for the first user), volume_linger=SECONDS (2, after the last one), volume_cache=on|off
+    /// (on: the kernel keeps names and attributes of volumes in the store that only this mount uses)
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Keep what is removed through the mount for so long (30m, 12h, 7d, off), whatever `mica trash` has set

@@ -1,8 +1,8 @@
 //! The daemon's control socket.
 //!
 //! One request per connection, one line: `sync` (the kernel has forgotten every name that changed before: `ok`), `stats` (request
-//! counters, then end of file), `users` (who works inside or has a part mounted elsewhere, a JSON object per line), `stop`
-//! (unmount and end: `ok`). Anything else gets `error: ...`. Only the daemon's own user and root may ask: the directory is closed to
+//! counters, then end of file), `users` (who works inside or has a part mounted elsewhere, a JSON object per line),
+//! `share VOLUME` (the kernel has forgotten what it kept of it, others may change its data: `ok`), `stop` (unmount and end: `ok`). Anything else gets `error: ...`. Only the daemon's own user and root may ask: the directory is closed to
 //! others, and so is the socket; whoever comes all the same is hung up on.
 
 use std::fs::File;
@@ -19,6 +19,8 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 
+use crate::store::VolumeId;
+
 /// A request is a word; a line longer than this is none.
 const MAX_LINE: u64 = 64;
 /// Whoever connects and says nothing, or does not read the answer, is hung up on.
@@ -30,6 +32,8 @@ pub(super) trait Handler: Send + Sync + 'static {
     fn stats(&self) -> String;
     /// Who uses the mount, for other processes' eyes.
     fn users(&self) -> String;
+    /// Others are to get at the data of a volume: returns when the kernel has forgotten what it kept of it.
+    fn share(&self, volume: &VolumeId) -> Result<(), String>;
     fn stop(&self);
 }
 
@@ -115,7 +119,13 @@ fn answer(stream: &UnixStream, handler: &impl Handler) -> io::Result<()> {
             handler.stop();
             "ok\n".to_owned()
         }
-        _ => "error: unknown request\n".to_owned(),
+        line => match line.strip_prefix("share ").and_then(VolumeId::parse) {
+            Some(volume) => match handler.share(&volume) {
+                Ok(()) => "ok\n".to_owned(),
+                Err(error) => format!("error: {error}\n"),
+            },
+            None => "error: unknown request\n".to_owned(),
+        },
     };
     let mut stream = stream;
     stream.write_all(text.as_bytes())
@@ -141,6 +151,9 @@ mod tests {
         }
         fn users(&self) -> String {
             "{}\n".to_owned()
+        }
+        fn share(&self, _: &VolumeId) -> Result<(), String> {
+            Err("not now".to_owned())
         }
         fn stop(&self) {
             self.0.store(100, Ordering::SeqCst);
@@ -171,6 +184,9 @@ mod tests {
         assert_eq!(ask("sync\n"), "error: again\n");
         assert_eq!(ask("stats\n"), "lookup 1\n");
         assert_eq!(ask("users\n"), "{}\n");
+        let volume = "0123456789abcdef0123456789abcdef";
+        assert_eq!(ask(&format!("share {volume}\n")), "error: not now\n");
+        assert_eq!(ask("share ../x\n"), "error: unknown request\n");
         assert!(ask("nonsense\n").starts_with("error: "));
         assert!(ask(&"x".repeat(10_000)).starts_with("error: "));
         assert_eq!(ask("stop\n"), "ok\n");

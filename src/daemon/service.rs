@@ -23,7 +23,7 @@ use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
 use crate::ops::volumes::activity::Activity;
-use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError};
+use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError, VolumeId};
 use crate::sys::fork;
 use crate::sys::mount::{self, FuseFlags, MountError, MountPoint, Mounted};
 use crate::sys::mountinfo::DeviceId;
@@ -61,6 +61,18 @@ pub(super) fn run(plan: &MountPlan, reporter: Reporter) -> anyhow::Result<()> {
 /// Each layer in use is an open file, and the usual limit of 1024 is meant for programs that call select(2): as many as allowed.
 fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
+    // Each inode of a volume that the kernel knows is one, too: root takes what the kernel has.
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
+    let most = most
+        .and_then(|most| most.trim().parse().ok())
+        .max(limit.maximum);
+    let all = rustix::process::Rlimit {
+        current: most,
+        maximum: most,
+    };
+    if setrlimit(Resource::Nofile, all).is_ok() {
+        return;
+    }
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         log::debug!("raising the limit of open files: {error}");
@@ -493,6 +505,11 @@ impl Handler for Shared {
 
     fn users(&self) -> String {
         self.tree.users_report()
+    }
+
+    fn share(&self, volume: &VolumeId) -> Result<(), String> {
+        let volumes = self.volumes.lock().clone();
+        volumes.map_or(Ok(()), |volumes| volumes.share(volume, SYNC_PATIENCE))
     }
 
     fn stop(&self) {

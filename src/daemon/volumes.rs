@@ -25,7 +25,7 @@ use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
 use crate::ops::volumes::activity::Activity;
 use crate::store::volumes::{BESIDE, beside_name};
-use crate::store::{LeaseId, Store};
+use crate::store::{LeaseId, Store, VolumeId};
 use crate::sys::mount::{self, FuseFlags, MountError, MountPoint};
 use crate::sys::mountinfo::DeviceId;
 
@@ -68,6 +68,7 @@ impl Volumes {
             read_only: plan.options.read_only,
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
+            keep: plan.options.volume_cache,
             lease,
         };
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
@@ -162,6 +163,19 @@ impl Volumes {
 impl Shared {
     pub(super) fn refresh(&self) -> Result<(), String> {
         self.tree.refresh().map_err(|error| error.to_string())
+    }
+
+    /// Returns when the kernel has forgotten what it kept of a volume, and others may change it.
+    pub(super) fn share(&self, volume: &VolumeId, timeout: Duration) -> Result<(), String> {
+        let stopped = self.tree.stop_keeping(volume);
+        if !stopped.map_err(|error| error.to_string())? {
+            return Ok(());
+        }
+        if !self.queue.drain(timeout) {
+            return Err("the kernel has not forgotten everything yet".to_owned());
+        }
+        let shared = self.tree.let_in(volume);
+        shared.map_err(|error| error.to_string())
     }
 
     pub(super) fn drain(&self, timeout: Duration) -> bool {

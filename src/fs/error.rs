@@ -77,7 +77,7 @@ impl From<StoreError> for FsError {
             | StoreError::VolumeEnded(_) => FsError::NotFound,
             StoreError::TagExists(_) | StoreError::VolumeExists(_) => FsError::Exists,
             StoreError::Pinned(_) => FsError::NotPermitted,
-            StoreError::ImageTagged { .. } => FsError::Busy(what),
+            StoreError::ImageTagged { .. } | StoreError::VolumeKept { .. } => FsError::Busy(what),
             StoreError::ReadOnly { .. } => FsError::ReadOnly,
             StoreError::Io { .. }
             | StoreError::NotAStore { .. }

@@ -251,6 +251,8 @@ pub enum FsError {
 pub trait KernelCache: Send + Sync {
     /// Name `name` in directory `parent` means something else now, or nothing.
     fn invalidate_entry(&self, parent: InodeNo, name: &[u8]);
+    /// Name `name` in directory `parent` is to be asked about again, whoever has it in use.
+    fn expire_entry(&self, parent: InodeNo, name: &[u8]);
     /// Attributes of `ino` have changed; unless `attrs_only`, so has its content or listing.
     fn invalidate_inode(&self, ino: InodeNo, attrs_only: bool);
     /// The attributes of `ino` are to be asked for again, from the moment this returns: past what waits. The kernel takes no

@@ -1,8 +1,8 @@
 //! `M/volumes`: the volumes of a store as directories, and every file operation on what is in them.
 //!
 //! The root directory holds names and is answered from the store (`root`); all below is the host's, reached through one `O_PATH`
-//! descriptor per inode the kernel knows (`nodes`). Nothing about the host is kept: each answer is the host's at that moment,
-//! so that a change on either side shows on the other at once; the kernel is told to ask again each time (the edge's business).
+//! descriptor per inode the kernel knows (`nodes`). Each answer is the host's at that moment. Of a bind the kernel keeps nothing, so
+//! that a change on either side shows on the other at once; of a volume in the store what it may keep is `keep`'s business.
 //!
 //! | module | what |
 //! |---|---|
@@ -13,6 +13,7 @@
 //! | `mark` | the attribute that says that a volume is ephemeral |
 //! | `tree` | names and attributes below a volume |
 //! | `files` | open files and directories |
+//! | `keep` | what the kernel may keep, and how it comes to forget |
 //! | `locks` | flock and fcntl locks, held on the host for others |
 //! | `set_id` | set-id bits at changes, by who makes them |
 //! | `sweep` | forgetting what was removed behind the kernel's back |
@@ -23,6 +24,7 @@
 mod attr;
 mod budget;
 mod files;
+mod keep;
 mod locks;
 mod mark;
 mod naming;
@@ -34,6 +36,9 @@ mod tree;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::RwLock;
 
 use super::face::{Caller, InodeNo, KernelCache, Timestamp};
 use super::telling::Telling;
@@ -44,6 +49,7 @@ use crate::sys::mountinfo::DeviceId;
 
 pub use attr::{Attr, Change, VolumeError};
 pub use files::{FileNo, Listed, Opened, Write};
+pub use keep::{Keeping, Named};
 pub use locks::LockRequest;
 
 /// How the volumes of a mount behave.
@@ -55,6 +61,8 @@ pub struct VolumeOptions {
     pub uid: u32,
     /// His group.
     pub gid: u32,
+    /// Let the kernel keep what only this mount can change.
+    pub keep: bool,
     /// The daemon's own lease: it need not notify itself of what it has done.
     pub lease: Option<crate::store::LeaseId>,
 }
@@ -72,6 +80,12 @@ pub struct VolumeTree {
     locks: locks::Locks,
     budget: Arc<budget::Budget>,
     known: root::Known,
+    /// Held for reading by each answer that says what may be kept.
+    gate: RwLock<()>,
+    told: keep::Told,
+    keeps: AtomicBool,
+    /// Whether the kernel has SELinux.
+    selinux: bool,
     telling: Telling,
     activity: Arc<Activity>,
     cache: Arc<dyn KernelCache>,
@@ -97,6 +111,10 @@ impl VolumeTree {
             locks: locks::Locks::start(Arc::clone(&budget)).map_err(attr::io_error)?,
             budget,
             known: root::Known::default(),
+            gate: RwLock::new(()),
+            told: keep::Told::default(),
+            keeps: AtomicBool::new(false),
+            selinux: std::path::Path::new("/sys/fs/selinux").exists(),
             telling: Telling::start(store.clone(), options.lease.clone()),
             activity,
             cache,

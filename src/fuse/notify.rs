@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -23,6 +24,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 #[derive(Debug, Eq, PartialEq)]
 enum Item {
     Entry { parent: InodeNo, name: Vec<u8> },
+    Expired { parent: InodeNo, name: Vec<u8> },
     Inode { ino: InodeNo, attrs_only: bool },
 }
 
@@ -65,7 +67,11 @@ impl NotifyQueue {
     }
 
     /// Starts the thread that sends, for as long as the process lives.
-    pub(super) fn serve(self: &Arc<Self>, notifier: fuser::Notifier) -> io::Result<()> {
+    pub(super) fn serve(
+        self: &Arc<Self>,
+        notifier: fuser::Notifier,
+        connection: OwnedFd,
+    ) -> io::Result<()> {
         let queue = Arc::clone(self);
         // A queue has one session.
         let _ = self.notifier.set(notifier.clone());
@@ -75,7 +81,7 @@ impl NotifyQueue {
             .spawn(move || {
                 loop {
                     let item = queue.next();
-                    send(&notifier, &item);
+                    send(&notifier, &connection, &item);
                     queue.state.lock().done += 1;
                     queue.changed.notify_all();
                 }
@@ -112,6 +118,13 @@ impl KernelCache for NotifyQueue {
         });
     }
 
+    fn expire_entry(&self, parent: InodeNo, name: &[u8]) {
+        self.push(Item::Expired {
+            parent,
+            name: name.to_owned(),
+        });
+    }
+
     fn invalidate_inode(&self, ino: InodeNo, attrs_only: bool) {
         self.push(Item::Inode { ino, attrs_only });
     }
@@ -121,19 +134,21 @@ impl KernelCache for NotifyQueue {
     }
 
     fn invalidate_attributes_now(&self, ino: InodeNo) {
-        if let Some(notifier) = self.notifier.get() {
-            let attrs_only = true;
-            send(notifier, &Item::Inode { ino, attrs_only });
+        if let Some(notifier) = self.notifier.get()
+            && let Err(error) = notifier.inval_inode(INodeNo(ino.0), -1, 0)
+        {
+            log::debug!("attributes of {ino:?}: {error}");
         }
     }
 }
 
 /// What the kernel does not know it need not forget (ENOENT, which fuser drops); an ended connection needs nothing any more.
-fn send(notifier: &fuser::Notifier, item: &Item) {
+fn send(notifier: &fuser::Notifier, connection: &OwnedFd, item: &Item) {
     let result = match item {
         Item::Entry { parent, name } => {
             notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
         }
+        Item::Expired { parent, name } => expire(connection, *parent, name),
         // A negative offset: attributes only. Length 0: to the end.
         Item::Inode { ino, attrs_only } => {
             notifier.inval_inode(INodeNo(ino.0), if *attrs_only { -1 } else { 0 }, 0)
@@ -141,5 +156,31 @@ fn send(notifier: &fuser::Notifier, item: &Item) {
     };
     if let Err(error) = result {
         log::debug!("invalidation {item:?}: {error}");
+    }
+}
+
+/// What fuser has no call for: `FUSE_NOTIFY_INVAL_ENTRY` with `FUSE_EXPIRE_ONLY` (kernel 6.2). The name is asked about again, but not
+/// dropped: whoever has the directory as his working directory, or something mounted on it, does not notice.
+fn expire(connection: &OwnedFd, parent: InodeNo, name: &[u8]) -> io::Result<()> {
+    const INVAL_ENTRY: u32 = 3;
+    const EXPIRE_ONLY: u32 = 1;
+    /// `fuse_out_header` and `fuse_notify_inval_entry_out`, 16 bytes each, and the NUL after the name.
+    const REST: usize = 33;
+    let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let total = u32::try_from(name.len() + REST).map_err(too_long)?;
+    let length = u32::try_from(name.len()).map_err(too_long)?;
+    let mut message = Vec::with_capacity(name.len() + REST);
+    message.extend(total.to_ne_bytes());
+    message.extend(INVAL_ENTRY.to_ne_bytes());
+    message.extend(0u64.to_ne_bytes());
+    message.extend(parent.0.to_ne_bytes());
+    message.extend(length.to_ne_bytes());
+    message.extend(EXPIRE_ONLY.to_ne_bytes());
+    message.extend(name);
+    message.push(0);
+    match rustix::io::write(connection, &message) {
+        // What it does not know it need not forget.
+        Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

@@ -25,6 +25,8 @@ pub struct MountOptions {
     pub rm: RmPolicy,
     /// How long ephemeral volumes live unused.
     pub times: Times,
+    /// Let the kernel keep names and attributes of volumes that only this mount uses.
+    pub volume_cache: bool,
     /// What `findmnt` and `df` show as the source.
     pub source: Option<String>,
     /// How long what is removed through the mount can be brought back; `None`: as the store says.
@@ -42,6 +44,7 @@ impl Default for MountOptions {
             allow_other: None,
             rm: RmPolicy::Own,
             times: Times::default(),
+            volume_cache: true,
             source: None,
             trash: None,
         }
@@ -53,7 +56,7 @@ impl Default for MountOptions {
 pub enum OptionError {
     /// Not an option.
     #[error(
-        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, nlink=image|shared, trash=DURATION|off, volume_wait=SECONDS, volume_linger=SECONDS, fsname=NAME"
+        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, nlink=image|shared, trash=DURATION|off, volume_wait=SECONDS, volume_linger=SECONDS, volume_cache=on|off, fsname=NAME"
     )]
     Unknown(String),
     /// An option with a wrong value.
@@ -135,6 +138,19 @@ impl MountOptions {
             }
             ("volume_wait", value) => self.times.wait = seconds("volume_wait", value)?,
             ("volume_linger", value) => self.times.linger = seconds("volume_linger", value)?,
+            ("volume_cache", value) => {
+                self.volume_cache = match value {
+                    Some("on") => true,
+                    Some("off") => false,
+                    other => {
+                        return Err(OptionError::Value {
+                            option: "volume_cache",
+                            value: other.unwrap_or_default().to_owned(),
+                            expected: "on, off",
+                        });
+                    }
+                }
+            }
             // fusermount3 takes a backslash for the start of an escape.
             ("fsname", Some(value)) if value.is_empty() || value.contains('\\') => {
                 return Err(OptionError::Value {
@@ -205,6 +221,7 @@ mod tests {
                     linger: Duration::from_millis(500),
                     ..Times::default()
                 },
+                volume_cache: true,
                 source: None,
                 trash: None,
             }

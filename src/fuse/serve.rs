@@ -9,6 +9,7 @@ use fuser::{
 };
 
 use super::errno::Failure;
+use super::kernel;
 use super::session::Events;
 use super::stats::{Op, Stats};
 use crate::fs::{Caller, Full, InodeNo, StatFs};
@@ -117,7 +118,7 @@ pub(super) fn full(full: bool) -> Full {
 pub(super) fn agree(config: &mut KernelConfig, wanted: InitFlags) -> io::Result<()> {
     let refused = |what: &str| io::Error::other(format!("FUSE set-up: {what} refused"));
     config
-        .add_capabilities(wanted & config.capabilities())
+        .add_capabilities(wanted & kernel::capabilities(config))
         .map_err(|_| refused("capabilities"))?;
     // The limit on pages of any request, reads included, follows from the largest write.
     config

@@ -165,7 +165,7 @@ fn serve<A: fuser::Filesystem>(
         .is_ok();
     // Who may come in is the kernel's business (allow_other), which is stricter and knows the whole request.
     let session = fuser::Session::from_fd(adapter, connection, SessionACL::All, config)?;
-    queue.serve(session.notifier())?;
+    queue.serve(session.notifier(), probe.try_clone()?)?;
 
     let end = Arc::clone(&events);
     thread::Builder::new()

@@ -1,9 +1,9 @@
 //! `fuser::Filesystem` on top of [`VolumeTree`]: count, call, convert, reply; no decisions. One `impl` of
 //! fuser's trait, so one file, whatever its length.
 //!
-//! What the kernel may keep: nothing. Names and attributes are asked for each time, since the host may change them at any moment;
-//! only the permissions of a directory may be as old as a tick of the kernel's clock ([`directory_ttl`]), or each step of each path
-//! would cost two requests. Content is the host's own page cache by passthrough, or read and written without a cache.
+//! What the kernel may keep is the tree's decision, for each answer. Where it is nothing (binds, volumes that others use) names and
+//! attributes are asked for each time, since the host may change them at any moment; only the permissions of a directory may be as
+//! old as a tick of the kernel's clock ([`directory_ttl`]), or each step of each path would cost two requests. Content is the host's own page cache by passthrough, or read and written without a cache.
 
 mod passthrough;
 mod times;
@@ -26,10 +26,13 @@ use fuser::{
 
 use self::passthrough::Passthrough;
 use super::convert;
+use super::kernel;
 use super::serve::{Desk, agree, empty, failed, full, inode, space, xattr};
 use super::stats::Op;
 use crate::fs::Caller;
-use crate::fs::volumes::{Attr, Change, FileNo, LockRequest, VolumeError, VolumeTree, Write};
+use crate::fs::volumes::{
+    Attr, Change, FileNo, Keeping, LockRequest, Named, VolumeError, VolumeTree, Write,
+};
 
 /// `O_APPEND`.
 const APPEND: i32 = libc::O_APPEND;
@@ -71,35 +74,75 @@ impl Volumes {
     ) {
         self.desk
             .serve(op, request, ino, |caller| match self.tree.enter() {
-                Ok(()) => handler(&self.tree, caller),
+                Ok(()) => {
+                    self.tree.asks(caller);
+                    handler(&self.tree, caller);
+                }
                 // The reply is dropped with the handler, which answers EIO.
                 Err(error) => log::error!("volumes: preparing a thread: {error}"),
             });
     }
 
-    fn ttl(&self, attr: &Attr) -> Duration {
-        if attr.is_directory() {
-            self.directory_ttl
-        } else {
-            Duration::ZERO
+    /// How long the kernel may keep attributes that it is to keep for `kept`.
+    fn attr_ttl(&self, attr: &Attr, kept: Duration) -> Duration {
+        match attr.is_directory() {
+            true => kept.max(self.directory_ttl),
+            false => kept,
         }
     }
 
-    fn entry(&self, reply: ReplyEntry, op: Op, parent: INodeNo, found: Result<Attr, VolumeError>) {
+    fn entry(
+        &self,
+        reply: ReplyEntry,
+        (op, caller): (Op, &Caller),
+        (parent, name): (INodeNo, &OsStr),
+        found: Result<Attr, VolumeError>,
+    ) {
+        let named = match op {
+            Op::Lookup => Named::Found,
+            _ => Named::Made,
+        };
         match found {
-            Ok(attr) => reply.entry_with_ttls(
-                &self.ttl(&attr),
-                &Duration::ZERO,
-                &convert::volume_attr(&attr),
-                Generation(0),
-            ),
+            Ok(attr) => {
+                self.tree
+                    .answering(caller, attr.ino, named, attr.fresh, |keeping| {
+                        reply.entry_with_ttls(
+                            &self.attr_ttl(&attr, keeping.attributes),
+                            &keeping.name,
+                            &convert::volume_attr(&attr),
+                            Generation(0),
+                        );
+                    });
+            }
+            Err(error) if op == Op::Lookup && error.is_absence() => {
+                self.tree
+                    .answering_nothing(inode(parent), name.as_bytes(), |kept| {
+                        if kept.is_zero() {
+                            reply.error(failed(op, parent, &error));
+                        } else {
+                            // Number 0 is none: a name that is known to be absent.
+                            reply.entry_with_ttls(&kept, &kept, &convert::absent(), Generation(0));
+                        }
+                    });
+            }
             Err(error) => reply.error(failed(op, parent, &error)),
         }
     }
 
-    fn attr(&self, reply: ReplyAttr, op: Op, ino: INodeNo, found: Result<Attr, VolumeError>) {
+    fn attr(
+        &self,
+        reply: ReplyAttr,
+        (op, caller): (Op, &Caller),
+        ino: INodeNo,
+        found: Result<Attr, VolumeError>,
+    ) {
         match found {
-            Ok(attr) => reply.attr(&self.ttl(&attr), &convert::volume_attr(&attr)),
+            Ok(attr) => self
+                .tree
+                .answering(caller, attr.ino, Named::Made, false, |keeping| {
+                    let ttl = self.attr_ttl(&attr, keeping.attributes);
+                    reply.attr(&ttl, &convert::volume_attr(&attr));
+                }),
             Err(error) => reply.error(failed(op, ino, &error)),
         }
     }
@@ -118,6 +161,9 @@ fn written(reply: ReplyWrite, op: Op, ino: INodeNo, result: Result<usize, Volume
 
 impl fuser::Filesystem for Volumes {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let offered = kernel::capabilities(config);
+        self.tree
+            .kernel_expires_names(offered.contains(InitFlags::FUSE_HAS_EXPIRE_ONLY));
         let mut wanted = InitFlags::FUSE_ASYNC_READ
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_DONT_MASK
@@ -126,19 +172,23 @@ impl fuser::Filesystem for Volumes {
             | InitFlags::FUSE_POSIX_LOCKS
             | InitFlags::FUSE_ASYNC_DIO
             | InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP
+            // A symbolic link is never changed, only replaced by another.
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            // Of a listing that is kept, the kernel looks whether the directory has changed since.
+            | InitFlags::FUSE_AUTO_INVAL_DATA
             | InitFlags::FUSE_MAX_PAGES;
         wanted.set(InitFlags::FUSE_FLOCK_LOCKS, self.tree.can_tell_flock());
-        let passthrough = config.capabilities().contains(InitFlags::FUSE_PASSTHROUGH)
-            && config.set_max_stack_depth(1).is_ok();
+        let passthrough =
+            offered.contains(InitFlags::FUSE_PASSTHROUGH) && config.set_max_stack_depth(1).is_ok();
         wanted.set(InitFlags::FUSE_PASSTHROUGH, passthrough);
         self.passthrough.offer(passthrough);
         agree(config, wanted)
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.serve(Op::Lookup, request, parent, |tree, _| {
+        self.serve(Op::Lookup, request, parent, |tree, caller| {
             let found = tree.lookup(inode(parent), name.as_bytes());
-            self.entry(reply, Op::Lookup, parent, found);
+            self.entry(reply, (Op::Lookup, caller), (parent, name), found);
         });
     }
 
@@ -149,8 +199,9 @@ impl fuser::Filesystem for Volumes {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        self.serve(Op::GetAttr, request, ino, |tree, _| {
-            self.attr(reply, Op::GetAttr, ino, tree.getattr(inode(ino)));
+        self.serve(Op::GetAttr, request, ino, |tree, caller| {
+            let found = tree.getattr(inode(ino));
+            self.attr(reply, (Op::GetAttr, caller), ino, found);
         });
     }
 
@@ -182,7 +233,7 @@ impl fuser::Filesystem for Volumes {
         };
         self.serve(Op::SetAttr, request, ino, |tree, caller| {
             let found = tree.setattr(caller, inode(ino), &change, fh.map(file));
-            self.attr(reply, Op::SetAttr, ino, found);
+            self.attr(reply, (Op::SetAttr, caller), ino, found);
         });
     }
 
@@ -206,9 +257,9 @@ impl fuser::Filesystem for Volumes {
         reply: ReplyEntry,
     ) {
         self.serve(Op::MkNod, request, parent, |tree, caller| {
-            let name = name.as_bytes();
-            let made = tree.mknod(caller, inode(parent), name, (mode, umask), rdev);
-            self.entry(reply, Op::MkNod, parent, made);
+            let bytes = name.as_bytes();
+            let made = tree.mknod(caller, inode(parent), bytes, (mode, umask), rdev);
+            self.entry(reply, (Op::MkNod, caller), (parent, name), made);
         });
     }
 
@@ -223,7 +274,7 @@ impl fuser::Filesystem for Volumes {
     ) {
         self.serve(Op::MkDir, request, parent, |tree, caller| {
             let made = tree.mkdir(caller, inode(parent), name.as_bytes(), (mode, umask));
-            self.entry(reply, Op::MkDir, parent, made);
+            self.entry(reply, (Op::MkDir, caller), (parent, name), made);
         });
     }
 
@@ -252,7 +303,7 @@ impl fuser::Filesystem for Volumes {
         let target = target.as_os_str().as_bytes();
         self.serve(Op::SymLink, request, parent, |tree, caller| {
             let made = tree.symlink(caller, inode(parent), name.as_bytes(), target);
-            self.entry(reply, Op::SymLink, parent, made);
+            self.entry(reply, (Op::SymLink, caller), (parent, name), made);
         });
     }
 
@@ -282,9 +333,9 @@ impl fuser::Filesystem for Volumes {
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.serve(Op::Link, request, parent, |tree, _| {
+        self.serve(Op::Link, request, parent, |tree, caller| {
             let made = tree.link(inode(ino), inode(parent), name.as_bytes());
-            self.entry(reply, Op::Link, parent, made);
+            self.entry(reply, (Op::Link, caller), (parent, name), made);
         });
     }
 
@@ -319,20 +370,22 @@ impl fuser::Filesystem for Volumes {
             match tree.create(caller, inode(parent), name, (mode, umask), flags) {
                 Ok((attr, opened)) => {
                     let handle = FileHandle(opened.file.0);
-                    let (attr, ttl) = (convert::volume_attr(&attr), Duration::ZERO);
                     let backing = self.passthrough.enter(&opened, |fd| reply.open_backing(fd));
-                    let (generation, uncached) = (Generation(0), passthrough::UNCACHED);
-                    match backing {
-                        Some(id) => reply.created_passthrough(
-                            &ttl,
-                            &attr,
-                            generation,
-                            handle,
-                            FopenFlags::empty(),
-                            &id,
-                        ),
-                        None => reply.created(&ttl, &attr, generation, handle, uncached),
-                    }
+                    let answer = |keeping: Keeping| {
+                        // One time for both: a name that is not made here may stand for what others have open.
+                        let ttl = keeping.name.min(keeping.attributes);
+                        let attr = convert::volume_attr(&attr);
+                        let (generation, none) = (Generation(0), FopenFlags::empty());
+                        match backing {
+                            Some(id) => reply
+                                .created_passthrough(&ttl, &attr, generation, handle, none, &id),
+                            None => {
+                                let flags = passthrough::UNCACHED;
+                                reply.created(&ttl, &attr, generation, handle, flags);
+                            }
+                        }
+                    };
+                    tree.answering(caller, attr.ino, Named::Made, attr.fresh, answer);
                 }
                 Err(error) => reply.error(failed(Op::Create, parent, &error)),
             }
@@ -433,7 +486,16 @@ impl fuser::Filesystem for Volumes {
     fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         self.serve(Op::OpenDir, request, ino, |tree, caller| {
             match tree.open_directory(caller, inode(ino)) {
-                Ok(opened) => reply.opened(FileHandle(opened.0), FopenFlags::empty()),
+                Ok(opened) => tree.answering(caller, inode(ino), Named::Made, false, |keeping| {
+                    let flags = match keeping.alone {
+                        true => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+                        false => FopenFlags::empty(),
+                    };
+                    if keeping.alone {
+                        tree.keeps_listing(opened);
+                    }
+                    reply.opened(FileHandle(opened.0), flags);
+                }),
                 Err(error) => reply.error(failed(Op::OpenDir, ino, &error)),
             }
         });
@@ -457,6 +519,7 @@ impl fuser::Filesystem for Volumes {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(failed(Op::ReadDir, ino, &error)),
             }
+            tree.listed(file(fh));
         });
     }
 

@@ -203,6 +203,8 @@ fn supervise(job: &mut Job, output: &Output, started: impl FnOnce()) -> Result<u
         true => None,
         false => Some(job.store.lease_volumes(&job.volumes).map_err(store_error)?),
     };
+    // It changes their data beside every mount: none keeps anything of them meanwhile.
+    let _holds = (job.store.share_volumes(&job.volumes)).map_err(store_error)?;
     let names = image::names(&job.store, &images).map_err(store_error)?;
     files::write(job.container.directory(), &job.container.record)
         .map_err(NotStarted::because("writing the files of /etc"))?;

@@ -107,6 +107,18 @@ pub enum StoreError {
     /// The name of a volume is taken.
     #[error("volume {0} exists already")]
     VolumeExists(VolumeName),
+    /// A mount keeps a volume's names and attributes in mind and does not let others at its data.
+    #[error(
+        "volume {name} is kept by the mount of process {pid}, which does not let go of it: {reason}"
+    )]
+    VolumeKept {
+        /// Which.
+        name: VolumeName,
+        /// The daemon.
+        pid: u32,
+        /// What came of asking it.
+        reason: String,
+    },
     /// No layer of that diff ID.
     #[error("layer {0} is not in the store; run `mica check`")]
     LayerMissing(DiffId),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
+use super::VolumeId;
 use super::lease::{LeaseId, LeaseKind, LiveLease};
 
 /// How long a verb waits for all mounts together.
@@ -39,6 +40,12 @@ pub(super) fn notify(leases: &[LiveLease], except: Option<&LeaseId>) -> Vec<Live
         }
     }
     silent
+}
+
+/// Asks a daemon to let others at the data of a volume; returns when its kernel has forgotten what it kept of it.
+pub(super) fn share(lease: &LiveLease, volume: &VolumeId, until: Instant) -> io::Result<()> {
+    let request = format!("share {}\n", volume.as_str());
+    hear(ask(&lease.socket, request.as_bytes(), until)?, until)
 }
 
 /// What a daemon says of who uses its mount: the answer to `users\n`, whose form is not ours. It sees what its own namespaces show.

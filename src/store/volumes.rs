@@ -14,6 +14,7 @@
 //! Who deletes data holds `flock` on the volume's directory, not the store's lock: that can take long.
 
 mod data;
+mod hold;
 mod json;
 mod name;
 
@@ -28,6 +29,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 pub use data::{DataHold, Ownership};
+pub use hold::VolumeHold;
 pub use name::{VolumeId, VolumeName, VolumeNameError};
 
 use super::events::Event;
@@ -89,6 +91,11 @@ impl VolumeKind {
             VolumeKind::Ephemeral { .. } => "ephemeral",
             VolumeKind::Bind { .. } => "bind",
         }
+    }
+
+    /// Whether its data lies in the store.
+    pub fn is_ours(&self) -> bool {
+        !matches!(self, VolumeKind::Bind { .. })
     }
 
     /// Whether it lives only as long as it is used.

@@ -157,3 +157,31 @@ fn root_memory_and_other_images_are_mounted() {
     );
     assert_eq!(size, "1\n");
 }
+
+/// What the kernel keeps of a volume for a mount is forgotten before a container gets at the volume.
+#[test]
+fn root_a_container_and_the_mount_see_each_other_at_once() {
+    let s = sandbox();
+    let mount = s.mount();
+    let data = mount.path("volumes/data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("f"), "x").unwrap();
+    for round in 0..3 {
+        for _ in 0..3 {
+            assert_eq!(fs::read_dir(&data).unwrap().count(), 1 + round);
+            assert!(fs::metadata(data.join(format!("new{round}"))).is_err());
+            assert_eq!(
+                fs::metadata(data.join("f")).unwrap().len(),
+                1 + round as u64
+            );
+        }
+        let change = format!("run --rm -v data:/d app:1 -- echo > /d/new{round}; printf y >> /d/f");
+        mica(&s, &change).code(0);
+        assert!(fs::metadata(data.join(format!("new{round}"))).is_ok());
+        assert_eq!(
+            fs::metadata(data.join("f")).unwrap().len(),
+            2 + round as u64
+        );
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 2 + round);
+    }
+}

@@ -22,16 +22,20 @@ fn bound(sandbox: &Sandbox, mount: &Mount) -> (PathBuf, PathBuf) {
     (host, inside)
 }
 
-/// What is written, renamed or removed on the host or through the mount is seen by both at once: names, attributes and content.
+/// What is written, renamed or removed on one side is seen on the others at once, names, attributes and content: of a bind on the host and in the mount, of a volume in the store in every mount and in containers.
 #[test]
 fn fuse_volume_files_are_the_hosts_at_every_moment() {
     let sandbox = Sandbox::new();
     let mount = sandbox.mount();
-    let (host, inside) = bound(&sandbox, &mount);
-    for round in 0..50 {
+    let bound = bound(&sandbox, &mount);
+    let second = sandbox.mount();
+    fs::create_dir(mount.path("volumes/data")).expect("mkdir");
+    let kept = (mount.path("volumes/data"), second.path("volumes/data"));
+    for round in 0..100 {
+        let (host, inside) = if round < 50 { &bound } else { &kept };
         let (one, other) = match round % 2 {
-            0 => (&host, &inside),
-            _ => (&inside, &host),
+            0 => (host, inside),
+            _ => (inside, host),
         };
         fs::write(one.join("f"), "x".repeat(round)).expect("write");
         assert_eq!(fs::read(other.join("f")).expect("read").len(), round);

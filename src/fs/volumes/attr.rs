@@ -15,6 +15,8 @@ use crate::sys::beneath::{self, SetTime};
 pub struct Attr {
     /// Number, which is also the node's identity.
     pub ino: InodeNo,
+    /// The kernel did not know it before.
+    pub fresh: bool,
     /// Type.
     pub kind: FileType,
     /// Permission, set-id and sticky bits.
@@ -49,6 +51,7 @@ impl Attr {
         };
         Attr {
             ino,
+            fresh: false,
             kind: beneath::kind(stat),
             mode: u32::from(stat.stx_mode) & 0o7777,
             nlink: stat.stx_nlink,
@@ -96,6 +99,13 @@ pub enum VolumeError {
     /// A decision of ours; the edge has the table of errnos.
     #[error("{0}")]
     Tree(#[from] FsError),
+}
+
+impl VolumeError {
+    /// Whether it says that there is nothing of that name.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, VolumeError::Host(Errno::NOENT))
+    }
 }
 
 impl From<StoreError> for VolumeError {

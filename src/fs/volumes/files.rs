@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FileType, OFlags};
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::super::face::{Caller, FsError, Full, InodeNo};
 use super::VolumeTree;
 use super::attr::{Attr, VolumeError};
+use super::keep::Use;
 use super::nodes::Node;
 use super::set_id;
 use crate::sys::beneath::{self, Keeps};
@@ -76,14 +77,18 @@ pub(super) struct OpenFile {
     pub(super) node: Arc<Node>,
     pub(super) descriptor: OwnedFd,
     pub(super) writes: bool,
+    /// It can change without a request: through a mapping, or by losing set-id bits.
+    unseen: bool,
+    /// While it is open for writing.
+    _in_use: Option<Use>,
 }
 
 #[derive(Debug)]
 enum OpenDirectory {
     /// The directory of volumes, as it was when it was opened.
     Root(Vec<Name>),
-    /// The host's; the lock is that of its position.
-    Host(Arc<Node>, Mutex<OwnedFd>),
+    /// The host's; the lock is that of its position. Whether the kernel keeps what is listed.
+    Host(Arc<Node>, Mutex<OwnedFd>, AtomicBool),
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +140,18 @@ impl VolumeTree {
         self.files.get(file).ok_or_else(|| Errno::BADF.into())
     }
 
-    fn keep(&self, node: Arc<Node>, descriptor: OwnedFd, flags: OFlags) -> Opened {
+    fn keep(
+        &self,
+        node: Arc<Node>,
+        descriptor: OwnedFd,
+        flags: OFlags,
+        in_use: Option<Use>,
+        by_caller: bool,
+    ) -> Opened {
+        let unseen = for_writing(flags) && (by_caller || flags.contains(OFlags::RDWR));
+        if unseen {
+            node.write_begins();
+        }
         let file = self.files.number();
         let (ino, device) = (node.ino, node.device);
         self.activity.opened(&node.volume.id);
@@ -143,13 +159,15 @@ impl VolumeTree {
             node,
             descriptor,
             writes: for_writing(flags),
+            unseen,
+            _in_use: in_use,
         });
         self.files.files.write().insert(file, Arc::clone(&open));
         Opened {
             file: FileNo(file),
             ino,
             device,
-            by_caller: false,
+            by_caller,
             open,
         }
     }
@@ -159,15 +177,22 @@ impl VolumeTree {
         let flags = OFlags::from_bits_retain(flags);
         let node = self.nodes.get(ino)?;
         node.regular()?;
-        if for_writing(flags) {
-            node.writable()?;
-        }
+        let in_use = match for_writing(flags) {
+            true => {
+                node.writable()?;
+                Some(self.using(&node.volume)?)
+            }
+            false => None,
+        };
         let descriptor = self.host.open(&*node, host_flags(flags))?;
         let by_caller = self.many_users() && set_id::has_set_id(&beneath::stat(&descriptor)?);
-        Ok(Opened {
-            by_caller: by_caller && for_writing(flags),
-            ..self.keep(node, descriptor, flags)
-        })
+        let by_caller = by_caller && for_writing(flags);
+        let opened = self.keep(node, descriptor, flags, in_use, by_caller);
+        if opened.open.unseen && opened.open.node.is_kept() {
+            // Before the caller can change it.
+            self.cache.invalidate_attributes_now(opened.ino);
+        }
+        Ok(opened)
     }
 
     /// Makes a file and opens it; opens the one that somebody else has made meanwhile, unless `O_EXCL`.
@@ -186,7 +211,8 @@ impl VolumeTree {
             Ok(descriptor) => {
                 let node = self.host.open(&descriptor, OFlags::PATH)?;
                 let (node, attr) = self.entered(&parent, name, node)?;
-                Ok((attr, self.keep(node, descriptor, flags)))
+                let in_use = Some(self.using(&node.volume)?);
+                Ok((attr, self.keep(node, descriptor, flags, in_use, false)))
             }
             Err(VolumeError::Host(Errno::EXIST)) if !flags.contains(OFlags::EXCL) => {
                 let (node, attr) = self.found(&parent, name)?;
@@ -196,7 +222,10 @@ impl VolumeTree {
                     _ => Err(Errno::STALE),
                 };
                 match opened {
-                    Ok(descriptor) => Ok((attr, self.keep(node, descriptor, flags))),
+                    Ok(descriptor) => {
+                        let in_use = Some(self.using(&node.volume)?);
+                        Ok((attr, self.keep(node, descriptor, flags, in_use, false)))
+                    }
                     Err(error) => {
                         self.nodes.forget(attr.ino, 1);
                         Err(error.into())
@@ -253,6 +282,10 @@ impl VolumeTree {
         if let Some(gone) = gone {
             self.files.count.fetch_sub(1, Ordering::Relaxed);
             self.activity.closed(&gone.node.volume.id);
+            if gone.unseen && gone.node.write_ends() && gone.node.is_kept() {
+                // What is on its way to the kernel may be from before the last change.
+                self.cache.invalidate_attributes_now(gone.node.ino);
+            }
         }
     }
 
@@ -308,7 +341,7 @@ impl VolumeTree {
             let node = self.nodes.get(ino)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
             let descriptor = self.host.open(node.directory()?, flags)?;
-            OpenDirectory::Host(node, Mutex::new(descriptor))
+            OpenDirectory::Host(node, Mutex::new(descriptor), AtomicBool::new(false))
         };
         let file = self.files.number();
         let mut directories = self.files.directories.write();
@@ -345,7 +378,7 @@ impl VolumeTree {
                 }
                 Ok(())
             }
-            OpenDirectory::Host(node, descriptor) => {
+            OpenDirectory::Host(node, descriptor, _) => {
                 let descriptor = descriptor.lock();
                 let volume = node.volume.number;
                 beneath::list(descriptor.as_fd(), offset, &mut |entry| {
@@ -368,6 +401,25 @@ impl VolumeTree {
         }
     }
 
+    /// The kernel is told to keep what is listed through this handle.
+    pub fn keeps_listing(&self, file: FileNo) {
+        if let Ok(directory) = self.directory(file)
+            && let OpenDirectory::Host(_, _, kept) = &*directory
+        {
+            kept.store(true, Ordering::Release);
+        }
+    }
+
+    /// A part of a listing was sent. A handle from before others were let in goes on keeping: it is made to forget each time.
+    pub fn listed(&self, file: FileNo) {
+        if let Ok(directory) = self.directory(file)
+            && let OpenDirectory::Host(node, _, kept) = &*directory
+            && kept.load(Ordering::Acquire)
+        {
+            self.forget_listing(node);
+        }
+    }
+
     /// The type of an entry, asked for where the host's listing does not tell.
     fn kind_of(&self, directory: &Node, entry: &beneath::Entry<'_>) -> FileType {
         if entry.kind != FileType::Unknown {
@@ -383,7 +435,7 @@ impl VolumeTree {
         match &*self.directory(file)? {
             // Every change of the names is durable when it is acknowledged.
             OpenDirectory::Root(_) => Ok(()),
-            OpenDirectory::Host(_, descriptor) => {
+            OpenDirectory::Host(_, descriptor, _) => {
                 Ok(beneath::sync(&*descriptor.lock(), data_only)?)
             }
         }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Statx};
@@ -26,6 +27,9 @@ const MAX_SPACES: u64 = 1 << 15;
 /// The first invented number.
 const INVENTED: u64 = 1 << 63;
 
+/// A directory and a name in it.
+pub(super) type Found = (InodeNo, Box<[u8]>);
+
 /// One inode of the host, as seen through one volume.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -38,7 +42,9 @@ pub(super) struct Node {
     /// It is the volume itself.
     pub(super) top: bool,
     /// The name under which it was last found, to make the kernel forget it.
-    last_name: Mutex<Option<(InodeNo, Box<[u8]>)>>,
+    last_name: Mutex<Option<Found>>,
+    /// Open files that write.
+    writers: AtomicUsize,
 }
 
 impl AsFd for Node {
@@ -70,6 +76,20 @@ impl Node {
             return Err(Errno::ROFS.into());
         }
         Ok(self)
+    }
+
+    /// Whether a file is open that changes it.
+    pub(super) fn is_written(&self) -> bool {
+        self.writers.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn write_begins(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether it was the last one.
+    pub(super) fn write_ends(&self) -> bool {
+        self.writers.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     pub(super) fn last_name(&self) -> Option<(InodeNo, Box<[u8]>)> {
@@ -114,7 +134,8 @@ impl Nodes {
         }
     }
 
-    /// Takes one reference for the kernel on the node that `descriptor` (with `stat`) is, known before or not.
+    /// Takes one reference for the kernel on the node that `descriptor` (with `stat`) is, known before or not. Also another name
+    /// by which the kernel knows it.
     pub(super) fn enter(
         &self,
         volume: &Arc<Attached>,
@@ -122,7 +143,7 @@ impl Nodes {
         stat: &Statx,
         top: bool,
         found_as: (InodeNo, &[u8]),
-    ) -> (Arc<Node>, Attr) {
+    ) -> (Arc<Node>, Attr, Option<Found>) {
         let device = beneath::device(stat);
         let key = (volume.number, device, stat.stx_ino, top);
         let mut table = self.0.lock();
@@ -132,8 +153,8 @@ impl Nodes {
             && let Some((node, references)) = table.by_ino.get_mut(&ino)
         {
             *references = references.saturating_add(1);
-            remember(node, found_as);
-            return (Arc::clone(node), Attr::new(ino, stat));
+            let before = remember(node, found_as);
+            return (Arc::clone(node), Attr::new(ino, stat), before);
         }
         let ino = table.number(volume.number, device, stat.stx_ino, top);
         let node = Arc::new(Node {
@@ -145,13 +166,18 @@ impl Nodes {
             host_ino: stat.stx_ino,
             top,
             last_name: Mutex::new(Some((found_as.0, found_as.1.into()))),
+            writers: AtomicUsize::new(0),
         });
         if let Some(space) = table.spaces.get_mut(&(volume.number, device)) {
             space.nodes = space.nodes.saturating_add(1);
         }
         table.by_key.insert(key, ino);
         table.by_ino.insert(ino, (Arc::clone(&node), 1));
-        (node, Attr::new(ino, stat))
+        let attr = Attr {
+            fresh: true,
+            ..Attr::new(ino, stat)
+        };
+        (node, attr, None)
     }
 
     /// Drops references of the kernel.
@@ -198,6 +224,14 @@ impl Nodes {
 
     pub(super) fn len(&self) -> usize {
         self.0.lock().by_ino.len()
+    }
+
+    /// Those of a volume.
+    pub(super) fn of(&self, volume: u32) -> Vec<Arc<Node>> {
+        let table = self.0.lock();
+        let nodes = table.by_ino.values().map(|(node, _)| node);
+        let inside = nodes.filter(|node| node.volume.number == volume);
+        inside.cloned().collect()
     }
 
     /// All of them that are not directories.
@@ -273,14 +307,15 @@ impl Table {
     }
 }
 
-fn remember(node: &Node, (parent, name): (InodeNo, &[u8])) {
+fn remember(node: &Node, (parent, name): (InodeNo, &[u8])) -> Option<Found> {
     let mut last = node.last_name.lock();
     if last
         .as_ref()
         .is_none_or(|(p, n)| *p != parent || **n != *name)
     {
-        *last = Some((parent, name.into()));
+        return last.replace((parent, name.into()));
     }
+    None
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::super::face::{FsError, InodeNo};
 use super::VolumeTree;
 use super::attr::{Attr, VolumeError};
 use super::files::Name;
+use super::keep::Keep;
 use crate::store::{Volume, VolumeId, VolumeKind, VolumeName};
 use crate::sys::beneath;
 
@@ -28,6 +29,8 @@ pub(super) struct Attached {
     /// Its number in this mount.
     pub(super) number: u32,
     pub(super) read_only: bool,
+    /// What the kernel keeps of it; `None`: nothing, the data is not ours.
+    pub(super) keep: Option<Keep>,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +63,7 @@ impl Known {
                     ..
                 }
             ),
+            keep: volume.kind.is_ours().then(Keep::new),
         });
         table.by_id.insert(volume.id.clone(), Arc::clone(&attached));
         attached
@@ -67,6 +71,14 @@ impl Known {
 }
 
 impl Known {
+    pub(super) fn by_id(&self, id: &VolumeId) -> Option<Arc<Attached>> {
+        self.0.lock().by_id.get(id).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Attached>> {
+        self.0.lock().by_id.values().cloned().collect()
+    }
+
     /// Takes note of a name that was changed through this mount, of which the kernel knows.
     pub(super) fn changed(&self, name: &VolumeName, now: Option<&VolumeId>) {
         let mut table = self.0.lock();
@@ -106,8 +118,10 @@ impl VolumeTree {
         let top = self.open_top(volume)?;
         let stat = beneath::stat(&top)?;
         let attached = self.known.attach(volume);
+        self.try_alone(&attached);
         let found_as = (InodeNo::ROOT, name);
-        let (_, attr) = self.nodes.enter(&attached, top, &stat, true, found_as);
+        // Under another name it is only after a rename, of which the kernel is told.
+        let (_, attr, _) = self.nodes.enter(&attached, top, &stat, true, found_as);
         Ok(attr)
     }
 
@@ -162,6 +176,7 @@ impl VolumeTree {
         let volumes = self.store.volume_set()?;
         let directories = volumes.iter().filter(|volume| !is_file(volume)).count();
         Ok(Attr {
+            fresh: false,
             ino: InodeNo::ROOT,
             kind: FileType::Directory,
             mode: 0o755,

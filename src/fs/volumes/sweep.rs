@@ -36,6 +36,7 @@ fn run(tree: &Weak<VolumeTree>) {
         let Some(tree) = tree.upgrade() else {
             return;
         };
+        tree.keep_more();
         tree.sweep();
     }
 }

@@ -1,5 +1,6 @@
 //! Names and attributes below a volume: each operation is the host's, on the node the kernel names.
 
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use rustix::io::Errno;
 use super::super::face::{Caller, InodeNo, StatFs};
 use super::attr::{Attr, Change, VolumeError};
 use super::files::FileNo;
+use super::keep::Use;
 use super::nodes::Node;
 use super::{VolumeTree, root};
 use crate::sys::beneath::{self, SetTime};
@@ -17,6 +19,21 @@ type Result<T> = std::result::Result<T, VolumeError>;
 
 /// The attribute that an ACL is to the kernel.
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+
+/// A node, and that its volume may be changed.
+#[derive(Debug)]
+pub(super) struct Used {
+    node: Arc<Node>,
+    _in_use: Use,
+}
+
+impl Deref for Used {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
 
 impl VolumeTree {
     /// What `name` in `parent` is; takes a reference.
@@ -47,9 +64,13 @@ impl VolumeTree {
     ) -> Result<(Arc<Node>, Attr)> {
         let stat = beneath::stat(&child)?;
         let found_as = (parent.ino, name);
-        Ok(self
+        let (node, attr, before) = self
             .nodes
-            .enter(&parent.volume, child, &stat, false, found_as))
+            .enter(&parent.volume, child, &stat, false, found_as);
+        if let Some((parent, name)) = before {
+            self.also_named(&node.volume, parent, &name);
+        }
+        Ok((node, attr))
     }
 
     /// What `stat` shows.
@@ -78,6 +99,7 @@ impl VolumeTree {
         }
         let node = self.nodes.get(ino)?;
         node.writable()?;
+        let node = self.used(node)?;
         if let Some(size) = change.size {
             self.truncate(caller, &node, size, file)?;
         }
@@ -125,13 +147,19 @@ impl VolumeTree {
     }
 
     /// A directory in which names may be changed.
-    pub(super) fn changeable(&self, ino: InodeNo) -> Result<Arc<Node>> {
+    pub(super) fn changeable(&self, ino: InodeNo) -> Result<Used> {
         if Self::is_root(ino) {
             return Err(Errno::PERM.into());
         }
         let node = self.nodes.get(ino)?;
         node.directory()?.writable()?;
-        Ok(node)
+        self.used(node)
+    }
+
+    /// A node that is about to be changed.
+    pub(super) fn used(&self, node: Arc<Node>) -> Result<Used> {
+        let _in_use = self.using(&node.volume)?;
+        Ok(Used { node, _in_use })
     }
 
     /// A file, device, pipe or socket.
@@ -206,11 +234,7 @@ impl VolumeTree {
         if beneath::kind(&stat) != kind {
             return Err(Errno::STALE.into());
         }
-        let found_as = (parent.ino, name);
-        let (_, attr) = self
-            .nodes
-            .enter(&parent.volume, child, &stat, false, found_as);
-        Ok(attr)
+        self.entered(parent, name, child).map(|(_, attr)| attr)
     }
 
     /// One more name.
@@ -262,11 +286,13 @@ impl VolumeTree {
         let source = self.changeable(from.0)?;
         let target = self.changeable(to.0)?;
         same_volume(&source, &target)?;
-        Ok(beneath::rename(
-            (&*source, from.1),
-            (&*target, to.1),
-            flags,
-        )?)
+        beneath::rename((&*source, from.1), (&*target, to.1), flags)?;
+        // The kernel takes what it knows of a name along to the other.
+        self.also_named(&target.volume, target.ino, to.1);
+        if flags.contains(RenameFlags::EXCHANGE) {
+            self.also_named(&source.volume, source.ino, from.1);
+        }
+        Ok(())
     }
 
     /// The file system behind.
@@ -308,7 +334,13 @@ impl VolumeTree {
         let node = self.nodes.get(ino)?;
         match self.mark(&node, name) {
             Some(mark) => mark,
-            None => Ok(self.host.get_xattr(&*node, name)?),
+            None => match self.host.get_xattr(&*node, name) {
+                // Who asks each file of a tree for it asks no more after this one.
+                Err(Errno::NODATA) if name == b"security.selinux" && !self.selinux => {
+                    Err(Errno::OPNOTSUPP.into())
+                }
+                found => Ok(found?),
+            },
         }
     }
 
@@ -336,6 +368,7 @@ impl VolumeTree {
         }
         let node = self.nodes.get(ino)?;
         node.writable()?;
+        let node = self.used(node)?;
         if let Some(set) = self.set_mark(caller, &node, name, Some(value)) {
             return set;
         }
@@ -355,6 +388,7 @@ impl VolumeTree {
         }
         let node = self.nodes.get(ino)?;
         node.writable()?;
+        let node = self.used(node)?;
         if let Some(removed) = self.set_mark(caller, &node, name, None) {
             return removed;
         }

@@ -8,6 +8,7 @@ fn attached(number: u32) -> Arc<Attached> {
         id: VolumeId::parse(&format!("{number:032x}")).unwrap(),
         number,
         read_only: false,
+        keep: None,
     })
 }
 
@@ -16,7 +17,7 @@ fn visit(nodes: &Nodes, volume: &Arc<Attached>, file: &std::fs::File) -> InodeNo
     let stat = beneath::stat(file).unwrap();
     let descriptor = file.try_clone().unwrap().into();
     let found_as = (InodeNo::ROOT, &b"f"[..]);
-    let (_, attr) = nodes.enter(volume, descriptor, &stat, false, found_as);
+    let (_, attr, _) = nodes.enter(volume, descriptor, &stat, false, found_as);
     attr.ino
 }
 
