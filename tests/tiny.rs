@@ -128,6 +128,9 @@ impl FileSystem for Tiny {
         into.extend_from_slice(&content[start..end]);
         Ok(())
     }
+    fn seek(&self, _: &Caller, _: InodeNo, _: u64, _: bool) -> Result<Option<u64>, FsError> {
+        Ok(None)
+    }
     fn write(&self, _: &Caller, ino: InodeNo, from_cache: bool) -> FsError {
         if from_cache {
             self.cache.invalidate_inode(ino, false);

@@ -191,6 +191,22 @@ impl FileSystem for Superblock {
         }
     }
 
+    fn seek(
+        &self,
+        caller: &Caller,
+        ino: InodeNo,
+        offset: u64,
+        hole: bool,
+    ) -> Result<Option<u64>, FsError> {
+        if let Known::Leaf(slot, node) = self.known(ino)? {
+            let (_, file) = self.leaf(slot)?;
+            return Ok(file.seek(node, offset, hole)?);
+        }
+        let size = self.getattr(caller, ino)?.attr.size;
+        let found = if hole { size } else { offset };
+        Ok((offset < size).then_some(found))
+    }
+
     fn write(&self, _caller: &Caller, ino: InodeNo, from_cache: bool) -> FsError {
         if from_cache {
             // A shared mapping was written to: the kernel's pages are not the file's any more.

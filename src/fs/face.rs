@@ -286,6 +286,14 @@ pub trait FileSystem: Send + Sync + 'static {
         size: u32,
         into: &mut Vec<u8>,
     ) -> Result<(), FsError>;
+    /// The next data from `offset` on, or the next hole: lseek(2). `None`: there is none.
+    fn seek(
+        &self,
+        caller: &Caller,
+        ino: InodeNo,
+        offset: u64,
+        hole: bool,
+    ) -> Result<Option<u64>, FsError>;
     /// A write to an existing file; `from_cache`: the kernel writes changed pages of a shared mapping back.
     fn write(&self, caller: &Caller, ino: InodeNo, from_cache: bool) -> FsError;
     /// Lists from `offset` (0 or a `next_offset` given before, or an invented number) until `add` says [`Full::Yes`].

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileHandle, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen,
     ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
@@ -477,14 +477,23 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
 
     fn lseek(
         &self,
-        _request: &Request,
-        _ino: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         _fh: FileHandle,
-        _offset: i64,
-        _whence: i32,
+        offset: i64,
+        whence: i32,
         reply: ReplyLseek,
     ) {
-        reply.error(self.desk.decline(Op::Lseek));
+        self.serve(Op::Lseek, request, ino, |tree, caller| {
+            let hole = whence == libc::SEEK_HOLE;
+            // A number below zero is before everything that there is.
+            let from = u64::try_from(offset).unwrap_or(u64::MAX);
+            match tree.seek(caller, inode(ino), from, hole) {
+                Ok(Some(at)) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
+                Ok(None) => reply.error(Errno::ENXIO),
+                Err(error) => reply.error(failed(Op::Lseek, ino, &error)),
+            }
+        });
     }
 
     fn ioctl(

@@ -87,6 +87,36 @@ impl LayerFile {
         Ok(length)
     }
 
+    /// Where the next data from `offset` on is, or with `hole` the next hole, as lseek(2) tells; `None` behind the end, and if
+    /// there is no more data. What the tar stores is data, zeros or not.
+    pub fn seek(&self, node: NodeNo, offset: u64, hole: bool) -> Result<Option<u64>, ReadError> {
+        let stored = self.index.stored(node)?;
+        if offset >= stored.size {
+            return Ok(None);
+        }
+        if !stored.sparse {
+            return Ok(Some(if hole { stored.size } else { offset }));
+        }
+        let mut extents = self.index.extents(node)?;
+        extents.seek(offset)?;
+        let mut at = offset;
+        for extent in extents {
+            let extent = extent?;
+            let end = extent.file_offset.saturating_add(extent.length);
+            if end <= at {
+                continue;
+            }
+            if !hole {
+                return Ok(Some(extent.file_offset.max(offset)));
+            }
+            if extent.file_offset > at {
+                break;
+            }
+            at = end;
+        }
+        Ok(hole.then_some(at.min(stored.size)))
+    }
+
     /// Reads bytes of the tar itself, as far as it reaches. What comes back was verified.
     pub fn read_tar_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
         let size = self.index.tar_size();

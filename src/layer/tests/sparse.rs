@@ -124,6 +124,26 @@ fn sparse_files_of_every_format() {
             );
         }
         layer.verify(file).unwrap();
+        // Where data is, and where none is.
+        let seek = |at, hole| layer.seek(file, at, hole).unwrap();
+        assert_eq!((seek(0, false), seek(0, true)), (Some(1000), Some(0)));
+        assert_eq!(
+            (seek(1000, false), seek(1000, true)),
+            (Some(1000), Some(1700))
+        );
+        assert_eq!(
+            (seek(1700, false), seek(1699, true)),
+            (Some(6000), Some(1700))
+        );
+        assert_eq!(seek(296_001, true), Some(296_759));
+        assert_eq!(
+            (seek(296_759, false), seek(399_999, true)),
+            (None, Some(399_999))
+        );
+        assert_eq!((seek(400_000, false), seek(400_000, true)), (None, None));
+        let after = node(&layer.index, &[b"after"]);
+        assert_eq!(layer.seek(after, 1, false).unwrap(), Some(1));
+        assert_eq!(layer.seek(after, 0, true).unwrap(), Some(2));
     }
 }
 
