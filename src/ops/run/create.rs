@@ -252,6 +252,16 @@ fn uses(
     image: &ImageConfig,
     options: &Options,
 ) -> Result<(Vec<MountUse>, BTreeSet<PathBuf>), RunError> {
+    let declared = image.run.volumes.len();
+    if declared > MAX_VOLUMES {
+        return Err(RunError::Refused(format!(
+            "the image wants {declared} volumes, and more than {MAX_VOLUMES} are not made for a container"
+        )));
+    }
+    let mut making = Making {
+        store,
+        new: Vec::new(),
+    };
     let mut uses: BTreeMap<PathBuf, MountUse> = BTreeMap::new();
     for text in &options.volumes_from {
         let (name, read_only) = mounts::parse_volumes_from(text)?;
@@ -267,7 +277,7 @@ fn uses(
             } = &mount.source
                 && store.volume(&volume_name(name)?)?.is_none()
             {
-                mount.source = anonymous(store, lock)?;
+                mount.source = making.anonymous()?;
             }
             uses.insert(mount.destination.clone(), mount);
         }
@@ -285,7 +295,7 @@ fn uses(
         check(store, wanted)?;
     }
     for wanted in &options.mounts {
-        let source = make(store, lock, wanted)?;
+        let source = making.source(wanted)?;
         if matches!(source, MountSource::Volume { .. }) && !wanted.no_copy {
             fresh.insert(wanted.destination.clone());
         }
@@ -304,7 +314,7 @@ fn uses(
         if uses.contains_key(&destination) {
             continue;
         }
-        let source = anonymous(store, lock)?;
+        let source = making.anonymous()?;
         fresh.insert(destination.clone());
         uses.insert(
             destination.clone(),
@@ -316,6 +326,7 @@ fn uses(
             },
         );
     }
+    making.finish(lock)?;
     let mut uses: Vec<MountUse> = uses.into_values().collect();
     uses.sort_by_key(|mount| mount.destination.components().count());
     Ok((uses, fresh))
@@ -337,63 +348,80 @@ fn volume_name(text: &str) -> Result<VolumeName, RunError> {
     VolumeName::parse(text).map_err(|error| RunError::Refused(error.to_string()))
 }
 
-fn make(store: &Store, lock: &StoreLock, wanted: &Wanted) -> Result<MountSource, RunError> {
-    Ok(match &wanted.source {
-        WantedSource::Bind(path) => MountSource::Bind {
-            source: path.clone(),
-        },
-        WantedSource::Tmpfs {
-            size,
-            mode,
-            options,
-        } => MountSource::Tmpfs {
-            options: options.clone(),
-            size: *size,
-            mode: *mode,
-        },
-        WantedSource::Image { image, subpath } => MountSource::Image {
-            image: resolve::image(&*store.names()?, image)?.id,
-            subpath: subpath.clone(),
-        },
-        WantedSource::Anonymous => anonymous(store, lock)?,
-        WantedSource::Named { name, subpath } => {
-            let parsed = volume_name(name)?;
-            if store.volume(&parsed)?.is_none() {
-                store.check_not_ended(&parsed)?;
-                let new = NewVolume {
-                    name: parsed,
-                    kind: VolumeKind::Persistent,
-                    labels: BTreeMap::new(),
-                    anonymous: false,
-                    ownership: None,
-                };
-                store.create_volume(lock, new)?;
-            }
-            MountSource::Volume {
-                name: name.clone(),
-                anonymous: false,
-                subpath: subpath.clone(),
-            }
-        }
-    })
+/// So many volumes an image can ask for: each is a directory, made and synced while the store is locked.
+const MAX_VOLUMES: usize = 128;
+
+/// Volumes to be made, all in one step.
+struct Making<'s> {
+    store: &'s Store,
+    new: Vec<NewVolume>,
 }
 
-/// A volume without a name, which goes with its last user.
-fn anonymous(store: &Store, lock: &StoreLock) -> Result<MountSource, RunError> {
-    let name = VolumeName::anonymous().map_err(RunError::io("naming a volume"))?;
-    let new = NewVolume {
-        name: name.clone(),
-        kind: VolumeKind::ephemeral(),
-        labels: BTreeMap::new(),
-        anonymous: true,
-        ownership: None,
-    };
-    store.create_volume(lock, new)?;
-    Ok(MountSource::Volume {
-        name: name.as_str().to_owned(),
-        anonymous: true,
-        subpath: String::new(),
-    })
+impl Making<'_> {
+    fn source(&mut self, wanted: &Wanted) -> Result<MountSource, RunError> {
+        Ok(match &wanted.source {
+            WantedSource::Bind(path) => MountSource::Bind {
+                source: path.clone(),
+            },
+            WantedSource::Tmpfs {
+                size,
+                mode,
+                options,
+            } => MountSource::Tmpfs {
+                options: options.clone(),
+                size: *size,
+                mode: *mode,
+            },
+            WantedSource::Image { image, subpath } => MountSource::Image {
+                image: resolve::image(&*self.store.names()?, image)?.id,
+                subpath: subpath.clone(),
+            },
+            WantedSource::Anonymous => self.anonymous()?,
+            WantedSource::Named { name, subpath } => {
+                let parsed = volume_name(name)?;
+                let wanted = self.new.iter().any(|new| new.name == parsed);
+                if !wanted && self.store.volume(&parsed)?.is_none() {
+                    self.store.check_not_ended(&parsed)?;
+                    self.new.push(NewVolume {
+                        name: parsed,
+                        kind: VolumeKind::Persistent,
+                        labels: BTreeMap::new(),
+                        anonymous: false,
+                        ownership: None,
+                    });
+                }
+                MountSource::Volume {
+                    name: name.clone(),
+                    anonymous: false,
+                    subpath: subpath.clone(),
+                }
+            }
+        })
+    }
+
+    /// A volume without a name, which goes with its last user.
+    fn anonymous(&mut self) -> Result<MountSource, RunError> {
+        let name = VolumeName::anonymous().map_err(RunError::io("naming a volume"))?;
+        self.new.push(NewVolume {
+            name: name.clone(),
+            kind: VolumeKind::ephemeral(),
+            labels: BTreeMap::new(),
+            anonymous: true,
+            ownership: None,
+        });
+        Ok(MountSource::Volume {
+            name: name.as_str().to_owned(),
+            anonymous: true,
+            subpath: String::new(),
+        })
+    }
+
+    fn finish(self, lock: &StoreLock) -> Result<(), RunError> {
+        match self.new.is_empty() {
+            true => Ok(()),
+            false => Ok(self.store.create_volumes(lock, self.new).map(drop)?),
+        }
+    }
 }
 
 /// Makes the anonymous volumes of a container anew that have gone since it last ran; the destinations of those, and of all volumes
@@ -409,6 +437,10 @@ pub fn renew_volumes(
     });
     let mut fresh: BTreeSet<PathBuf> = volumes.map(|mount| mount.destination.clone()).collect();
     let lock = store.lock()?;
+    let mut making = Making {
+        store,
+        new: Vec::new(),
+    };
     for mount in &mut uses {
         let MountSource::Volume {
             name,
@@ -419,10 +451,11 @@ pub fn renew_volumes(
             continue;
         };
         if store.volume(&volume_name(name)?)?.is_none() {
-            mount.source = anonymous(store, &lock)?;
+            mount.source = making.anonymous()?;
             fresh.insert(mount.destination.clone());
         }
     }
+    making.finish(&lock)?;
     Ok((uses, fresh))
 }
 
