@@ -6,6 +6,7 @@
 // Helpers of tests count as tests; clippy sees only the functions with the attribute.
 #![allow(clippy::unwrap_used)]
 
+mod boundary;
 mod boundary_process;
 mod chaos;
 mod cli;

@@ -22,6 +22,7 @@ use super::{Fails, Failure};
 use crate::ops::run::masks;
 use crate::sys::beneath::{Host as Descriptors, SetTime};
 use crate::sys::container::{MountLimits, limit_mount};
+use crate::sys::pause::pause;
 use crate::sys::source;
 
 const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -189,6 +190,9 @@ impl Tree {
     ) -> Result<(), Failure> {
         let shown = path.display();
         let place = self.place(path, kind)?;
+        if volume {
+            pause("place");
+        }
         let seen = self.seen(&place).fails(shown.to_string())?;
         let kernels = seen.filter(|seen| self.kernels.iter().any(|own| seen.starts_with(own)));
         let named = path.starts_with("/proc") || path.starts_with("/sys");
