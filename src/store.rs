@@ -26,6 +26,7 @@ pub mod names;
 pub mod notify;
 pub mod numbers;
 pub mod partial;
+pub mod plugin;
 mod privacy;
 mod reindex;
 mod reserve;

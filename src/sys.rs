@@ -20,6 +20,7 @@ pub mod mountinfo;
 pub mod new_file;
 pub mod overlays;
 pub mod own_binary;
+pub mod passed;
 pub mod pause;
 pub mod proc;
 pub mod signal;

@@ -12,7 +12,9 @@ use crate::common::image::{ImageBuilder, LayerBuilder, digest};
 use crate::common::registry::{Kind, Registry};
 use crate::common::sandbox::{Mount, Run, Sandbox};
 
+mod plugin;
 mod store;
+
 mod together;
 mod users;
 

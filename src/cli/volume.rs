@@ -13,6 +13,7 @@ mod create;
 mod inspect;
 mod keep;
 mod ls;
+mod plugin;
 mod prune;
 mod rm;
 
@@ -27,6 +28,7 @@ pub enum VolumeVerb {
     Keep(keep::Args),
     #[command(visible_alias = "list")]
     Ls(ls::Args),
+    Plugin(plugin::Args),
     Prune(prune::Args),
     #[command(visible_alias = "remove")]
     Rm(rm::Args),
@@ -40,6 +42,7 @@ impl VolumeVerb {
             VolumeVerb::Inspect(args) => inspect::run(args, context),
             VolumeVerb::Keep(args) => keep::run(args, context),
             VolumeVerb::Ls(args) => ls::run(args, context),
+            VolumeVerb::Plugin(args) => plugin::run(args, context),
             VolumeVerb::Prune(args) => prune::run(args, context),
             VolumeVerb::Rm(args) => rm::run(args, context),
         }

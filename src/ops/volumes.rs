@@ -16,6 +16,7 @@
 pub mod activity;
 pub mod life;
 pub mod list;
+pub mod plugin;
 pub mod prune;
 pub mod users;
 

@@ -349,6 +349,7 @@ pub(super) fn leavings(layout: &Layout, probe: LockMode) -> Result<Leavings, Sto
             name.as_str(),
             super::layout::INDEX_JSON_NEW
                 | super::engines::ENGINES_JSON_NEW
+                | super::plugin::PLUGIN_JSON_NEW
                 | super::volumes::VOLUMES_JSON_NEW
                 | super::settings::SETTINGS_NEW
                 | super::numbers::NUMBERS_NEW

@@ -1,0 +1,365 @@
+//! The volume plugin, with podman and with docker's own engine.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+
+use super::*;
+
+/// A process of the test's own, killed at the end.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn plugin(sandbox: &Sandbox, socket: &Path) -> Process {
+    let mut command = sandbox.command();
+    command.args(["volume", "plugin", "--socket"]).arg(socket);
+    let process = Process(command.spawn().expect("mica"));
+    wait_for("the plugin", || UnixStream::connect(socket).is_ok());
+    process
+}
+
+/// Sends bytes as they are; the answer until the other side closes or there is a whole one.
+fn raw(socket: &Path, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    // It may have closed before it has read all of that.
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn call(socket: &Path, call: &str, body: &str) -> Value {
+    let head = format!(
+        "POST /{call} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = raw(socket, head.as_bytes());
+    json(answer.split_once("\r\n\r\n").expect("an answer").1)
+}
+
+/// Every call, and what is wrong with it: an error with a reason, and the plugin goes on.
+#[test]
+fn root_plugin_answers_whatever_it_is_sent() {
+    let sandbox = Sandbox::new();
+    let socket = sandbox.path("p/mica.sock");
+    let _plugin = plugin(&sandbox, &socket);
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(
+        call(&socket, "Plugin.Activate", "")["Implements"][0],
+        "VolumeDriver"
+    );
+    assert_eq!(
+        call(&socket, "VolumeDriver.Capabilities", "{}")["Capabilities"]["Scope"],
+        "local"
+    );
+    assert_eq!(
+        call(
+            &socket,
+            "VolumeDriver.Create",
+            r#"{"Name":"data","Opts":null}"#
+        )["Err"],
+        ""
+    );
+    let bad = [
+        ("VolumeDriver.Create", r#"{"Name":"../x"}"#),
+        ("VolumeDriver.Create", r#"{"Name":"x/../../y"}"#),
+        ("VolumeDriver.Create", r#"{"Name":""}"#),
+        ("VolumeDriver.Create", r#"{"Name":"%2e%2e"}"#),
+        ("VolumeDriver.Create", "{\"Name\":\"a\\u0000b\"}"),
+        (
+            "VolumeDriver.Create",
+            r#"{"Name":"xy","Opts":{"device":"/../.."}}"#,
+        ),
+        (
+            "VolumeDriver.Create",
+            r#"{"Name":"xy","Opts":{"kind":"other"}}"#,
+        ),
+        (
+            "VolumeDriver.Create",
+            r#"{"Name":"xy","Opts":{"kind":"bind"}}"#,
+        ),
+        (
+            "VolumeDriver.Create",
+            r#"{"Name":"xy","Opts":{"kind":"bind","source":"relative"}}"#,
+        ),
+        (
+            "VolumeDriver.Create",
+            r#"{"Name":"xy","Opts":{"kind":"ephemeral","source":"/tmp"}}"#,
+        ),
+        (
+            "VolumeDriver.Create",
+            r#"{"Name":"data","Opts":{"kind":"ephemeral"}}"#,
+        ),
+        ("VolumeDriver.Create", r#"{"Name":1}"#),
+        ("VolumeDriver.Create", r#"[]"#),
+        ("VolumeDriver.Create", "{"),
+        ("VolumeDriver.Mount", r#"{"Name":"missing","ID":"1"}"#),
+        ("VolumeDriver.Get", r#"{"Name":"missing"}"#),
+        ("VolumeDriver.Remove", r#"{"Name":"missing"}"#),
+        ("VolumeDriver.Other", "{}"),
+    ];
+    for (what, body) in bad {
+        let answer = call(&socket, what, body);
+        assert!(
+            answer["Err"].as_str().is_some_and(|e| !e.is_empty()),
+            "{what} {body}: {answer}"
+        );
+    }
+    let long = "x".repeat(300);
+    assert_ne!(
+        call(
+            &socket,
+            "VolumeDriver.Create",
+            &format!(r#"{{"Name":"{long}"}}"#)
+        )["Err"],
+        ""
+    );
+    for text in [
+        "GET / HTTP/1.1\r\n\r\n".to_owned(),
+        "POST /VolumeDriver.List HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\n{}".to_owned(),
+        "POST /VolumeDriver.List HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n{}".to_owned(),
+        "POST /VolumeDriver.List HTTP/1.1\r\nContent-Length: 1073741824\r\n\r\n".to_owned(),
+        format!("POST /VolumeDriver.List HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(100_000)),
+    ] {
+        let answer = raw(&socket, text.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 5"), "{answer}");
+    }
+    // Some who say nothing, and many at once.
+    let silent: Vec<_> = (0..20)
+        .map(|_| UnixStream::connect(&socket).unwrap())
+        .collect();
+    std::thread::scope(|scope| {
+        for n in 0..20 {
+            let socket = &socket;
+            scope.spawn(move || {
+                let body = format!(r#"{{"Name":"many{}"}}"#, n % 4);
+                assert_eq!(call(socket, "VolumeDriver.Create", &body)["Err"], "");
+            });
+        }
+    });
+    drop(silent);
+    let listed = call(&socket, "VolumeDriver.List", "{}");
+    assert_eq!(listed["Volumes"].as_array().unwrap().len(), 5, "{listed}");
+    // A second one is told so.
+    let mut second = sandbox.command();
+    second.args(["volume", "plugin", "--socket"]).arg(&socket);
+    sandbox.run(second).fails();
+}
+
+/// What is mounted stays in use when the plugin is killed and started anew, until it is unmounted.
+#[test]
+fn root_plugin_holds_over_a_restart() {
+    let sandbox = Sandbox::new();
+    let socket = sandbox.path("mica.sock");
+    let first = plugin(&sandbox, &socket);
+    call(&socket, "VolumeDriver.Create", r#"{"Name":"data"}"#);
+    let mounted = call(
+        &socket,
+        "VolumeDriver.Mount",
+        r#"{"Name":"data","ID":"one"}"#,
+    );
+    let path = mounted["Mountpoint"].as_str().unwrap().to_owned();
+    assert!(Path::new(&path).is_dir());
+    assert_eq!(
+        call(&socket, "VolumeDriver.Path", r#"{"Name":"data"}"#)["Mountpoint"],
+        path
+    );
+    drop(first);
+    let _second = plugin(&sandbox, &socket);
+    sandbox.mica(["volume", "rm", "data"]).fails();
+    let refused = call(&socket, "VolumeDriver.Remove", r#"{"Name":"data"}"#);
+    assert_eq!(refused["Err"], "volume data is mounted by 1 container(s)");
+    for _ in 0..2 {
+        assert_eq!(
+            call(
+                &socket,
+                "VolumeDriver.Unmount",
+                r#"{"Name":"data","ID":"one"}"#
+            )["Err"],
+            ""
+        );
+    }
+    assert_eq!(
+        call(&socket, "VolumeDriver.Remove", r#"{"Name":"data"}"#)["Err"],
+        ""
+    );
+}
+
+/// podman: volumes that mica has made are there, containers share them, one in use is not removed, an ephemeral one goes.
+#[test]
+fn root_plugin_gives_podman_volumes() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("app:1"));
+    let mount = sandbox.mount();
+    let engines = Engines::new(&sandbox, &mount);
+    let socket = sandbox.path("mica.sock");
+    let _plugin = plugin(&sandbox, &socket);
+    let conf = sandbox.path("containers.conf");
+    fs::write(
+        &conf,
+        format!("[engine.volume_plugins]\nmica = {socket:?}\n"),
+    )
+    .unwrap();
+    let podman = |line: &str| {
+        let (words, script) = line.split_once(" -- ").unwrap_or((line, ""));
+        let mut command = engines.command("podman");
+        command
+            .env("CONTAINERS_CONF", &conf)
+            .args(words.split_whitespace());
+        command.args(Some(script).filter(|script| !script.is_empty()));
+        sandbox.run(command)
+    };
+    let run = "run --rm --network none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024";
+    podman("volume create --driver mica data").ok();
+    fs::create_dir(mount.path("volumes/made")).unwrap();
+    podman("volume create --driver mica made").ok();
+    podman(&format!(
+        "{run} -v data:/d -v made:/m app:1 sh -c -- echo hello >/d/f; echo there >/m/f"
+    ))
+    .ok();
+    let seen = podman(&format!("{run} -v data:/d app:1 sh -c -- cat /d/f"))
+        .ok()
+        .stdout();
+    assert_eq!(seen, "hello\n");
+    assert_eq!(
+        fs::read_to_string(mount.path("volumes/made/f")).unwrap(),
+        "there\n"
+    );
+    fs::write(mount.path("volumes/data/back"), "from M").unwrap();
+    assert_eq!(
+        podman(&format!("{run} -v data:/d app:1 sh -c -- cat /d/back"))
+            .ok()
+            .stdout(),
+        "from M"
+    );
+    podman("volume create --driver mica -o kind=ephemeral once").ok();
+    let limits = &run["run --rm".len()..];
+    podman(&format!("run -d --name web {limits} -v once:/o -v data:/d app:1 sh -c -- while :; do cat /dev/null; done")).ok();
+    sandbox.mica(["volume", "rm", "data"]).fails();
+    podman("rm -f -t 0 web").ok();
+    wait_for("the ephemeral volume to go", || {
+        !sandbox
+            .mica(["volume", "ls", "-q"])
+            .ok()
+            .stdout()
+            .contains("once")
+    });
+    podman("volume rm data").ok();
+    assert!(!mount.path("volumes/data").exists());
+    mount.unmount();
+}
+
+/// docker's engine, as Debian has it: create, list, inspect, share, refuse, remove; the image's files are copied into a new one.
+#[test]
+fn root_plugin_gives_docker_volumes() {
+    let sandbox = Sandbox::new();
+    crate::common::tier::root();
+    sandbox
+        .sh("mkdir -p /run/docker && mount -t tmpfs tmpfs /run/docker && mkdir d")
+        .ok();
+    let _plugin = plugin(&sandbox, Path::new("/run/docker/plugins/mica.sock"));
+    let log = fs::File::create(sandbox.path("dockerd.log")).unwrap();
+    let address = format!("unix://{}", sandbox.path("d.sock").display());
+    let mut engine = Command::new("dockerd");
+    engine
+        .args([
+            "--iptables=false",
+            "--bridge=none",
+            "--default-ulimit",
+            "nofile=1024:1024",
+        ])
+        .args(["--host", &address])
+        .arg("--data-root")
+        .arg(sandbox.path("d/data"))
+        .arg("--exec-root")
+        .arg(sandbox.path("d/exec"))
+        .arg("--pidfile")
+        .arg(sandbox.path("d/pid"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    // It ends its containerd when it is asked to, not when it is killed.
+    struct Engine(Child);
+    impl Drop for Engine {
+        fn drop(&mut self) {
+            let pid = rustix::process::Pid::from_child(&self.0);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = self.0.wait();
+        }
+    }
+    let _engine = Engine(
+        engine
+            .spawn()
+            .expect("dockerd: is the package docker.io installed?"),
+    );
+    let docker = |line: &str| {
+        let (words, script) = line.split_once(" -- ").unwrap_or((line, ""));
+        let mut command = Command::new("docker");
+        command
+            .env("DOCKER_HOST", &address)
+            .env("HOME", sandbox.dir());
+        command
+            .args(words.split_whitespace())
+            .current_dir(sandbox.dir());
+        command.args(Some(script).filter(|script| !script.is_empty()));
+        sandbox.run(command)
+    };
+    let log = || fs::read_to_string(sandbox.path("dockerd.log")).unwrap_or_default();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !docker("version").status.success() {
+        assert!(Instant::now() < end, "no dockerd:\n{}", log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // docker takes no layer with a name given twice.
+    let plain = ImageBuilder::new("app:1").layer(tools);
+    let plain = plain.layer(|l| l.dir("data", 0o755).file("data/old", "new"));
+    plain.docker_archive(&sandbox.path("app.tar"));
+    docker("load -q -i app.tar").ok();
+    sandbox.mica(["volume", "create", "made"]).ok();
+    docker("volume create -d mica -o labels=a=b data").ok();
+    let listed = docker("volume ls --format {{.Driver}}:{{.Name}}")
+        .ok()
+        .stdout();
+    assert!(
+        listed.contains("mica:data") && listed.contains("mica:made"),
+        "{listed}"
+    );
+    let run = "run --rm --network none --volume-driver mica";
+    docker(&format!(
+        "{run} -v data:/d -v made:/data app:1 sh -c -- echo hello >/d/f"
+    ))
+    .ok();
+    let seen = docker(&format!(
+        "{run} -v data:/d -v made:/m app:1 sh -c -- cat /d/f /m/old"
+    ))
+    .ok();
+    assert_eq!(seen.stdout(), "hello\nnew");
+    let users = docker("volume inspect -f {{.Status.kind}}:{{.Status.users}} data").ok();
+    assert_eq!(users.stdout().trim(), "persistent:0");
+    docker("run -d --name web --network none -v data:/d app:1 sh -c -- while :; do cat /dev/null; done").ok();
+    docker("volume rm data").fails();
+    sandbox.mica(["volume", "rm", "data"]).fails();
+    docker("rm -f web").ok();
+    docker("volume rm data").ok();
+    assert_eq!(sandbox.mica(["volume", "ls", "-q"]).ok().stdout(), "made\n");
+}
