@@ -5,11 +5,15 @@
 #   make bench      the figures, beside kernel overlayfs, fuse-overlayfs and podman (QUICK=1: fewer runs)
 #   make lint       formatting and clippy, warnings are errors
 #   make install    PREFIX=/usr/local DESTDIR=
+#   make deb        a Debian package
 #   make uninstall
 #   make clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
+# mount(8) looks for its helpers there and nowhere else.
+SBINDIR ?= /usr/sbin
+UNITDIR ?= /usr/local/lib/systemd
 CARGO   ?= cargo
 SHELL   := /bin/bash
 
@@ -23,10 +27,10 @@ fish_dir := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 # What the tests run besides mica. The compiler builds the C parts of the compression libraries.
 test_packages  := fuse3 busybox-static mmdebstrap buildah podman runc skopeo uidmap attr libcap2-bin python3-minimal python3 \
-                  strace bubblewrap gcc libc6-dev zstd xz-utils bzip2 docker-registry apache2-utils openssl curl xfsprogs e2fsprogs
+                  strace bubblewrap gcc libc6-dev zstd xz-utils bzip2 docker-registry docker.io apache2-utils openssl curl xfsprogs e2fsprogs
 bench_packages := $(test_packages) fuse-overlayfs fio g++ pkgconf libfuse3-dev
 
-.PHONY: help toolchain run test bench lint install uninstall clean build release deps deps-run deps-bench images peers
+.PHONY: help toolchain run test bench lint install deb uninstall clean build release deps deps-run deps-bench images peers
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -70,18 +74,19 @@ deps-bench:
 # `install` takes the release binary as it is, so that `sudo make install` needs no toolchain.
 install:
 	@test -x target/release/mica || { echo "make install: run 'make release' first (as the user who builds)" >&2; exit 1; }
-	install -D -m 0755 target/release/mica $(bin)/mica
+	contrib/install-files target/release/mica $(PREFIX)/bin "$(DESTDIR)" $(PREFIX)/share $(UNITDIR) $(SBINDIR)
 	install -d $(doc)
 	install -m 0644 LICENSE CHANGELOG.md $(wildcard README.md doc/*.md) $(doc)
-	$(bin)/mica man $(man)
-	install -d $(bash_dir) $(zsh_dir) $(fish_dir)
-	$(bin)/mica completion bash >$(bash_dir)/mica
-	$(bin)/mica completion zsh >$(zsh_dir)/_mica
-	$(bin)/mica completion fish >$(fish_dir)/mica.fish
+
+# A package for this system's dpkg, of the release binary.
+deb: release
+	@contrib/deb
 
 uninstall:
 	rm -f $(bin)/mica $(man)/man1/mica.1 $(man)/man1/mica-*.1 $(man)/man7/mica-fs.7
 	rm -f $(bash_dir)/mica $(zsh_dir)/_mica $(fish_dir)/mica.fish
+	rm -f $(addprefix $(DESTDIR)$(SBINDIR)/,mount.fuse.mica umount.fuse.mica)
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/system/,mica@.service mica-volumes.socket mica-volumes.service) $(DESTDIR)$(UNITDIR)/user/mica@.service
 	rm -rf $(doc)
 
 # The demonstration's mount goes first; its store goes with it.

@@ -14,6 +14,7 @@ use crate::common::sandbox::{Mount, Run, Sandbox};
 
 mod plugin;
 mod store;
+mod system;
 
 mod together;
 mod users;
