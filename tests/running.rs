@@ -16,6 +16,7 @@ mod isolation;
 mod listing;
 mod objects;
 mod options;
+mod programs;
 mod rootless;
 pub(crate) mod syscalls;
 mod volumes;
