@@ -18,6 +18,7 @@ use crate::store::{OpenMode, Store, StoreError};
 
 mod absent;
 mod archive_output;
+mod build;
 mod bundle;
 mod check;
 mod commit;
@@ -105,6 +106,7 @@ enum Verb {
     Save(save::Args),
     Import(import::Args),
     Export(export::Args),
+    Build(Box<build::Args>),
     #[command(disable_help_flag = true)]
     Run(Box<run::Args>),
     #[command(disable_help_flag = true)]
@@ -155,6 +157,9 @@ enum Verb {
     /// The store as a whole
     #[command(subcommand)]
     System(SystemVerb),
+    /// What builds keep for later builds
+    #[command(subcommand)]
+    Builder(BuilderVerb),
     Completion(completion::Args),
     #[command(hide = true)]
     Man(man::Args),
@@ -165,6 +170,7 @@ enum Verb {
 enum ImageVerb {
     #[command(visible_alias = "list")]
     Ls(images::Args),
+    Build(Box<build::Args>),
     Pull(pull::Args),
     Push(push::Args),
     Load(load::Args),
@@ -182,6 +188,13 @@ enum ImageVerb {
     Prune(prune::Args),
 }
 
+/// `mica builder prune`.
+#[derive(Subcommand)]
+enum BuilderVerb {
+    Build(Box<build::Args>),
+    Prune(build::prune::Args),
+}
+
 /// `mica system df`.
 #[derive(Subcommand)]
 enum SystemVerb {
@@ -197,6 +210,7 @@ impl ImageVerb {
     fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         let verb = match self {
             ImageVerb::Ls(args) => Verb::Images(args),
+            ImageVerb::Build(args) => Verb::Build(args),
             ImageVerb::Pull(args) => Verb::Pull(args),
             ImageVerb::Push(args) => Verb::Push(args),
             ImageVerb::Load(args) => Verb::Load(args),
@@ -303,6 +317,8 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Check(args) => check::run(args, context),
         Verb::Mount(args) => mount::run(args, context),
         Verb::Umount(args) => umount::run(args, context),
+        Verb::Build(args) | Verb::Builder(BuilderVerb::Build(args)) => build::run(*args, context),
+        Verb::Builder(BuilderVerb::Prune(args)) => build::prune::run(args, context),
         Verb::Run(args) => run::run(*args, context),
         Verb::Create(args) => create::run(*args, context),
         Verb::Exec(args) => exec::run(args, context),

@@ -3,6 +3,7 @@
 //! Nothing here prints. What a verb did comes back as a value; texts that docker fixes (lines of `rmi`, tables, `inspect`)
 //! are made here, because the command line and the files under `info/` show the same ones.
 
+pub mod build;
 pub mod bundle;
 pub mod check;
 pub mod commit;

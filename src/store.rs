@@ -11,6 +11,7 @@
 //! Reading needs no lock. A reader may see its snapshot overtaken by a removal: [`Store::read`] tries again.
 //! Changing needs a [`StoreLock`]; the bytes of an image come in through an [`Import`].
 
+pub mod builds;
 pub mod check;
 pub mod containers;
 pub mod engines;
@@ -46,6 +47,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+pub use builds::{BuildEntry, Builds, CacheMount};
 pub use error::StoreError;
 pub use events::{Cause, Event, EventReader};
 pub use gc::GcPlan;
@@ -374,6 +376,7 @@ impl Store {
         let mut leases = lease::live(self.layout())?;
         leases.extend(containers::as_leases(self.layout())?);
         leases.extend(engines::as_leases(self.layout())?);
+        leases.extend(builds::as_lease(self.layout())?);
         Ok(leases)
     }
 

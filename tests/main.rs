@@ -8,6 +8,7 @@
 
 mod boundary;
 mod boundary_process;
+mod build;
 mod chaos;
 mod cli;
 mod commit;

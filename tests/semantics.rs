@@ -10,6 +10,7 @@ use crate::common::sandbox::{Mount, Sandbox};
 
 mod archives;
 mod budgets;
+mod building;
 mod calls;
 mod committing;
 mod damage;

@@ -119,7 +119,7 @@ const VERBS: &[(&[&str], &str)] = &[
         "containers use the host's network: there is none to make, and nothing to connect",
     ),
     (
-        &["buildx", "builder", "bake"],
+        &["buildx", "bake"],
         "images are built one at a time and without a builder to set up",
     ),
     (

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::ops::OpsError;
+use crate::ops::build::BuildError;
 use crate::ops::commit::CommitError;
 use crate::ops::diff::DiffError;
 use crate::ops::pull::PullError;
@@ -23,6 +24,13 @@ impl Lines {
     pub fn print(&mut self, line: &str) {
         if self.failed.is_none() {
             self.failed = writeln!(io::stdout(), "{}", Printable(line)).err();
+        }
+    }
+
+    /// Prints one line that is safe already.
+    pub fn print_safe(&mut self, line: &str) {
+        if self.failed.is_none() {
+            self.failed = writeln!(io::stdout(), "{line}").err();
         }
     }
 
@@ -72,6 +80,7 @@ fn is_daemons(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(OpsError::is_daemons)
         || error.downcast_ref().is_some_and(CommitError::is_daemons)
         || error.downcast_ref().is_some_and(RunError::is_daemons)
+        || error.downcast_ref().is_some_and(BuildError::is_daemons)
         || matches!(error.downcast_ref(), Some(DiffError::NoSuch(_)))
         || matches!(
             error.downcast_ref(),

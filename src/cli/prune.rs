@@ -96,7 +96,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     code
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     format::size(text).ok_or_else(|| "not a size such as 500MB or 20GiB".to_owned())
 }
 

@@ -328,6 +328,7 @@ fn job(store: &Store, created: Created) -> Result<Job, Box<(RunError, Created)>>
             lock: created.lock,
             mounts,
             volumes,
+            images: Vec::new(),
         }),
         Err(error) => {
             drop(fresh);

@@ -78,6 +78,7 @@ fn start(store: &Store, text: &str, stays: bool, out_of_reach: OutOfReach) -> an
         lock,
         mounts,
         volumes,
+        images: Vec::new(),
     };
     if !stays {
         runtime::run_detached(job, out_of_reach, finish)?;

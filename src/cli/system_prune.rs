@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::ops::build;
 use crate::ops::containers;
 use crate::ops::containers::prune::{Filters as ContainerFilters, Pruned as ContainerPruned};
 use crate::ops::prune::{self, Options};
@@ -15,7 +16,7 @@ use super::output::Lines;
 use super::prune::{ALL, DANGLING, TITLE, section, total};
 use super::{Context, container, prompt};
 
-/// Remove stopped containers, unused images and what interrupted work has left
+/// Remove stopped containers, unused images, the cache of builds and what interrupted work has left
 #[derive(clap::Args)]
 pub struct Args {
     /// Remove all images that nothing uses, not only those without a tag
@@ -42,6 +43,7 @@ struct Parts {
     trash: trash::Emptied,
     images: prune::Pruned,
     volumes: volume_prune::Pruned,
+    builds: build::prune::Pruned,
 }
 
 impl Parts {
@@ -53,6 +55,7 @@ impl Parts {
             self.trash.bytes,
             self.images.bytes,
             self.volumes.bytes,
+            self.builds.bytes,
         ];
         parts.into_iter().fold(0, u64::saturating_add)
     }
@@ -66,6 +69,8 @@ struct Plan<'a> {
     images: Options,
     /// If volumes go too.
     volumes: Option<volume_prune::Options>,
+    /// The cache of builds goes too.
+    builds: bool,
 }
 
 impl Plan<'_> {
@@ -89,14 +94,30 @@ impl Plan<'_> {
                 volume_prune::rehearse(self.store, &options)?
             }
         };
+        let images = prune::rehearse(self.store, &images)?;
+        let builds = self.builds(build::prune::Options {
+            dry_run: true,
+            without_images: images.images(),
+            without_containers: containers.ids(),
+            ..build::prune::Options::default()
+        })?;
         Ok(Parts {
             containers,
             leftovers: gc::gc(self.store, true)?,
             ended: gc::end_volumes(self.store, true),
             trash: trash::rehearse(self.store)?,
-            images: prune::rehearse(self.store, &images)?,
+            images,
             volumes,
+            builds,
         })
+    }
+
+    /// What builds keep and nothing else has.
+    fn builds(&self, options: build::prune::Options) -> anyhow::Result<build::prune::Pruned> {
+        match self.builds {
+            true => Ok(build::prune::prune(self.store, &options)?),
+            false => Ok(build::prune::Pruned::default()),
+        }
     }
 
     /// Removes; with `shown` no more than that.
@@ -123,7 +144,10 @@ impl Plan<'_> {
                 volume_prune::prune(store, options, names.as_ref(), &tell)?
             }
         };
+        // By now the images that go are gone.
+        let builds = self.builds(build::prune::Options::default())?;
         Ok(Parts {
+            builds,
             containers,
             leftovers,
             ended,
@@ -158,6 +182,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             empty_trash: true,
             ..Options::default()
         },
+        builds: args.filters.is_empty(),
         volumes: match args.volumes && everything {
             true => Some(volume_prune::Options {
                 filters: VolumeFilters::parse(&args.filters.labels(), Verb::Prune)?,
@@ -192,6 +217,9 @@ fn report(parts: &Parts, dry_run: bool) -> anyhow::Result<ExitCode> {
     section(&mut lines, super::volume::TITLE, &volumes);
     let images = [parts.trash.lines(), parts.images.lines()].concat();
     section(&mut lines, TITLE, &images);
+    let objects = parts.builds.objects.iter();
+    let objects: Vec<String> = objects.map(|(digest, _)| digest.hex()).collect();
+    section(&mut lines, "Deleted build cache objects:", &objects);
     section(
         &mut lines,
         "Deleted Leftovers:",
@@ -214,6 +242,9 @@ fn warning(args: &Args, trash_is_empty: bool, shown: &Parts) -> Vec<String> {
         lines.push(format!("  - {}", super::volume::ANONYMOUS));
     }
     lines.push(format!("  - {images}"));
+    if args.filters.is_empty() {
+        lines.push("  - unused build cache".to_owned());
+    }
     lines.push("  - what interrupted work has left".to_owned());
     if !trash_is_empty {
         lines.push("  - what is in the trash".to_owned());

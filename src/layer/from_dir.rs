@@ -27,6 +27,7 @@ pub use walk::Walker;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
+use std::os::fd::AsFd;
 
 use rustix::fs::SeekFrom;
 
@@ -62,7 +63,7 @@ pub fn write(source: &Source<'_>, out: &mut dyn Write) -> Result<Written, FromDi
             continue;
         }
         written.entries += 1;
-        entry(&item, &mut links, &mut buffer, out)?;
+        entry(source, &item, &mut links, &mut buffer, out)?;
     }
     out.write_all(&[0; 1024]).map_err(FromDirError::Output)?;
     Ok(written)
@@ -70,6 +71,7 @@ pub fn write(source: &Source<'_>, out: &mut dyn Write) -> Result<Written, FromDi
 
 /// Writes one entry.
 fn entry(
+    source: &Source<'_>,
     item: &Item,
     links: &mut HashMap<(u64, u64), Vec<u8>>,
     buffer: &mut [u8],
@@ -87,7 +89,10 @@ fn entry(
     entry.kind = kind;
     entry.mode = item.mode;
     (entry.uid, entry.gid) = (item.uid, item.gid);
-    entry.mtime = item.mtime;
+    entry.mtime = match source.latest {
+        Some(latest) if item.mtime.0 >= latest => (latest, 0),
+        _ => item.mtime,
+    };
     entry.device = item.device;
     entry.link = item.target.clone();
     // A reader that sets a link's owner takes its file's capabilities away: links repeat them.
@@ -189,6 +194,24 @@ fn copy(
         left -= got as u64;
     }
     Ok(())
+}
+
+/// The attributes of an open file or directory that belong into a layer, sorted by name.
+pub fn attributes_of(file: &impl AsFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let place = attributes::Place::open(file);
+    let names = place.list()?;
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let value = |name: &[u8]| place.get(name);
+    Ok(attributes::sort(&names, OverlayAttributes::User, Owners::Same, value)?.0)
+}
+
+/// The runs of data of a file with holes, offset and length; `None`: none, or none worth mentioning.
+pub fn data_of(file: &File, size: u64) -> io::Result<Option<Vec<(u64, u64)>>> {
+    let segments = segments(file, size)?;
+    let pair = |segment: Segment| (segment.offset, segment.length);
+    Ok(segments.map(|segments| segments.into_iter().map(pair).collect()))
 }
 
 /// The runs of data of a file with holes; `None`: none, or none worth mentioning.

@@ -8,17 +8,17 @@
 //! changes, and nothing that only that run had; the new step of the history says the container's command; a container that has changed nothing adds a step
 //! without a layer.
 
-mod stream;
 pub(super) mod upper;
 
 use jiff::Timestamp;
 
-use crate::layer::from_dir::FromDirError;
+use crate::layer::from_dir::{self, FromDirError};
 use crate::layer::merged::Image;
 use crate::layer::{IndexError, Limits};
 use crate::oci::change::{self, Change, ChangeError};
 use crate::oci::config::Step;
 use crate::oci::{DocumentError, ImageConfig, ImageId, RunConfig, TagRef};
+use crate::ops::intake::{self, IntakeError, ProduceError};
 use crate::ops::run::env;
 use crate::store::containers::{Container, ContainerRecord, MountSource};
 use crate::store::{Event, NewImage, Store, StoreError};
@@ -128,9 +128,11 @@ pub fn commit(
     let base = Image::new(layers.collect::<Result<_, _>>()?)?;
     let directory = container.upper();
     let source = upper::source(container, &directory, &base);
-    let streamed = stream::layer(&import, &Limits::default(), &source);
+    let streamed = intake::produce(&import, &Limits::default(), |out| {
+        from_dir::write(&source, out)
+    });
     drop(frozen);
-    let (layer, written) = streamed.map_err(|error| error.of(&record.name))?;
+    let (layer, written) = streamed.map_err(|error| failed(error, &record.name))?;
 
     let layer = (written.entries > 0).then_some(layer);
     let created_by = record.config.cmd.as_deref().unwrap_or_default().join(" ");
@@ -161,6 +163,22 @@ pub fn commit(
         id,
         sockets: written.sockets,
     })
+}
+
+/// As the error of committing the container `name`.
+fn failed(error: ProduceError<FromDirError>, name: &str) -> CommitError {
+    let layer = |reason: String| CommitError::Layer {
+        name: name.to_owned(),
+        reason,
+    };
+    match error {
+        ProduceError::Producer(source) => CommitError::Upper {
+            name: name.to_owned(),
+            source: Box::new(source),
+        },
+        ProduceError::Intake(IntakeError::Store(error)) => error.into(),
+        ProduceError::Intake(error) => layer(error.to_string()),
+    }
 }
 
 /// The image's configuration with what `run` was told.

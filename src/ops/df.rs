@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::oci::{Digest, ImageId};
 use crate::store::containers::ContainerId;
-use crate::store::{ImageRecord, LiveLease, Names, Store, gc};
+use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, Store, gc};
 
+use super::build;
 use super::containers;
 use super::containers::Row as ContainerRow;
 use super::error::OpsError;
@@ -28,6 +29,8 @@ pub struct Df {
     pub containers: Line,
     /// Volumes, without binds' data.
     pub volumes: Line,
+    /// What builds keep for later builds; what images and containers have too is not counted.
+    pub builds: Line,
     /// What interrupted work has left, for `mica gc`: files, and directories of files.
     pub leftovers: Line,
     /// Images that can be brought back; what other images have too is not counted.
@@ -76,6 +79,13 @@ pub fn of(
     let usage = store.disk_usage()?;
     let mut df = measure(&store.blob_sizes()?, names, leases, users);
     measure_containers(store, &mut df)?;
+    let cache = build::prune::usage(store)?;
+    df.builds = Line {
+        count: cache.count,
+        active: cache.active,
+        size: cache.size,
+        reclaimable: cache.size,
+    };
     measure_volumes(store, leases, &mut df)?;
     let layout = store.layout();
     let (mut private, mut elsewhere) = (usage.tmp_bytes, 0u64);
@@ -97,6 +107,7 @@ pub fn of(
     df.total = usage
         .total()
         .saturating_add(df.containers.size)
+        .saturating_add(cache.mounts)
         .saturating_add(df.volumes.size)
         .saturating_add(elsewhere);
     Ok(df)
@@ -184,7 +195,11 @@ fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], us
         trash.size += size(digest);
     }
     trash.reclaimable = trash.size;
-    let imports = held.iter().filter(|digest| !owners.contains_key(digest));
+    let kept = leases.iter().filter(|l| l.record.kind == LeaseKind::Builds);
+    let kept: BTreeSet<&Digest> = kept.flat_map(|l| &l.held).collect();
+    let imports = held
+        .iter()
+        .filter(|digest| !owners.contains_key(digest) && !kept.contains(digest));
     let imports = imports.map(size).sum();
     let mut leftovers = Line::default();
     for (digest, size) in sizes {
@@ -197,6 +212,7 @@ fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], us
     Df {
         images,
         containers: Line::default(),
+        builds: Line::default(),
         volumes: Line::default(),
         leftovers,
         trash,
@@ -218,7 +234,7 @@ pub struct Named {
 }
 
 impl Df {
-    /// docker's rows in its order; nothing here builds, so the last one is empty. Trash and leftovers only when there are any.
+    /// docker's rows in its order; Trash and leftovers only when there are any.
     pub fn rows(&self) -> Vec<Named> {
         let images = Named {
             name: "Images",
@@ -234,7 +250,7 @@ impl Df {
         };
         let builds = Named {
             name: "Build Cache",
-            line: Line::default(),
+            line: self.builds,
         };
         let leftovers = Named {
             name: "Leftovers",
@@ -376,7 +392,8 @@ pub fn verbose(
     let volumes: Vec<_> = volumes.collect();
     let volumes = format::table(Some(&["VOLUME NAME", "LINKS", "SIZE"]), &volumes);
     format!(
-        "Images space usage:\n\n{table}\nContainers space usage:\n\n{containers}\nLocal Volumes space usage:\n\n{volumes}\nBuild cache usage: 0B\n\n"
+        "Images space usage:\n\n{table}\nContainers space usage:\n\n{containers}\nLocal Volumes space usage:\n\n{volumes}\nBuild cache usage: {}\n\n",
+        format::human_size(df.builds.size)
     )
 }
 

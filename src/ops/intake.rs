@@ -2,6 +2,7 @@
 //! in one pass.
 
 mod pipeline;
+mod produce;
 
 use std::io::{self, Read, Write};
 
@@ -12,6 +13,7 @@ use crate::store::{Import, Store, StoreError};
 use pipeline::{PumpError, pump};
 
 pub(super) use pipeline::Pumped;
+pub(super) use produce::{ProduceError, produce};
 
 /// Hears of bytes read from the source, on another thread.
 pub(super) type Advance<'a> = &'a (dyn Fn(u64) + Sync);
@@ -27,6 +29,17 @@ pub(super) enum IntakeError {
     TooLong(DiffId),
     /// The store cannot take it.
     Store(StoreError),
+}
+
+impl std::fmt::Display for IntakeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            IntakeError::Read(error) => error.fmt(f),
+            IntakeError::Layer(error) => error.fmt(f),
+            IntakeError::TooLong(id) => write!(f, "longer than the layer {id} it is"),
+            IntakeError::Store(error) => error.fmt(f),
+        }
+    }
 }
 
 /// Why the consumer of a layer's bytes stops.

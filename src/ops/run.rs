@@ -3,7 +3,7 @@
 //! Everything is decided here and written down in the container's record; starting it needs nothing else. What docker does
 //! with the same options is what counts, its texts included.
 
-mod create;
+pub(in crate::ops) mod create;
 pub mod env;
 pub mod hosts;
 pub mod limits;

@@ -99,6 +99,7 @@ pub fn of_image(
             | LeaseKind::Import
             | LeaseKind::Check
             | LeaseKind::Engine { .. }
+            | LeaseKind::Builds
             | LeaseKind::Volume { .. } => None,
         };
         if found.is_some() {
@@ -148,6 +149,7 @@ pub fn by_image(
             }
             LeaseKind::Import
             | LeaseKind::Check
+            | LeaseKind::Builds
             | LeaseKind::Engine { .. }
             | LeaseKind::Volume { .. } => {}
         }

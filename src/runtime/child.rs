@@ -184,7 +184,7 @@ fn assemble(
     let terminal = tree.pseudo(&host, inside.single_id, inside.program.tty, inside.shm_size)?;
     etc(&host, &mut tree)?;
     for mount in &host.mounts {
-        attach(&mut tree, &images, mount)?;
+        attach(&mut tree, &images, &host.directory, mount)?;
     }
     drop((images, host));
     if inside.read_only {
@@ -305,7 +305,12 @@ fn fill(inside: &Inside, tree: &Tree, mount: &Mount) -> Result<(), Failure> {
     Ok(())
 }
 
-fn attach(tree: &mut Tree, images: &OwnedFd, mount: &Mount) -> Result<(), Failure> {
+fn attach(
+    tree: &mut Tree,
+    images: &OwnedFd,
+    directory: &OwnedFd,
+    mount: &Mount,
+) -> Result<(), Failure> {
     let shown = mount.destination.display();
     let at = &mount.destination;
     match &mount.what {
@@ -320,6 +325,15 @@ fn attach(tree: &mut Tree, images: &OwnedFd, mount: &Mount) -> Result<(), Failur
             let made = mounts::tmpfs(*size, *mode, mount.read_only, options)
                 .fails(format!("mounting a tmpfs on {shown}"))?;
             tree.attach_asked(&made, at, Kind::Directory, false)
+        }
+        What::Text {
+            content,
+            mode,
+            owner,
+        } => {
+            let made = mounts::text(directory, content, *mode, *owner, mount.read_only)
+                .fails(format!("making the file {shown}"))?;
+            tree.attach_asked(&made, at, Kind::File, false)
         }
         What::Image { image, subpath } => {
             let name = Path::new("by-id").join(image.0.hex());

@@ -10,19 +10,21 @@ use crate::fs::{FsOptions, KernelCache, RmPolicy, Shape, Superblock};
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings};
 use crate::oci::ImageId;
-use crate::store::{Names, Store, StoreError};
+use crate::store::{ImageRecord, Names, Store, StoreError};
 
-/// The names of a store that has these images and no tags. What becomes of the real one is no concern of a container: its
+/// The names of a store that has these images and no tags; `unnamed` ones count before those of the store. What becomes of the real one is no concern of a container: its
 /// layers are held.
-pub(super) fn names(store: &Store, images: &[ImageId]) -> Result<Arc<Names>, StoreError> {
+pub(super) fn names(
+    store: &Store,
+    images: &[ImageId],
+    unnamed: &[ImageRecord],
+) -> Result<Arc<Names>, StoreError> {
     let all = store.names()?;
     let mut names = Names::default();
     for id in images {
-        let mut image = all
-            .images
-            .get(id)
-            .ok_or(StoreError::NoSuchImage(*id))?
-            .clone();
+        let own = unnamed.iter().find(|image| image.id == *id);
+        let found = own.or_else(|| all.images.get(id));
+        let mut image = found.ok_or(StoreError::NoSuchImage(*id))?.clone();
         image.tags = BTreeSet::new();
         names.images.insert(*id, image);
     }

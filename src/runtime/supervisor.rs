@@ -21,7 +21,7 @@ use crate::ops::run::mounts::{ReadyMount, ReadySource};
 use crate::ops::run::security;
 use crate::store::containers::{Container, ContainerLock, ContainerState, Status};
 use crate::store::volumes::VolumeName;
-use crate::store::{Names, Store};
+use crate::store::{ImageRecord, Names, Store};
 use crate::sys::container::{Namespaces, clone_into, close_handed_down, exit_now, signal};
 use crate::sys::fork::{Fork, fork};
 use crate::sys::proc::catches;
@@ -41,6 +41,8 @@ pub struct Job {
     pub mounts: Vec<ReadyMount>,
     /// Volumes among that, to be held.
     pub volumes: Vec<VolumeName>,
+    /// Trees that no image of the store is: what a build has made so far.
+    pub images: Vec<ImageRecord>,
 }
 
 /// Runs a container in the foreground; its exit code. The job comes back: what happens to the container now is for the caller.
@@ -205,7 +207,7 @@ fn supervise(job: &mut Job, output: &Output, started: impl FnOnce()) -> Result<u
     };
     // It changes their data beside every mount: none keeps anything of them meanwhile.
     let _holds = (job.store.share_volumes(&job.volumes)).map_err(store_error)?;
-    let names = image::names(&job.store, &images).map_err(store_error)?;
+    let names = image::names(&job.store, &images, &job.images).map_err(store_error)?;
     files::write(job.container.directory(), &job.container.record)
         .map_err(NotStarted::because("writing the files of /etc"))?;
     // Before any thread exists.

@@ -42,6 +42,10 @@ impl LeaseId {
         LeaseId(format!("{kind}-{}-{nanos:x}-{next}", std::process::id()))
     }
 
+    pub(super) fn of_builds() -> LeaseId {
+        LeaseId("builds".to_owned())
+    }
+
     pub(super) fn of_container(id: &ContainerId) -> LeaseId {
         LeaseId(format!("run-{id}"))
     }
@@ -85,6 +89,8 @@ pub enum LeaseKind {
         #[serde(with = "path_text")]
         graphroot: PathBuf,
     },
+    /// The cache of builds: see [`super::builds`]. Its lease is no file.
+    Builds,
     /// A program that needs volumes.
     Volume {
         /// Which.
@@ -100,6 +106,7 @@ impl LeaseKind {
             LeaseKind::Check => "check",
             LeaseKind::Run { .. } => "run",
             LeaseKind::Engine { .. } => "engine",
+            LeaseKind::Builds => "builds",
             LeaseKind::Volume { .. } => "volume",
         }
     }
@@ -353,6 +360,7 @@ pub(super) fn leavings(layout: &Layout, probe: LockMode) -> Result<Leavings, Sto
                 | super::volumes::VOLUMES_JSON_NEW
                 | super::settings::SETTINGS_NEW
                 | super::numbers::NUMBERS_NEW
+                | super::builds::BUILDS_JSON_NEW
                 | "meta.json.new"
                 | "oci-layout.new"
         ) {

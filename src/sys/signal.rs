@@ -11,10 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 #[derive(Debug)]
 pub struct SignalFd(File);
 
+/// The signals that ask a program to end.
+const ENDING: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
 impl SignalFd {
     /// Blocks TERM, INT and HUP and opens a descriptor that becomes readable when one of them arrives.
     pub fn block() -> io::Result<Self> {
-        SignalFd::block_these(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
+        SignalFd::block_these(&ENDING)
     }
 
     /// Blocks every signal that a program in front of another passes on: all but those that cannot be blocked, that a fault
@@ -70,6 +73,25 @@ impl SignalFd {
         // SAFETY: signalfd returned a new descriptor that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(SignalFd(File::from(fd)))
+    }
+
+    /// Gives TERM, INT and HUP back their effect on the calling thread. One that has arrived and was not taken has it now.
+    #[allow(unsafe_code)]
+    pub fn release(self) -> io::Result<()> {
+        // SAFETY: an all-zero sigset_t is a valid value to pass to sigemptyset, which initialises it.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `set` is a live, initialised sigset_t; the signal numbers are valid; the old mask is not asked for.
+        let rc = unsafe {
+            libc::sigemptyset(&mut set);
+            for number in ENDING {
+                libc::sigaddset(&mut set, number);
+            }
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut())
+        };
+        match rc {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
     }
 
     /// The name of a signal that has arrived, if any; never blocks.

@@ -92,7 +92,6 @@ fn regression_what_is_not_there_says_why() {
         "compose",
         "stack",
         "buildx",
-        "builder",
         "network",
         "plugin",
         "swarm",

@@ -53,5 +53,5 @@ pub enum FromDirError {
     Base(#[from] crate::layer::IndexError),
     /// Nobody takes the tar.
     #[error("cannot write the layer: {0}")]
-    Output(#[source] io::Error),
+    Output(#[from] io::Error),
 }

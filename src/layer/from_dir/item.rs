@@ -25,6 +25,8 @@ pub struct Source<'a> {
     pub owners: Owners<'a>,
     /// Mount points that were made for the container, absolute: no change while they are empty.
     pub made: &'a [String],
+    /// No time of the layer is behind this one, in seconds.
+    pub latest: Option<i64>,
 }
 
 /// One thing that has changed.

@@ -20,6 +20,7 @@ fn source<'a>(directory: &'a Path, base: Option<&'a Image>) -> Source<'a> {
         overlay: OverlayAttributes::User,
         owners: Owners::Same,
         made: &[],
+        latest: None,
     }
 }
 
@@ -227,6 +228,7 @@ fn what_is_no_change_is_left_out() {
         .into();
     let source = Source {
         made: &made,
+        latest: None,
         ..source(dir.path(), Some(&base))
     };
     if rustix::process::geteuid().is_root() {

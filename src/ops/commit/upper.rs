@@ -27,5 +27,6 @@ pub(in crate::ops) fn source<'a>(
             _ => Owners::Same,
         },
         made: &container.state.made,
+        latest: None,
     }
 }

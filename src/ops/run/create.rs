@@ -165,7 +165,7 @@ pub fn create(
     })
 }
 
-fn check_platform(
+pub(in crate::ops) fn check_platform(
     image: &str,
     config: &ImageConfig,
     wanted: Option<&Platform>,

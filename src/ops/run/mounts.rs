@@ -106,6 +106,15 @@ pub enum ReadySource {
         /// Which part.
         subpath: PathBuf,
     },
+    /// A file that is nowhere but in memory.
+    Text {
+        /// Its content.
+        content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+        /// Owner and group, as the container names them.
+        owner: (u32, u32),
+    },
 }
 
 /// Reads an argument of `-v`.
@@ -295,7 +304,7 @@ pub fn parse_volumes_from(text: &str) -> Result<(&str, bool), RunError> {
 }
 
 /// A destination: absolute, not the root, without dots.
-pub(super) fn normal(text: &str) -> Result<PathBuf, String> {
+pub(in crate::ops) fn normal(text: &str) -> Result<PathBuf, String> {
     if !text.starts_with('/') {
         return Err(format!(
             "invalid mount path: '{text}' mount path must be absolute"

@@ -62,7 +62,7 @@ pub fn capability_name(number: u32) -> Option<String> {
 }
 
 /// The capabilities of a process with `--cap-add` and `--cap-drop`, by number. `available` says which ones there are here.
-pub(super) fn capabilities(
+pub(in crate::ops) fn capabilities(
     added: &[String],
     dropped: &[String],
     available: impl Fn(u32) -> bool,
@@ -110,7 +110,7 @@ pub(super) fn capabilities(
 }
 
 /// Whether a process can have a capability here. In a user namespace of its own it has all that the kernel knows.
-pub(super) fn is_available(number: u32, own_users: bool) -> bool {
+pub(in crate::ops) fn is_available(number: u32, own_users: bool) -> bool {
     let Some(bit) = 1u64.checked_shl(number) else {
         return false;
     };

@@ -201,6 +201,7 @@ fn of_images(
             | LeaseKind::Import
             | LeaseKind::Check
             | LeaseKind::Engine { .. }
+            | LeaseKind::Builds
             | LeaseKind::Volume { .. } => {}
         }
     }

@@ -426,6 +426,42 @@ pub(super) fn tmpfs(
     new("tmpfs", &options, attributes)
 }
 
+/// A file that is in memory only, as a mount of its own. The file system it is in covers the overlay's work directory in the
+/// container's `directory`, which nobody sees once the container's root is the root.
+pub(super) fn text(
+    directory: &OwnedFd,
+    content: &[u8],
+    mode: u32,
+    (uid, gid): (u32, u32),
+    limited: bool,
+) -> std::io::Result<OwnedFd> {
+    const NAME: &str = "text";
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let memory = new("tmpfs", &[("mode", "700")], attributes)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat(&memory, NAME, flags, Mode::from_raw_mode(0o600))?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        let written = rustix::io::write(&file, rest)?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    let owner = (
+        rustix::fs::Uid::from_raw(uid),
+        rustix::fs::Gid::from_raw(gid),
+    );
+    rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    drop(file);
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    put(&memory, &openat(directory, "work", flags, Mode::empty())?)?;
+    // A mount that is attached to nothing cannot be copied on every kernel: this one is attached.
+    let mount = clone(&openat(&memory, NAME, flags, Mode::empty())?, false)?;
+    if limited {
+        limit_mount(mount.as_fd(), read_only(), false)?;
+    }
+    Ok(mount)
+}
+
 /// A new file system, not attached to anything yet.
 pub(super) fn new(
     kind: &str,

@@ -76,6 +76,12 @@ pub(super) enum What {
     },
     /// A part of an image.
     Image { image: ImageId, subpath: PathBuf },
+    /// A file in memory.
+    Text {
+        content: Vec<u8>,
+        mode: u32,
+        owner: (u32, u32),
+    },
 }
 
 /// What has to be at a place that something is mounted on.
@@ -187,6 +193,18 @@ fn one(mount: ReadyMount, store: &Source) -> Result<Mount, Failure> {
             false,
         ),
         ReadySource::Image { image, subpath } => (What::Image { image, subpath }, false),
+        ReadySource::Text {
+            content,
+            mode,
+            owner,
+        } => {
+            let text = What::Text {
+                content,
+                mode,
+                owner,
+            };
+            (text, false)
+        }
     };
     Ok(Mount {
         destination: mount.destination,

@@ -1,14 +1,12 @@
-//! The upper directory on its way into the store: one thread reads it and writes the tar, the pipeline of every other layer
-//! takes it from there. Nothing is on disk twice.
+//! A tar that is being written, straight into the store: one thread writes it, the pipeline of every other layer takes it from
+//! there. Nothing is on disk twice.
 
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::CommitError;
+use super::{IntakeError, write};
 use crate::layer::Limits;
-use crate::layer::from_dir::{self, FromDirError, Source, Written};
 use crate::oci::DiffId;
-use crate::ops::intake::{self, IntakeError};
 use crate::store::Import;
 
 /// Size of the pieces that go from one thread to the other.
@@ -17,41 +15,19 @@ const PIECE: usize = 256 << 10;
 const PIECES: usize = 4;
 
 /// Which side failed.
-pub(super) enum StreamError {
-    /// Reading the directory.
-    Upper(FromDirError),
+pub(in crate::ops) enum ProduceError<E> {
+    /// Writing the tar.
+    Producer(E),
     /// Taking the layer in.
     Intake(IntakeError),
 }
 
-impl StreamError {
-    /// As the error of committing the container `name`.
-    pub(super) fn of(self, name: &str) -> CommitError {
-        let layer = |reason: String| CommitError::Layer {
-            name: name.to_owned(),
-            reason,
-        };
-        match self {
-            StreamError::Upper(source) => CommitError::Upper {
-                name: name.to_owned(),
-                source: Box::new(source),
-            },
-            StreamError::Intake(IntakeError::Store(error)) => error.into(),
-            StreamError::Intake(IntakeError::Layer(error)) => layer(error.to_string()),
-            StreamError::Intake(IntakeError::Read(error)) => layer(error.to_string()),
-            StreamError::Intake(IntakeError::TooLong(id)) => {
-                layer(format!("longer than the layer {id} it is"))
-            }
-        }
-    }
-}
-
-/// Brings the layer of `source` into the store.
-pub(super) fn layer(
+/// Brings the layer that `producer` writes into the store.
+pub(in crate::ops) fn produce<T: Send, E: Send + From<io::Error>>(
     import: &Import,
     limits: &Limits,
-    source: &Source<'_>,
-) -> Result<(DiffId, Written), StreamError> {
+    producer: impl FnOnce(&mut dyn Write) -> Result<T, E> + Send,
+) -> Result<(DiffId, T), ProduceError<E>> {
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(PIECES);
         let writer = scope.spawn(move || {
@@ -59,8 +35,8 @@ pub(super) fn layer(
                 sender,
                 piece: Vec::with_capacity(PIECE),
             };
-            let written = from_dir::write(source, &mut out)?;
-            out.end().map_err(FromDirError::Output)?;
+            let written = producer(&mut out)?;
+            out.end()?;
             Ok(written)
         });
         let mut content = Content {
@@ -69,20 +45,25 @@ pub(super) fn layer(
             at: 0,
             ended: false,
         };
-        let taken = intake::write(import, limits, &|_| {}, &mut content);
+        let taken = write(import, limits, &|_| {}, &mut content);
         // If the intake has failed, the writer must not wait for a reader.
         drop(content);
-        let written: Result<Written, FromDirError> = writer
+        let written: Result<T, E> = writer
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (written, taken) {
-            // The writer failed because nobody took its bytes any more.
-            (Err(FromDirError::Output(_)), Err(error)) => Err(StreamError::Intake(error)),
-            (Err(error), _) => Err(StreamError::Upper(error)),
-            (Ok(_), Err(error)) => Err(StreamError::Intake(error)),
+            // A writer whose bytes nobody takes any more fails, too: not it is at fault. One that breaks off cuts the tar short.
+            (_, Err(error)) if !is_cut_short(&error) => Err(ProduceError::Intake(error)),
+            (Err(error), _) => Err(ProduceError::Producer(error)),
+            (Ok(_), Err(error)) => Err(ProduceError::Intake(error)),
             (Ok(written), Ok((pumped, _))) => Ok((pumped.diff_id, written)),
         }
     })
+}
+
+/// Whether the producer stopped before the end.
+fn is_cut_short(error: &IntakeError) -> bool {
+    matches!(error, IntakeError::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof)
 }
 
 /// Sends what is written in pieces; an empty one is the end.
