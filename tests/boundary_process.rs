@@ -74,6 +74,12 @@ impl World {
     }
 }
 
+/// How often what is left to luck is tried; more in the long form of the tests (contrib/soak).
+fn tries(usual: u32) -> String {
+    let wanted = std::env::var("MICA_ATTACK_TRIES").ok();
+    wanted.unwrap_or_else(|| usual.to_string())
+}
+
 /// Not by `fs::copy`: children that other tests fork meanwhile would hold the copy open for writing.
 fn copy_of_mica(to: &Path, owner: Option<u32>) {
     let mut command = Command::new("install");

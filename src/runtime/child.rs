@@ -32,7 +32,7 @@ use crate::sys::inherited::{give_up_preference, leave_session_keyring};
 use crate::sys::source::{Source, path_of};
 use crate::sys::userns::become_root;
 use mounts::{Terminal, Tree};
-pub(super) use process::{Program, Stdio, run as run_program};
+pub(super) use process::{Program, Stdio, come_with_little, run as run_program};
 pub(super) use sources::Paths;
 use sources::{Host, Kind, Mount, What};
 

@@ -112,7 +112,7 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
             if options.detached {
                 super::supervisor::detach();
             }
-            let Err(failure) = join(&target, userns, &program, &theirs, stdio, single_id);
+            let Err(failure) = join(target, userns, &program, &theirs, stdio, single_id);
             let (code, text) = (failure.code, failure.text);
             // Without a caller there is nobody to tell.
             let _ = theirs.send(&FromChild::Failed { code, text }, None);
@@ -174,7 +174,7 @@ fn is_end(error: &std::io::Error) -> bool {
 
 /// Enters the container's namespaces and starts the program there. Comes back only with a failure.
 fn join(
-    target: &Entrance,
+    target: Entrance,
     userns: bool,
     program: &Program,
     channel: &Channel,
@@ -186,10 +186,12 @@ fn join(
     reset_signals();
     child::leave_behind(channel, stdio.as_ref(), &keep)?;
     target.enter().map_err(entering)?;
+
     if userns {
         crate::sys::userns::become_root()
             .map_err(|error| Failure::start(format!("entering the container: {error}")))?;
     }
+    child::come_with_little(program)?;
     let forked =
         fork_inside().map_err(|error| Failure::start(format!("starting the command: {error}")))?;
     match forked {

@@ -60,9 +60,9 @@ impl Entrance {
     }
 
     /// Moves this process into them; into the one of process ids, its children.
-    pub(super) fn enter(&self) -> io::Result<()> {
-        for (descriptor, link) in &self.0 {
-            move_into_link_name_space(descriptor.as_fd(), Some(*link))?;
+    pub(super) fn enter(self) -> io::Result<()> {
+        for (descriptor, link) in self.0 {
+            move_into_link_name_space(descriptor.as_fd(), Some(link))?;
         }
         Ok(())
     }

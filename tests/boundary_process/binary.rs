@@ -83,12 +83,42 @@ fn fuse_regression_cve_2016_9962_a_container_looks_into_what_joins_it() {
     for w in World::both() {
         w.s.load(&image("app:1").layer(with_probe));
         w.shown("$mica run -d --name web app:1 sh -c 'probe attach >/seen; sleep 600'");
-        w.shown("for i in $(seq 25); do $mica exec web true; $mica exec -u 0 web touch /x; done");
+        w.shown(&format!(
+            "for i in $(seq {}); do $mica exec web true; $mica exec -u 0 web touch /x; done",
+            tries(25)
+        ));
         w.shown("$mica exec web touch /stop");
         wait_until("it has looked", || {
             w.sh("$mica exec web cat /seen").stdout().contains("won ")
         });
         assert_eq!(w.shown("$mica exec web cat /seen"), "won 0\n");
+        w.shown("$mica rm -f web");
+    }
+}
+
+/// What joins a container is held where it can be looked at for as long as one likes: it has nothing to give.
+#[test]
+fn fuse_regression_cve_2016_9962_what_joins_a_container_comes_with_little() {
+    for w in World::ready() {
+        let look = "mkdir /p; busybox mkfifo /p/at /p/go; cat /p/at
+            for pid in /proc/[0-9]*; do
+              read name <$pid/comm
+              echo $name $(grep CapPrm $pid/status 2>&1) exe:$(readlink $pid/exe) cwd:$(readlink $pid/cwd) root:$(readlink $pid/root) fd:$(ls $pid/fd 2>&1)
+            done >/seen; : >/p/go; sleep 600";
+        fs::write(w.s.path("look"), look).unwrap();
+        w.shown("$mica run -d --name web app:1 sh -c \"$(cat look)\"");
+        wait_until("it looks", || {
+            w.sh("$mica exec web test -e /p/go").status.success()
+        });
+        w.shown("MICA_PAUSE=joined=/p $mica exec web true 9</");
+        let seen = w.shown("$mica exec web grep ^mica /seen");
+        // The capabilities of a container.
+        assert!(
+            seen.contains("CapPrm: 00000000a80425fb ")
+                || seen.contains("CapPrm: 00000000a80405fb "),
+            "{seen}"
+        );
+        assert!(seen.contains("exe: cwd: root: fd:"), "{seen}");
         w.shown("$mica rm -f web");
     }
 }

@@ -190,13 +190,14 @@ fn fuse_regression_what_was_killed_has_ended() {
     for w in World::ready() {
         // Removed, used again, started again, by a signal that it catches as well, twenty times in all.
         w.shown(
-            "for i in 1 2 3 4 5; do
+            &"for i in $(seq TRIES); do
                $mica run -d --name aa app:1 sleep 99; $mica kill aa && $mica rm aa
                $mica run -d --rm --name bb app:1 sleep 99; $mica kill bb && $mica run --rm --name bb app:1 true
                $mica run -d --init --name cc app:1 sleep 99; $mica kill -s TERM cc && $mica start cc && $mica rm -f cc
                $mica run -d --name dd app:1 sleep 99; (while $mica ps -a; do :; done >/dev/null) & looker=$!
                $mica kill dd && $mica rm dd; kill $looker; wait $looker || true
-             done >/dev/null",
+             done >/dev/null"
+                .replace("TRIES", &tries(5)),
         );
         assert_eq!(w.shown("$mica ps -aq"), "");
         let run = w.sh("$mica run -d --name aa app:1 true; $mica wait aa; $mica kill aa");
@@ -318,7 +319,10 @@ fn root_logs_and_execs_leave_nothing_in_memory() {
         (count("fd"), count("task"))
     };
     let before = held();
-    w.shown("for i in $(seq 20); do $mica exec web true; done");
+    w.shown(&format!(
+        "for i in $(seq {}); do $mica exec web true; done",
+        tries(20)
+    ));
     assert_eq!(held(), before);
     w.shown("$mica rm -f web");
 }

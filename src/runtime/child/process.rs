@@ -16,7 +16,7 @@ use rustix::process::{
     set_dumpable_behavior, setsid, umask, wait,
 };
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
     set_thread_res_gid, set_thread_res_uid,
 };
@@ -27,6 +27,7 @@ use crate::ops::run::{limits, security, user};
 use crate::store::containers::Ulimit;
 use crate::sys::container::{exec, exit_now, install_filter, reset_signals, signal};
 use crate::sys::fork::{Fork, close_inherited, fork};
+use crate::sys::pause::pause;
 use crate::sys::signal::SignalFd;
 
 /// A program to run in a container.
@@ -66,6 +67,7 @@ pub(in crate::runtime) fn run(
     single_id: bool,
 ) -> Result<Infallible, Failure> {
     umask(Mode::from_raw_mode(0o022));
+    pause("joined");
     let slave = match (terminal, program.tty) {
         (None, true) => Some(open_terminal(channel)?),
         (given, _) => given,
@@ -242,6 +244,23 @@ fn redirect(descriptors: [&OwnedFd; 3]) -> Result<(), Failure> {
     rustix::stdio::dup2_stdin(input).fails("standard input")?;
     rustix::stdio::dup2_stdout(output).fails("standard output")?;
     rustix::stdio::dup2_stderr(errors).fails("standard error")
+}
+
+/// Gives up, before anything of the container can see this process, all that it takes no more to become the program. Whoever may
+/// trace processes in the container (`--cap-add SYS_PTRACE`) finds nothing in this one that he has not, but the means to change its
+/// ids and its own capabilities.
+pub(in crate::runtime) fn come_with_little(program: &Program) -> Result<(), Failure> {
+    let what = "giving up privileges";
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).fails("hiding from the container")?;
+    let mut needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
+    for number in &program.capabilities {
+        needed |= CapabilitySet::from_bits_retain(1u64.checked_shl(*number).unwrap_or(0));
+    }
+    let mut sets = capabilities(None).fails(what)?;
+    sets.permitted &= needed;
+    sets.effective &= needed;
+    sets.inheritable = CapabilitySet::empty();
+    set_capabilities(None, sets).fails(what)
 }
 
 /// Keeps the capabilities named and no others, for this process and everything it will start.
