@@ -6,6 +6,8 @@
 //! together on a kernel overlayfs, and becomes the program. No daemon is needed, and nothing is mounted anywhere but in the
 //! child's own mount namespace, so nothing is left when it ends.
 //!
+//! Both run this program from a read-only view of its file ([`OutOfReach`]): through neither can anybody change it.
+//!
 //! The child is tied to the supervisor: if that is killed, the kernel kills the child, or a guard does, a small process beside
 //! the supervisor, and with it every process of the container. What is left then are files: the next verb sees by the lock that the container does not run.
 

@@ -269,6 +269,24 @@ fn root_ctrl_c_that_nobody_hears_gets_an_answer() {
     );
 }
 
+#[test]
+fn root_start_does_not_pretend_to_attach() {
+    let w = World::root();
+    w.s.load(&image("app:1"));
+    w.shown("$mica run -dit --name web app:1 sh");
+    assert_eq!(w.shown("$mica start web"), "web\n");
+    for how in ["-a", "-ai"] {
+        let run = w.sh(&format!("$mica start {how} web"));
+        assert_eq!(run.status.code(), Some(1), "{}", run.describe());
+        assert!(
+            run.stderr().contains("mica exec web"),
+            "{}",
+            run.describe()
+        );
+    }
+    w.shown("$mica rm -f web");
+}
+
 /// CVE-2022-31030, CVE-2025-64329.
 #[test]
 fn root_logs_and_execs_leave_nothing_in_memory() {

@@ -248,7 +248,7 @@ fn redirect(descriptors: [&OwnedFd; 3]) -> Result<(), Failure> {
 
 /// Gives up, before anything of the container can see this process, all that it takes no more to become the program. Whoever may
 /// trace processes in the container (`--cap-add SYS_PTRACE`) finds nothing in this one that he has not, but the means to change its
-/// ids and its own capabilities.
+/// ids and its own capabilities. (A filter that is installed without no_new_privs takes SYS_ADMIN besides.)
 pub(in crate::runtime) fn come_with_little(program: &Program) -> Result<(), Failure> {
     let what = "giving up privileges";
     set_dumpable_behavior(DumpableBehavior::NotDumpable).fails("hiding from the container")?;
