@@ -290,7 +290,11 @@ impl Store {
         // It does not come back, as what it was made of may go now. One that goes with its process was never durable.
         if !container.record.auto_remove {
             let directory = &container.directory;
-            atomic::sync_dir(directory).map_err(StoreError::io("sync", directory))?;
+            match atomic::sync_dir(directory) {
+                // Another verb has swept what has no record any more.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                synced => synced.map_err(StoreError::io("sync", directory))?,
+            }
         }
         container.note(|event| event, "destroy");
         let removed = remove_tree(&container.directory);

@@ -278,11 +278,7 @@ fn root_start_does_not_pretend_to_attach() {
     for how in ["-a", "-ai"] {
         let run = w.sh(&format!("$mica start {how} web"));
         assert_eq!(run.status.code(), Some(1), "{}", run.describe());
-        assert!(
-            run.stderr().contains("mica exec web"),
-            "{}",
-            run.describe()
-        );
+        assert!(run.stderr().contains("mica exec web"), "{}", run.describe());
     }
     w.shown("$mica rm -f web");
 }

@@ -248,11 +248,15 @@ fn redirect(descriptors: [&OwnedFd; 3]) -> Result<(), Failure> {
 
 /// Gives up, before anything of the container can see this process, all that it takes no more to become the program. Whoever may
 /// trace processes in the container (`--cap-add SYS_PTRACE`) finds nothing in this one that he has not, but the means to change its
-/// ids and its own capabilities. (A filter that is installed without no_new_privs takes SYS_ADMIN besides.)
+/// ids and its own capabilities.
 pub(in crate::runtime) fn come_with_little(program: &Program) -> Result<(), Failure> {
     let what = "giving up privileges";
     set_dumpable_behavior(DumpableBehavior::NotDumpable).fails("hiding from the container")?;
     let mut needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
+    if program.new_privileges && program.filter.is_some() {
+        // What it takes to install a filter then.
+        needed |= CapabilitySet::SYS_ADMIN;
+    }
     for number in &program.capabilities {
         needed |= CapabilitySet::from_bits_retain(1u64.checked_shl(*number).unwrap_or(0));
     }
