@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 
 use super::{stores, volumes};
-use crate::sys::mount::{FS_TYPE, MountError, MountPoint, Mounted};
+use crate::sys::mount::{Answer, FS_TYPE, MountError, MountPoint, Mounted};
 use crate::sys::mountinfo::DeviceId;
 use crate::sys::proc::{self, Depth, Process, Usage, User};
 
@@ -46,8 +46,17 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
     // Found now: after the unmount nothing leads from the mount to its daemon. And the descriptor would make it busy.
     let daemon = proc::fuse_server(mount.device).and_then(|pid| Process::open(pid).ok().flatten());
     // What stands in a dead mount cannot be reached; it goes with it.
-    let dead = !point.answers();
+    let answer = point.answer();
+    let dead = answer == Answer::Gone;
     drop(point);
+    if answer == Answer::Silent && !lazy {
+        let who = proc::fuse_server(mount.device)
+            .map(|pid| format!(" (process {pid})"))
+            .unwrap_or_default();
+        bail!(
+            "{shown}: its daemon{who} does not answer; `mica umount -l` detaches the mount, and killing that process ends it"
+        );
+    }
     let mut tries = 0..RETURNS;
     loop {
         if !lazy && !dead {

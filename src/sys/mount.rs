@@ -13,6 +13,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::io::Errno;
@@ -93,6 +94,20 @@ impl MountError {
     }
 }
 
+/// How long a mount's daemon may take to say that it is there.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the daemon of a mount says when it is asked for anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It answers, or nothing is mounted that could be silent.
+    Alive,
+    /// It is gone.
+    Gone,
+    /// Nothing: it is stopped, or hangs.
+    Silent,
+}
+
 /// A resolved mount point.
 #[derive(Debug)]
 pub struct MountPoint {
@@ -134,10 +149,32 @@ impl MountPoint {
 
     /// False if a FUSE file system is mounted here whose daemon is gone. Never answered from a cache.
     pub fn answers(&self) -> bool {
-        !matches!(
-            rustix::fs::fstatfs(&self.directory),
-            Err(Errno::NOTCONN | Errno::CONNABORTED)
-        )
+        self.answer() != Answer::Gone
+    }
+
+    /// As [`MountPoint::answers`], and tells a daemon that lives and says nothing. Waits for it, but not for ever.
+    pub fn answer(&self) -> Answer {
+        let (sender, heard) = std::sync::mpsc::channel();
+        let asked = self.directory.try_clone().and_then(|directory| {
+            let thread = std::thread::Builder::new().stack_size(128 * 1024);
+            // Left behind if there is no answer: the wait ends with the process.
+            thread.spawn(move || {
+                let answer = rustix::fs::fstatfs(&directory);
+                drop(directory);
+                // Nobody waits any longer.
+                let _ = sender.send(answer.map(drop));
+            })
+        });
+        let answer = match asked {
+            Ok(_) => heard.recv_timeout(ANSWER_PATIENCE),
+            // No thread to be had: ask here.
+            Err(_) => Ok(rustix::fs::fstatfs(&self.directory).map(drop)),
+        };
+        match answer {
+            Ok(Err(Errno::NOTCONN | Errno::CONNABORTED)) => Answer::Gone,
+            Ok(_) => Answer::Alive,
+            Err(_) => Answer::Silent,
+        }
     }
 
     /// The identity of `mount`, which [`MountPoint::mounted_here`] has found.

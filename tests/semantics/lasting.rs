@@ -66,3 +66,65 @@ fn regression_a_verb_that_waits_says_for_whom() {
     drop(lock);
     assert!(tag.wait().expect("mica").success());
 }
+
+/// A verb does not wait for ever for a mount whose daemon does not answer: `umount` says which process that is, and `umount -l` detaches it.
+#[test]
+fn regression_fuse_a_silent_daemon_holds_nobody_up() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&ImageBuilder::new("app:1").layer(|l| l.file("f", "x")));
+    let mount = sandbox.mount();
+    let daemon = mount.daemon().expect("a daemon");
+    rustix::process::kill_process(daemon, rustix::process::Signal::STOP).expect("kill");
+    let mica = |args: &[&str]| {
+        let mut command = sandbox.command();
+        command.args(args).arg(&mount.point);
+        sandbox.run(command)
+    };
+    let said = mica(&["umount"]).code(1).stderr();
+    let who = format!("process {}", daemon.as_raw_nonzero());
+    assert!(
+        said.contains(&who) && said.contains("does not answer"),
+        "{said}"
+    );
+    mica(&["umount", "-l"]).ok();
+    assert!(!mount.is_mounted());
+    rustix::process::kill_process(daemon, rustix::process::Signal::CONT).expect("kill");
+}
+
+/// A volume that `volume create` has acknowledged is there after a power cut, an ephemeral one too.
+#[test]
+fn a_made_volume_is_durable() {
+    for kind in [
+        &["volume", "create", "made"][..],
+        &["volume", "create", "--ephemeral", "brief"],
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.mica(["volume", "create", "first"]).ok();
+        let trace = sandbox.path("trace");
+        let mut strace = Command::new("strace");
+        strace
+            .args(["-f", "-y", "-e", "trace=mkdir,rename,renameat2,fsync", "-o"])
+            .arg(&trace);
+        strace
+            .arg(env!("CARGO_BIN_EXE_mica"))
+            .arg("--store")
+            .arg(sandbox.store())
+            .args(kind);
+        sandbox.run(strace).ok();
+        let trace = fs::read_to_string(&trace).expect("strace");
+        let lines: Vec<&str> = trace.lines().collect();
+        let last = |what: &[&str]| {
+            let all = |line: &&str| what.iter().all(|part| line.contains(part));
+            let found = lines.iter().rposition(all);
+            found.unwrap_or_else(|| panic!("no {what:?}: {trace}"))
+        };
+        let data = last(&["mkdir(", "/_data"]);
+        let synced = last(&["fsync(", "/volumes>"]);
+        let named = last(&["rename", "volumes.json"]);
+        let store = format!("{}>", sandbox.store().display());
+        assert!(
+            data < synced && synced < named && named < last(&["fsync(", &store]),
+            "{trace}"
+        );
+    }
+}
