@@ -171,21 +171,29 @@ fn root_plugin_answers_whatever_it_is_sent() {
 fn root_plugin_holds_over_a_restart() {
     let sandbox = Sandbox::new();
     let socket = sandbox.path("mica.sock");
+    let mount = sandbox.mount();
     let first = plugin(&sandbox, &socket);
     call(&socket, "VolumeDriver.Create", r#"{"Name":"data"}"#);
+    // The mount keeps that there is nothing.
+    let inside = mount.path("volumes/data/f");
+    assert!(!inside.exists() && !inside.exists());
     let mounted = call(
         &socket,
         "VolumeDriver.Mount",
         r#"{"Name":"data","ID":"one"}"#,
     );
     let path = mounted["Mountpoint"].as_str().unwrap().to_owned();
-    assert!(Path::new(&path).is_dir());
+    fs::write(Path::new(&path).join("f"), "as the engine writes").unwrap();
+    assert_eq!(fs::read_to_string(&inside).unwrap(), "as the engine writes");
     assert_eq!(
         call(&socket, "VolumeDriver.Path", r#"{"Name":"data"}"#)["Mountpoint"],
         path
     );
     drop(first);
+    assert!(!mount.path("volumes/data/g").exists());
     let _second = plugin(&sandbox, &socket);
+    fs::write(Path::new(&path).join("g"), "").unwrap();
+    assert!(mount.path("volumes/data/g").exists());
     sandbox.mica(["volume", "rm", "data"]).fails();
     let refused = call(&socket, "VolumeDriver.Remove", r#"{"Name":"data"}"#);
     assert_eq!(refused["Err"], "volume data is mounted by 1 container(s)");

@@ -16,6 +16,7 @@ use super::users::{self, Look};
 use super::{Create, CreateKind, Removal};
 use crate::ops::error::OpsError;
 use crate::store::plugin::PluginHolds;
+use crate::store::volumes::VolumeHold;
 use crate::store::{Lease, Store, StoreError, Volume, VolumeKind, VolumeName};
 
 /// An id of a mount is 64 digits; whatever an engine makes of it.
@@ -78,7 +79,7 @@ pub struct Plugin {
 #[derive(Debug)]
 struct Held {
     holds: PluginHolds,
-    leases: HashMap<String, Lease>,
+    leases: HashMap<String, (Lease, Vec<VolumeHold>)>,
 }
 
 impl Plugin {
@@ -90,9 +91,9 @@ impl Plugin {
         let holds = store.plugin_holds()?;
         let mut leases = HashMap::new();
         for name in holds.volumes() {
-            match store.lease_volumes(std::slice::from_ref(&name)) {
-                Ok(lease) => {
-                    leases.insert(name.to_string(), lease);
+            match hold(&store, &name) {
+                Ok(held) => {
+                    leases.insert(name.to_string(), held);
                 }
                 Err(error) => log::warn!("volume {name}, which an engine has mounted: {error}"),
             }
@@ -212,10 +213,7 @@ impl Plugin {
         // Held before it is written down, and written down before the engine is told.
         let lease = match held.leases.contains_key(&key) {
             true => None,
-            false => Some(
-                self.store
-                    .lease_volumes(std::slice::from_ref(&volume.name))?,
-            ),
+            false => Some(hold(&self.store, &volume.name)?),
         };
         let mut holds = held.holds.clone();
         if holds.add(&volume.name, &request.id) {
@@ -271,6 +269,12 @@ impl Plugin {
             "CreatedAt": volume.created.to_string(),
         })
     }
+}
+
+/// Keeps a volume from ending, and every mount from keeping what the engine changes.
+fn hold(store: &Store, name: &VolumeName) -> Result<(Lease, Vec<VolumeHold>), StoreError> {
+    let names = std::slice::from_ref(name);
+    Ok((store.lease_volumes(names)?, store.share_volumes(names)?))
 }
 
 fn name(request: &Request) -> Result<VolumeName, PluginError> {
