@@ -6,6 +6,7 @@ mod helper;
 mod indexes;
 mod killed;
 mod made;
+mod no_store;
 mod of_before;
 mod order;
 mod race;

@@ -161,7 +161,8 @@ pub const INDEX_JSON_NEW: &str = "index.json.new";
 pub fn create(layout: &Layout, empty_index: &[u8]) -> Result<(), StoreError> {
     let root = layout.root();
     privacy::make_root(root)?;
-    if !is_there(&layout.lock_file())? && !is_empty(root)? {
+    let begun = is_there(&layout.lock_file())? && privacy::is_unfinished(root)?;
+    if !begun && !is_empty(root)? {
         return Err(StoreError::NotEmpty {
             path: root.to_owned(),
         });

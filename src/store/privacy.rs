@@ -6,7 +6,8 @@
 //!
 //! Of `volumes/*/_data` and `containers/*/upper` nothing is asked: they belong to whom the containers' programs are.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -14,12 +15,14 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::error::StoreError;
-use super::layout::{INDEX_JSON, Layout, OpenMode};
+use super::layout::{INDEX_JSON, Layout, Meta, OpenMode};
 
 /// Of a directory of the store.
 pub(super) const DIRECTORY: u32 = 0o700;
 /// Of a file of the store.
 pub(super) const FILE: u32 = 0o600;
+/// The largest `meta.json` that is one.
+const MAX_META: u64 = 64 << 10;
 /// What others may not have.
 const OTHERS: u32 = 0o077;
 
@@ -68,6 +71,10 @@ pub(super) fn admit(layout: &Layout, mode: OpenMode) -> Result<(), StoreError> {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         Err(errno) => return Err(StoreError::io("open", root)(errno.into())),
     };
+    // What is no store is for others to say, and nothing in it is ours to change.
+    if !is_store(&top) {
+        return Ok(());
+    }
     let found = stat(&top, root)?;
     owned(root, &found)?;
     let shut = Shut {
@@ -88,6 +95,36 @@ pub(super) fn admit(layout: &Layout, mode: OpenMode) -> Result<(), StoreError> {
         shut.below(&top, root, name, FileType::RegularFile)?;
     }
     Ok(())
+}
+
+/// Whether the directory has what makes it one: `meta.json`, as we write it. A link in its place is looked at further.
+fn is_store(top: &OwnedFd) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    match open(top, Path::new("meta.json"), flags) {
+        Ok(file) => {
+            let mut bytes = Vec::new();
+            let read = File::from(file).take(MAX_META).read_to_end(&mut bytes);
+            read.is_ok() && serde_json::from_slice::<Meta>(&bytes).is_ok()
+        }
+        // A link, or shut to us: whose it is says what to do.
+        Err(errno) => matches!(errno, Errno::LOOP | Errno::ACCESS),
+    }
+}
+
+/// Whether a directory has nothing but what a creation that was cut short leaves.
+pub(super) fn is_unfinished(root: &Path) -> Result<bool, StoreError> {
+    let cannot = |errno: Errno| StoreError::io("read", root)(errno.into());
+    let directory = open(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY).map_err(cannot)?;
+    for entry in rustix::fs::Dir::read_from(&directory).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        let name = entry.file_name().to_string_lossy();
+        let name = name.strip_suffix(".new").unwrap_or(&name);
+        let ours = DIRECTORIES.contains(&name) || FILES.contains(&name);
+        if !ours && !matches!(name, "." | ".." | "lost+found") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Makes a new store's directory, or an empty one that is to become a store, private.

@@ -22,9 +22,15 @@ fn volume_arguments_are_read_as_docker_reads_them() {
         ("/host:/data:ro,z", ("bind /host", "/data", true)),
         ("data:/a/../b/./c:rw", ("name data", "/b/c", false)),
         ("data:/data:nocopy", ("name data", "/data", false)),
-        // A name; that it is none comes out when the volume is looked for.
-        ("./x:/data", ("name ./x", "/data", false)),
+        ("x/y:/data", ("name x/y", "/data", false)),
     ];
+    let here = std::env::current_dir().unwrap().join("x");
+    let relative = (
+        "bind ".to_owned() + here.to_str().unwrap(),
+        "/data".into(),
+        false,
+    );
+    assert_eq!(volume("./x:/data"), relative);
     for (text, (source, destination, read_only)) in table {
         let expected = (source.to_owned(), PathBuf::from(destination), read_only);
         assert_eq!(volume(text), expected, "{text}");
