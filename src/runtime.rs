@@ -21,12 +21,14 @@ mod namespaces;
 mod out_of_reach;
 mod stdio;
 mod supervisor;
+mod view;
 
 use rustix::process::WaitStatus;
 
 pub use exec::{ExecOptions, exec};
 pub use out_of_reach::OutOfReach;
 pub use supervisor::{Job, run, run_detached};
+pub use view::View;
 
 /// Why something was not started, with docker's exit code for it.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@
 //! function given as [`Tell`] where it has to happen in the middle.
 
 pub mod activity;
+pub mod hold;
 pub mod life;
 pub mod list;
 pub mod plugin;

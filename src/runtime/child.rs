@@ -32,9 +32,10 @@ use crate::sys::inherited::{give_up_preference, leave_session_keyring};
 use crate::sys::source::{Source, path_of};
 use crate::sys::userns::become_root;
 use mounts::{Terminal, Tree};
+pub(super) use mounts::{part_of, put};
 pub(super) use process::{Program, Stdio, come_with_little, run as run_program};
-pub(super) use sources::Paths;
-use sources::{Host, Kind, Mount, What};
+use sources::Host;
+pub(super) use sources::{Kind, Mount, Paths, What, fuse, open_mounts};
 
 /// Everything the child needs to know, worked out before it exists.
 #[derive(Debug)]
@@ -210,33 +211,46 @@ fn image_trees(host: &Host, connection: OwnedFd, channel: &Channel) -> Result<Ow
     let what = "mounting the image";
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = openat(&host.directory, "root", flags, Mode::empty()).fails(what)?;
-    let fuse = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).fails(what)?;
-    let descriptor = connection.as_raw_fd().to_string();
-    for (key, value) in [
-        ("source", "mica"),
-        ("subtype", "mica"),
-        ("fd", descriptor.as_str()),
-        ("rootmode", "40000"),
-        ("user_id", "0"),
-        ("group_id", "0"),
-    ] {
-        fsconfig_set_string(&fuse, key, value).fails(what)?;
-    }
-    fsconfig_set_flag(&fuse, "allow_other").fails(what)?;
-    fsconfig_set_flag(&fuse, "default_permissions").fails(what)?;
-    fsconfig_create(&fuse).fails(what)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOSUID;
-    let mount = fsmount(&fuse, FsMountFlags::FSMOUNT_CLOEXEC, attributes).fails(what)?;
-    mounts::put(&mount, &root).fails(what)?;
+    let mount = trees_on(&connection, None)?;
+    put(&mount, &root).fails(what)?;
     channel
         .send(&FromChild::Connection, Some(connection.as_fd()))
         .fails("handing over the FUSE connection")?;
     // Nothing is looked up in it before this process has let go of it: it would wait for a supervisor that has died for as long
     // as it holds the connection itself.
-    drop((connection, fuse));
+    drop(connection);
     Ok(mount)
+}
+
+/// A mount of the trees that are going to be served on `connection`, attached to nothing. With `owner`, an ordinary user and his
+/// group: only he sees it, and no modes are checked, as in a mount of his.
+pub(super) fn trees_on(
+    connection: &OwnedFd,
+    owner: Option<(u32, u32)>,
+) -> Result<OwnedFd, Failure> {
+    let what = "mounting the image";
+    let fuse = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).fails(what)?;
+    let descriptor = connection.as_raw_fd().to_string();
+    let (uid, gid) = owner.unwrap_or_default();
+    for (key, value) in [
+        ("source", "mica"),
+        ("subtype", "mica"),
+        ("fd", descriptor.as_str()),
+        ("rootmode", "40000"),
+        ("user_id", &uid.to_string()),
+        ("group_id", &gid.to_string()),
+    ] {
+        fsconfig_set_string(&fuse, key, value).fails(what)?;
+    }
+    if owner.is_none() {
+        fsconfig_set_flag(&fuse, "allow_other").fails(what)?;
+        fsconfig_set_flag(&fuse, "default_permissions").fails(what)?;
+    }
+    fsconfig_create(&fuse).fails(what)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    fsmount(&fuse, FsMountFlags::FSMOUNT_CLOEXEC, attributes).fails(what)
 }
 
 /// Mounts the container's root over the images. The paths are names in the container's directory, where nobody else is: no

@@ -376,7 +376,7 @@ fn plan(job: &Job) -> Result<Plan, NotStarted> {
     Ok(Plan { paths, inside })
 }
 
-fn no_namespaces(error: &std::io::Error, rootless: bool) -> NotStarted {
+pub(super) fn no_namespaces(error: &std::io::Error, rootless: bool) -> NotStarted {
     let text = match rootless {
         true => format!(
             "an ordinary user needs user namespaces, and the kernel refuses one: {error}{}",
@@ -388,7 +388,7 @@ fn no_namespaces(error: &std::io::Error, rootless: bool) -> NotStarted {
 }
 
 /// What to enable, by what the system says about itself.
-fn hint() -> &'static str {
+pub(super) fn hint() -> &'static str {
     let read = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/{name}"));
         text.ok().map(|text| text.trim().to_owned())

@@ -75,6 +75,20 @@ pub fn clone_into(namespaces: Namespaces) -> io::Result<Fork> {
     }
 }
 
+/// Moves this process into new namespaces. As for [`clone_into`]: only while it has one thread.
+#[allow(unsafe_code)]
+pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!(
+            "cannot change namespaces: the process already has {threads} threads"
+        )));
+    }
+    // SAFETY: touches no memory. This is the only thread, so no other one loses descriptors or a working directory.
+    let rc = unsafe { libc::unshare(namespaces.flags()) };
+    check(c_long::from(rc))
+}
+
 /// Sets the host name of the namespace.
 #[allow(unsafe_code)]
 pub fn set_hostname(name: &str) -> io::Result<()> {

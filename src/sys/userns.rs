@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::process::{Command, Stdio};
 
-use super::container::{Namespaces, clone_into, exit_now};
+use super::container::{Namespaces, clone_into, exit_now, unshare};
 use super::fork::Fork;
 use super::idmap::{IdMap, IdRange};
 
@@ -134,6 +134,23 @@ pub fn write_maps(process: u32, ids: &IdMap) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Moves this process into a mount namespace of its own, in a user namespace in which it is who it was, and may mount until it
+/// runs another program. Everybody else is nobody there. Only while the process has one thread.
+pub fn mounts_of_own() -> io::Result<()> {
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    unshare(Namespaces {
+        user: true,
+        mounts: true,
+        ..Namespaces::default()
+    })?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1\n"))?;
+    fs::write("/proc/self/uid_map", format!("{uid} {uid} 1\n"))
 }
 
 /// Does `work` in a child that is root of a user namespace with these ids; true if it succeeded. Only while the process has

@@ -250,6 +250,52 @@ fn fuse_volumes_are_held() {
     fs::remove_dir(mount.path("volumes/data")).expect("rmdir");
 }
 
+/// `mica hold -v NAME:/PATH[:ro] -- COMMAND` shows a command of the host the volume's own directory at a place that is there, in a mount namespace that ends with it: what it writes is in M at once, and the volume is in use.
+#[test]
+fn fuse_volumes_are_shown_to_a_command() {
+    let sandbox = Sandbox::new();
+    let mount = mount(&sandbox);
+    let inside = mount.path("volumes/data");
+    fs::create_dir(&inside).expect("mkdir");
+    let at = sandbox.mkdir("at");
+    let place = |mode: &str| format!("data:{}{mode}", at.display());
+    let script = format!(
+        "rmdir {0} 2>&1 || echo x >{1}/f; cat {0}/f",
+        inside.display(),
+        at.display()
+    );
+    let hold = |mode: &str, script: &str| {
+        sandbox.mica(["hold", "-v", &place(mode), "--", "sh", "-c", script])
+    };
+    let said = hold("", &script).ok().stdout();
+    assert!(said.contains("busy") && said.ends_with("\nx\n"), "{said}");
+    let run = hold(":ro", &format!("rm {}/f", at.display())).fails();
+    assert!(run.stderr().contains("Read-only"), "{}", run.describe());
+    assert_eq!(fs::read_dir(&at).expect("at").count(), 0);
+    fs::remove_file(inside.join("f")).expect("rm");
+    fs::remove_dir(&inside).expect("rmdir");
+}
+
+/// `mica hold --mount type=image,src=IMAGE,dst=/PATH -- COMMAND` shows it the tree of an image, read-only, and whole also when the image is removed meanwhile.
+#[test]
+fn fuse_images_are_shown_to_a_command() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&ImageBuilder::new("app:1").layer(|l| l.file("f", "whole\n")));
+    let at = sandbox.mkdir("at").display().to_string();
+    let script = format!(
+        "touch {at}/f 2>&1 || true; {0} --store {1} rmi app:1 >/dev/null; {0} --store {1} gc >/dev/null; cat {at}/f",
+        env!("CARGO_BIN_EXE_mica"),
+        sandbox.store().display()
+    );
+    let image = format!("type=image,src=app:1,dst={at}");
+    let run = sandbox.mica(["hold", "--mount", &image, "--", "sh", "-c", &script]);
+    let said = run.ok().stdout();
+    assert!(
+        said.contains("Read-only") && said.ends_with("\nwhole\n"),
+        "{said}"
+    );
+}
+
 /// While `volumes.json` is damaged no volume changes, no data is deleted and `mica check` says what to do; images are not concerned.
 #[test]
 fn fuse_volumes_damaged_list() {

@@ -382,7 +382,10 @@ fn terminal(dev: &OwnedFd, pts: &OwnedFd) -> rustix::io::Result<Terminal> {
 }
 
 /// A part of the tree of an image, by a path that may not leave it.
-pub(super) fn part_of(image: &OwnedFd, subpath: &Path) -> Result<(OwnedFd, Kind), Failure> {
+pub(in crate::runtime) fn part_of(
+    image: &OwnedFd,
+    subpath: &Path,
+) -> Result<(OwnedFd, Kind), Failure> {
     let what = || format!("mounting {} of the image", subpath.display());
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let found = source::open(image, inside(subpath), OFlags::empty(), beneath).fails(what())?;
@@ -481,7 +484,7 @@ pub(super) fn new(
 }
 
 /// Attaches a mount to a place.
-pub(super) fn put(mount: &OwnedFd, place: &OwnedFd) -> rustix::io::Result<()> {
+pub(in crate::runtime) fn put(mount: &OwnedFd, place: &OwnedFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", place, "", flags)
 }

@@ -50,17 +50,17 @@ pub(super) struct Host {
 
 /// Something that the container sees.
 #[derive(Debug)]
-pub(super) struct Mount {
+pub(in crate::runtime) struct Mount {
     /// Where, in the container.
-    pub(super) destination: PathBuf,
-    pub(super) what: What,
-    pub(super) read_only: bool,
+    pub(in crate::runtime) destination: PathBuf,
+    pub(in crate::runtime) what: What,
+    pub(in crate::runtime) read_only: bool,
     /// A volume: not for places of the kernel's own file systems.
-    pub(super) volume: bool,
+    pub(in crate::runtime) volume: bool,
 }
 
 #[derive(Debug)]
-pub(super) enum What {
+pub(in crate::runtime) enum What {
     /// Of the host: a mount, attached to nothing.
     Bound {
         mount: OwnedFd,
@@ -86,7 +86,7 @@ pub(super) enum What {
 
 /// What has to be at a place that something is mounted on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub(in crate::runtime) enum Kind {
     Directory,
     File,
 }
@@ -147,7 +147,20 @@ pub(super) fn open(paths: Paths) -> Result<(Host, OwnedFd), Failure> {
     Ok((host, fuse()?))
 }
 
-fn fuse() -> Result<OwnedFd, Failure> {
+/// The same for a command of the host, which sees the rest of the host anyway: what is mounted for it, and the store's directory.
+pub(in crate::runtime) fn open_mounts(
+    store: &Path,
+    mounts: Vec<ReadyMount>,
+) -> Result<(Source, Vec<Mount>), Failure> {
+    pause("sources");
+    let store = Source::follow(store).fails(store.display())?;
+    let mounts = mounts.into_iter().map(|mount| one(mount, &store));
+    let mounts = mounts.collect::<Result<_, Failure>>()?;
+    Ok((store, mounts))
+}
+
+/// A new connection to the kernel's FUSE.
+pub(in crate::runtime) fn fuse() -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     match openat(CWD, "/dev/fuse", flags, Mode::empty()) {
         Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => Err(Failure::start(
