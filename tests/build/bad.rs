@@ -209,7 +209,7 @@ fn root_build_refuses_what_is_no_context() {
         error.contains("invalid argument \"Upper:1\" for \"-t, --tag\" flag"),
         "{error}"
     );
-    s.mica(["build"]).code(2);
+    s.mica(["build"]).code(1);
 }
 
 #[test]

@@ -226,7 +226,9 @@ fn du(root: &Path, below: &[&str]) -> u64 {
 /// Everything but the store's own records.
 const DATA: [&str; 6] = ["blobs", "layers", "tmp", "partial", "containers", "volumes"];
 
-const DRY: [&str; 16] = [
+const DRY: [&str; 18] = [
+    "builder prune --dry-run",
+    "builder prune -af --dry-run",
     "gc --dry-run",
     "image prune --dry-run",
     "image prune -f --dry-run",
@@ -244,7 +246,8 @@ const DRY: [&str; 16] = [
     "trash --empty -f --dry-run",
     "rmi -f --dry-run app:1",
 ];
-const QUESTIONS: [&str; 10] = [
+const QUESTIONS: [&str; 11] = [
+    "builder prune -a",
     "image prune",
     "image prune -a",
     "volume prune",
@@ -422,7 +425,7 @@ fn regression_system_prune_takes_stopped_containers_first() {
         .stdout();
     let begin = format!(
         "WARNING! This will remove:\n  - all stopped containers\n  - anonymous local volumes not used by at least one container\n  \
-         - all images that no process, mount or lease uses\n  - what interrupted work has left\n\n  \
+         - all images that no process, mount or lease uses\n  - unused build cache\n  - what interrupted work has left\n\n  \
          would delete: container {} (stopped)\n  would delete: volume {}\n",
         id.short(),
         "4".repeat(64)
