@@ -52,10 +52,10 @@ pub fn changed(container: &Container) -> u64 {
     })
 }
 
-/// Disk space of all that a container has: what it has changed, its output that was kept, its record; as far as this user may
-/// look.
+/// Disk space of all that a container has: what it has changed, its output that was kept, its record, and the directories of all
+/// that, which is what its removal gives back; as far as this user may look.
 pub fn size(container: &Container) -> u64 {
-    deep::files_allocated(container.directory()).unwrap_or_else(|error| {
+    deep::tree_allocated(container.directory()).unwrap_or_else(|error| {
         log::warn!("the size of container {}: {error}", container.record.name);
         0
     })

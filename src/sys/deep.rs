@@ -235,12 +235,26 @@ fn visit_at_most(path: &Path, most: u64, mut see: impl FnMut(&Stat)) -> io::Resu
 /// What the files in a directory take on disk, hard links once; directories count nothing, as docker has it. What goes meanwhile,
 /// or may not be looked at, counts nothing.
 pub fn files_allocated(path: &Path) -> io::Result<u64> {
+    sum(path, false)
+}
+
+/// What a directory and all in it take on disk: what its removal gives back.
+pub fn tree_allocated(path: &Path) -> io::Result<u64> {
+    let own = match rustix::fs::lstat(path) {
+        Ok(stat) => allocated(&stat),
+        Err(Errno::NOENT | Errno::ACCESS | Errno::PERM) => return Ok(0),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(own.saturating_add(sum(path, true)?))
+}
+
+fn sum(path: &Path, directories: bool) -> io::Result<u64> {
     let mut seen = HashSet::new();
     let mut bytes = 0u64;
     visit(path, |stat| {
         let is_dir = FileType::from_raw_mode(stat.st_mode).is_dir();
-        let again = stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino));
-        if !is_dir && !again {
+        let again = !is_dir && stat.st_nlink > 1 && !seen.insert((stat.st_dev, stat.st_ino));
+        if (directories || !is_dir) && !again {
             bytes = bytes.saturating_add(allocated(stat));
         }
     })?;
