@@ -381,15 +381,26 @@ impl Store {
     }
 
     /// Makes every live mount show the names as they are now; waits at most 5 s for all together. The answer
-    /// is the mounts that did not, which is no failure of the change. Call it without holding the lock.
-    pub fn notify_mounts(&self) -> Result<Vec<LiveLease>, StoreError> {
-        Ok(notify::notify(&self.live_leases()?, None))
+    /// is the mounts that did not. What has been changed has been: neither they nor a failing look for them is a failure. Call
+    /// it without holding the lock.
+    pub fn notify_mounts(&self) -> Vec<LiveLease> {
+        self.notify_all_but(None)
+    }
+
+    fn notify_all_but(&self, own: Option<&LeaseId>) -> Vec<LiveLease> {
+        match self.live_leases() {
+            Ok(leases) => notify::notify(&leases, own),
+            Err(error) => {
+                // They watch the store, too.
+                log::warn!("the mounts of the store were not told: {error}");
+                Vec::new()
+            }
+        }
     }
 
     /// As [`Store::notify_mounts`], for a daemon that made the change itself and cannot wait for itself.
-    pub fn notify_other_mounts(&self, own: &LeaseId) -> Result<Vec<LiveLease>, StoreError> {
-        let leases = self.live_leases()?;
-        Ok(notify::notify(&leases, Some(own)))
+    pub fn notify_other_mounts(&self, own: &LeaseId) -> Vec<LiveLease> {
+        self.notify_all_but(Some(own))
     }
 
     /// An image's config, verified against its ID.

@@ -25,4 +25,5 @@ pub mod pause;
 pub mod proc;
 pub mod signal;
 pub mod source;
+pub mod threads;
 pub mod userns;

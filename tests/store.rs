@@ -1,5 +1,6 @@
 //! The store against crashes, full and failing disks, concurrent changes and another OCI tool.
 
+mod afterwards;
 mod crash;
 mod full;
 mod helper;

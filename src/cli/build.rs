@@ -120,7 +120,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let mut steps = Steps::new(&store, &console, out_of_reach);
     let built = build::build(&store, options, &mut steps);
     // Of a failed build, too, something may have come.
-    let notified = store.notify_mounts();
+    store.notify_mounts();
     match built {
         Ok(built) => {
             for name in &built.unused {
@@ -133,7 +133,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
                     .with_context(|| path.display().to_string())?;
             }
             console.done(&built.id, &tags);
-            notified?;
             console.finish()?;
             Ok(ExitCode::SUCCESS)
         }

@@ -29,7 +29,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         .iter()
         .for_each(|finding| lines.print(&finding.to_string()));
     if args.repair && !report.findings.is_empty() {
-        store.notify_mounts()?;
+        store.notify_mounts();
     }
     match report.damages() {
         0 => {

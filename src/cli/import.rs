@@ -57,7 +57,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let mut content = open(&args.file)?;
     let store = Store::open(&context.store_path(), OpenMode::Create)?;
     let id = import::import(&store, &options, &mut content).map_err(unwrapped)?;
-    store.notify_mounts()?;
+    store.notify_mounts();
     let mut lines = Lines::default();
     lines.print(&id.to_string());
     lines.finish()?;

@@ -74,7 +74,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         },
         &*progress,
     )?;
-    store.notify_mounts()?;
+    store.notify_mounts();
     print(&loaded)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::ops::load::{Event, Sink};
+use crate::sys::threads;
 
 /// Shows a load as it runs.
 pub struct Progress {
@@ -40,7 +41,10 @@ impl Sink for Progress {
                 let new = ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr());
                 new.set_style(style());
                 new.set_prefix(name.to_owned());
-                new.enable_steady_tick(Duration::from_millis(100));
+                // Its thread is not optional to the library; without one bars move when something has come.
+                if threads::are_there() {
+                    new.enable_steady_tick(Duration::from_millis(100));
+                }
                 *bar = new;
             }
             Event::Advance(bytes) => bar.inc(bytes),

@@ -90,10 +90,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         }
     };
     let pruned = prune::prune(&store, &options, shown.as_ref())?;
-    let notified = store.notify_mounts();
-    let code = report(TITLE, &pruned.lines(), pruned.bytes, false);
-    notified?;
-    code
+    store.notify_mounts();
+    report(TITLE, &pruned.lines(), pruned.bytes, false)
 }
 
 pub(super) fn size(text: &str) -> Result<u64, String> {

@@ -93,7 +93,7 @@ fn one(
             )),
         }
     }
-    store.notify_mounts()?;
+    store.notify_mounts();
     Ok(())
 }
 

@@ -117,11 +117,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             Err(error) => errors.push(error),
         }
     }
-    let mut notified = Ok(Vec::new());
     if args.dry_run {
         lines.print(&total(bytes, true));
     } else {
-        notified = store.notify_mounts();
+        store.notify_mounts();
     }
     let failed = errors
         .iter()
@@ -129,7 +128,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     for error in errors {
         print_error(&error.into());
     }
-    notified?;
     lines.finish()?;
     Ok(if failed {
         ExitCode::FAILURE

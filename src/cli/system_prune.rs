@@ -135,7 +135,7 @@ impl Plan<'_> {
         let trash = trash::empty(store)?;
         let ids = shown.map(|shown| shown.images.images());
         let images = prune::prune(store, &self.images, ids.as_ref())?;
-        store.notify_mounts()?;
+        store.notify_mounts();
         let volumes = match &self.volumes {
             None => volume_prune::Pruned::default(),
             Some(options) => {

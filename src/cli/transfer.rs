@@ -13,6 +13,7 @@ use super::output::{Lines, print_error};
 use super::progress::is_narrow;
 use crate::oci::{Reference, Tag};
 use crate::registry;
+use crate::sys::threads;
 
 /// Options of both verbs.
 #[derive(clap::Args)]
@@ -122,7 +123,10 @@ impl<K: Eq + Hash> Bars<K> {
             };
             bar.set_style(style(&text).progress_chars("=> "));
             bar.reset_elapsed();
-            bar.enable_steady_tick(Duration::from_millis(200));
+            // Its thread is not optional to the library; without one bars move when something has come.
+            if threads::are_there() {
+                bar.enable_steady_tick(Duration::from_millis(200));
+            }
         });
     }
 

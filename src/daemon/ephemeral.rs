@@ -41,9 +41,7 @@ impl Reaper {
                 }
                 let tell = || {
                     refresh();
-                    if let Err(error) = store.notify_other_mounts(&own) {
-                        log::warn!("other mounts were not told: {error}");
-                    }
+                    store.notify_other_mounts(&own);
                 };
                 let mut watcher = Watcher::new(&store, times, &activity);
                 while !stop.load(Ordering::Relaxed) {

@@ -22,13 +22,10 @@ impl Telling {
             .stack_size(256 * 1024)
             .spawn(move || {
                 while receiver.recv().is_ok() {
-                    let told = match &own {
+                    match &own {
                         Some(own) => store.notify_other_mounts(own),
                         None => store.notify_mounts(),
                     };
-                    if let Err(error) = told {
-                        log::warn!("cannot tell the other mounts of the store: {error}");
-                    }
                 }
             });
         match thread {

@@ -26,6 +26,7 @@ use crate::store::{
 };
 
 use super::proven;
+use crate::sys::threads;
 use source::Packed;
 
 /// Layers in flight at once, as in docker.
@@ -371,22 +372,18 @@ impl Work<'_> {
         let todo = Mutex::new(todo);
         let done = Mutex::new(BTreeMap::new());
         let first_error = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while !self.stop.load(Ordering::Relaxed) {
-                        let Some((layer, file)) = todo.lock().pop_front() else {
-                            return;
-                        };
-                        match self.layer(layer, file) {
-                            Ok(blob) => drop(done.lock().insert(*layer, blob)),
-                            Err(error) => {
-                                self.stop.store(true, Ordering::Relaxed);
-                                first_error.lock().get_or_insert(error);
-                            }
-                        }
+        threads::share("push", workers, || {
+            while !self.stop.load(Ordering::Relaxed) {
+                let Some((layer, file)) = todo.lock().pop_front() else {
+                    return;
+                };
+                match self.layer(layer, file) {
+                    Ok(blob) => drop(done.lock().insert(*layer, blob)),
+                    Err(error) => {
+                        self.stop.store(true, Ordering::Relaxed);
+                        first_error.lock().get_or_insert(error);
                     }
-                });
+                }
             }
         });
         match first_error.into_inner() {

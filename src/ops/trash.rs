@@ -146,7 +146,10 @@ pub fn empty(store: &Store) -> Result<Emptied, OpsError> {
             names.trash = Default::default();
             Ok::<_, OpsError>(())
         })?;
-        store.collect(&lock)?;
+        if let Err(error) = store.collect(&lock) {
+            // It is empty, durably. What is left behind is garbage for the next `gc`.
+            log::warn!("the trash is empty, but its space is not free yet: {error}; run `mica gc`");
+        }
     }
     Ok(emptied)
 }

@@ -38,9 +38,7 @@ pub type Tell<'a> = &'a dyn Fn();
 
 /// For the command line: [`Store::notify_mounts`].
 pub fn tell(store: &Store) {
-    if let Err(error) = store.notify_mounts() {
-        log::warn!("mounts were not told: {error}");
-    }
+    store.notify_mounts();
 }
 
 /// What to make.

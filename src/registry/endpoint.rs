@@ -4,10 +4,17 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use ureq::Agent;
+use ureq::config::Config;
+use ureq::http::Uri;
 use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::time::Duration as Limit;
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use super::RegistryError;
 
@@ -57,7 +64,47 @@ pub(super) fn agent(host: &str, insecure: bool) -> Result<Agent, RegistryError> 
         // Chosen for each request.
         .proxy(None)
         .tls_config(tls(host, insecure)?);
-    Ok(config.build().new_agent())
+    let connector = DefaultConnector::default();
+    Ok(Agent::with_parts(config.build(), connector, Names))
+}
+
+/// Looks a name up on a thread that may be left behind; where there is none to be had, here, with the system's own patience.
+/// (The library's own resolver panics then.)
+#[derive(Debug)]
+struct Names;
+
+impl Resolver for Names {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let (reason, after) = (timeout.reason, timeout.after);
+        let (its_uri, its_config) = (uri.clone(), config.clone());
+        let look = move |uri: &Uri, config: &Config| {
+            let forever = NextTimeout {
+                after: Limit::NotHappening,
+                reason,
+                ..NextTimeout::default()
+            };
+            DefaultResolver::default().resolve(uri, config, forever)
+        };
+        let (sender, answer) = sync_channel(1);
+        let thread = thread::Builder::new().name("mica-resolve".to_owned());
+        let work = move || {
+            // Nobody listens any more when it has taken too long.
+            let _ = sender.send(look(&its_uri, &its_config));
+        };
+        match thread.spawn(work) {
+            Err(_) => look(uri, config),
+            Ok(_) => match answer.recv_timeout(*after) {
+                Ok(found) => found,
+                Err(RecvTimeoutError::Timeout) => Err(ureq::Error::Timeout(reason)),
+                Err(RecvTimeoutError::Disconnected) => Err(ureq::Error::HostNotFound),
+            },
+        }
+    }
 }
 
 /// What a registry's certificate is checked against: the system's CAs and those of `certs.d/<host>`.

@@ -29,7 +29,7 @@ use super::names::Names;
 use super::volumes::VolumeKind;
 use super::{Layout, Store};
 use crate::oci::{DiffId, Digest, ImageId};
-use crate::sys::atomic;
+use crate::sys::{atomic, threads};
 use verify::{LayerState, Rebuilt};
 
 /// How many threads hash: more only compete for the disk.
@@ -234,24 +234,24 @@ impl<'a> Check<'a> {
 
     /// Reads all layers, on several threads; the states in the order of `layers`.
     fn layers(&self, layers: &[DiffId]) -> Vec<Result<LayerState, StoreError>> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let next = AtomicUsize::new(0);
         let done = Mutex::new(BTreeMap::new());
         let dir = self.lease.as_ref().map(|lease| lease.dir.as_path());
-        std::thread::scope(|scope| {
-            for _ in 0..threads.min(MAX_THREADS).min(layers.len()) {
-                scope.spawn(|| {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(layer) = layers.get(number) else {
-                            break;
-                        };
-                        let state = verify::layer(self.store, layer, dir);
-                        done.lock().insert(number, state);
-                    }
-                });
-            }
-        });
+        threads::share(
+            "check",
+            processors.min(MAX_THREADS).min(layers.len()),
+            || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(layer) = layers.get(number) else {
+                        break;
+                    };
+                    let state = verify::layer(self.store, layer, dir);
+                    done.lock().insert(number, state);
+                }
+            },
+        );
         done.into_inner().into_values().collect()
     }
 

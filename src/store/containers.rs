@@ -299,7 +299,15 @@ impl Store {
         container.note(|event| event, "destroy");
         let removed = remove_tree(&container.directory);
         drop(lock);
-        removed.map_err(StoreError::io("remove", &container.directory))
+        if let Err(error) = removed {
+            // It is gone. The next verb that looks removes the rest.
+            let directory = container.directory.display();
+            log::warn!(
+                "container {} is removed, but not yet {directory}: {error}",
+                container.record.name
+            );
+        }
+        Ok(())
     }
 
     /// Removes the directories of containers that were being made or removed by somebody who was killed.

@@ -76,14 +76,19 @@ impl NewFile {
         &self.file
     }
 
-    /// Makes the bytes durable, gives the file its name, in place of a file that had it, and makes that durable too.
+    /// Makes the bytes durable, gives the file its name, in place of a file that had it, and makes that durable too, as far as
+    /// the directory lets itself be synced: the file is there then, whole, and that is no failure.
     pub fn persist(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         match self.temp.take() {
             Some(temp) => fs::rename(&temp, &self.path).inspect_err(|_| discard(&temp))?,
             None => self.link()?,
         }
-        sync_dir(directory(&self.path))
+        if let Err(error) = sync_dir(directory(&self.path)) {
+            let path = self.path.display();
+            log::warn!("{path} is there, but may be gone after a power cut: {error}");
+        }
+        Ok(())
     }
 
     fn link(&self) -> io::Result<()> {

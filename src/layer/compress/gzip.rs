@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use flate2::{Compress, Compression, Crc, FlushCompress};
 use parking_lot::Mutex;
 
+use crate::sys::threads;
+
 /// Small enough for many in flight, large enough that starting anew costs little: a deflate window is 32 KiB.
 const BLOCK: usize = 1 << 20;
 /// Beyond this a disk or a network is the limit, and memory grows.
@@ -35,37 +37,70 @@ pub fn gzip(source: &mut (dyn Read + Send), out: &mut dyn Write) -> io::Result<(
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = cores.min(MAX_WORKERS);
     out.write_all(&HEADER)?;
-    let crc = std::thread::scope(|scope| {
+    let parallel = std::thread::scope(|scope| {
+        let source = &mut *source;
         let (to_deflate, jobs) = sync_channel::<Job>(workers);
         let (in_order, results) = sync_channel::<Receiver<io::Result<Block>>>(2 * workers);
         let jobs = std::sync::Arc::new(Mutex::new(jobs));
-        for _ in 0..workers {
+        for number in 0..workers {
             let jobs = jobs.clone();
-            scope.spawn(move || {
+            let work = move || {
                 loop {
                     let job = jobs.lock().recv();
                     let Ok((plain, answer)) = job else { return };
                     // Nobody waits for it when the writing has failed.
                     let _ = answer.send(deflate(&plain));
                 }
-            });
+            };
+            match threads::beside(scope, "deflate", work) {
+                Ok(_) => {}
+                Err(_) if number == 0 => return None,
+                // Fewer do it, too.
+                Err(_) => break,
+            }
         }
         drop(jobs);
-        scope.spawn(move || read_blocks(source, &to_deflate, &in_order));
+        let read = move || read_blocks(source, &to_deflate, &in_order);
+        // If it does not start, no jobs come, and the workers end.
+        threads::beside(scope, "read", read).ok()?;
         let mut crc = Crc::new();
         for result in results {
-            let block = result
-                .recv()
-                .unwrap_or_else(|_| Err(io::Error::other("a compressing thread ended")))?;
-            out.write_all(&block.deflated)?;
+            let ended = |_| Err(io::Error::other("a compressing thread ended"));
+            let block = match result.recv().unwrap_or_else(ended) {
+                Ok(block) => block,
+                Err(error) => return Some(Err(error)),
+            };
+            if let Err(error) = out.write_all(&block.deflated) {
+                return Some(Err(error));
+            }
             crc.combine(&block.crc);
         }
-        Ok::<_, io::Error>(crc)
-    })?;
+        Some(Ok(crc))
+    });
+    let crc = match parallel {
+        Some(done) => done?,
+        // No threads are to be had, and nothing has been read yet.
+        None => alone(source, out)?,
+    };
     out.write_all(&LAST)?;
     out.write_all(&crc.sum().to_le_bytes())?;
     out.write_all(&crc.amount().to_le_bytes())?;
     out.flush()
+}
+
+/// All blocks on the caller's thread.
+fn alone(source: &mut dyn Read, out: &mut dyn Write) -> io::Result<Crc> {
+    let mut crc = Crc::new();
+    let mut plain = Vec::with_capacity(BLOCK);
+    loop {
+        plain.clear();
+        if Read::take(&mut *source, BLOCK as u64).read_to_end(&mut plain)? == 0 {
+            return Ok(crc);
+        }
+        let block = deflate(&plain)?;
+        out.write_all(&block.deflated)?;
+        crc.combine(&block.crc);
+    }
 }
 
 fn read_blocks(
@@ -155,6 +190,16 @@ mod tests {
                 .unwrap();
             assert!(one == plain, "{size}");
         }
+    }
+
+    #[test]
+    fn regression_one_thread_writes_the_same() {
+        let plain: Vec<u8> = (0u32..3_000_000).map(|i| i.to_le_bytes()[1]).collect();
+        let (mut many, mut one) = (Vec::new(), Vec::new());
+        gzip(&mut plain.as_slice(), &mut many).unwrap();
+        let crc = alone(&mut plain.as_slice(), &mut one).unwrap();
+        assert!(many[HEADER.len()..many.len() - LAST.len() - 8] == one);
+        assert_eq!(crc.amount() as usize, plain.len());
     }
 
     #[test]

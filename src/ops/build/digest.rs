@@ -12,6 +12,7 @@ use super::copy::{Content, Item};
 use crate::layer::from_dir;
 use crate::layer::merged::{Image, NodeRef};
 use crate::oci::Digest;
+use crate::sys::threads;
 use crate::tree::NodeKind;
 
 /// Read at once from a file.
@@ -101,7 +102,7 @@ fn look(items: &[Item]) -> Vec<Found> {
         }
     };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = processors.min(MAX_THREADS).min(items.len() / 16);
+    let most = processors.min(MAX_THREADS).min(items.len() / 16);
     let mut found: Vec<Found> = Vec::new();
     found.resize_with(items.len(), || Ok((None, Vec::new())));
     let mut put = |done: Vec<(usize, Found)>| {
@@ -112,7 +113,9 @@ fn look(items: &[Item]) -> Vec<Found> {
         }
     };
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        // What does not start is done by those who did.
+        let others = (1..most).map_while(|_| threads::beside(scope, "digest", work).ok());
+        let others: Vec<_> = others.collect();
         put(work());
         for other in others {
             put(other

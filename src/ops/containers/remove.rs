@@ -141,12 +141,8 @@ fn evaporate(store: &Store, container: &Container) -> Result<(), RunError> {
     if volumes.is_empty() {
         return Ok(());
     }
-    let tell = || {
-        // A mount that does not answer is told by its own watch.
-        if let Err(error) = store.notify_mounts() {
-            log::warn!("{error}");
-        }
-    };
+    // A mount that does not answer is told by its own watch.
+    let tell = || drop(store.notify_mounts());
     life::evaporate(store, &volumes, None, &tell)?;
     if unheld(store, &volumes)?.is_empty() {
         return Ok(());

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::layer::compress::{self, Compression};
 use crate::oci::{DiffId, Digest};
 use crate::registry::archive::fill;
+use crate::sys::threads;
 
 /// Size of a buffer: large enough that a hand-over costs nothing beside hashing.
 const BUFFER: usize = 1 << 20;
@@ -59,7 +60,8 @@ pub(in crate::ops) fn pump<E>(
     advance: &(dyn Fn(u64) + Sync),
     consume: &mut dyn FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<Pumped, PumpError<E>> {
-    std::thread::scope(|scope| {
+    let in_stages = std::thread::scope(|scope| {
+        let source = &mut *source;
         let (free, buffers) = sync_channel::<Vec<u8>>(BUFFERS);
         let (read, to_hash) = sync_channel::<Chunk>(1);
         let (hashed, to_consume) = sync_channel::<Chunk>(1);
@@ -67,8 +69,17 @@ pub(in crate::ops) fn pump<E>(
             // The channel holds as many as there are.
             let _ = free.send(Vec::new());
         }
-        let reader = scope.spawn(move || read_stage(source, decompress, advance, &buffers, &read));
-        let hasher = scope.spawn(move || hash_stage(&to_hash, &hashed));
+        let hash = move || hash_stage(&to_hash, &hashed);
+        let hasher = threads::beside(scope, "hash", hash).ok()?;
+        let read = move || {
+            read_stage(source, decompress, advance, |plain| match plain {
+                Ok(plain) => feed(plain, &buffers, &read),
+                // If nobody listens, somebody else failed before.
+                Err(error) => drop(read.send(Err(error))),
+            })
+        };
+        // If it does not start, nothing comes to the hasher, which ends.
+        let reader = threads::beside(scope, "read", read).ok()?;
         let mut tar_size = 0u64;
         let result = to_consume.into_iter().try_for_each(|chunk| {
             let chunk = chunk.map_err(PumpError::Read)?;
@@ -86,22 +97,61 @@ pub(in crate::ops) fn pump<E>(
         let plain = hasher
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        result?;
-        Ok(Pumped {
+        Some(result.map(|()| Pumped {
             blob: blob.unwrap_or(plain),
             diff_id: DiffId(plain),
             tar_size,
-        })
+        }))
+    });
+    match in_stages {
+        Some(done) => done,
+        // No threads are to be had, and nothing has been read yet.
+        None => alone(source, decompress, advance, consume),
+    }
+}
+
+/// The same on the caller's thread.
+fn alone<E>(
+    source: &mut (dyn Read + Send),
+    decompress: bool,
+    advance: &(dyn Fn(u64) + Sync),
+    consume: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+) -> Result<Pumped, PumpError<E>> {
+    let mut hasher = Sha256::new();
+    let mut tar_size = 0u64;
+    let mut result = Ok(());
+    let blob = read_stage(source, decompress, advance, |plain| {
+        let all = || {
+            let plain = plain.map_err(PumpError::Read)?;
+            let mut buffer = vec![0u8; BUFFER];
+            loop {
+                let got = fill(plain, &mut buffer).map_err(PumpError::Read)?;
+                let bytes = buffer.get(..got).unwrap_or_default();
+                hasher.update(bytes);
+                consume(bytes).map_err(PumpError::Consume)?;
+                tar_size += got as u64;
+                if got < BUFFER {
+                    return Ok(());
+                }
+            }
+        };
+        result = all();
+    });
+    result?;
+    let plain = Digest::from_bytes(hasher.finalize().into());
+    Ok(Pumped {
+        blob: blob.unwrap_or(plain),
+        diff_id: DiffId(plain),
+        tar_size,
     })
 }
 
-/// The digest of the compressed bytes; `None` when there is no compression.
+/// Has `take` read the uncompressed bytes. The answer is the digest of the compressed ones; `None` when there is no compression.
 fn read_stage(
     source: &mut (dyn Read + Send),
     decompress: bool,
     advance: &(dyn Fn(u64) + Sync),
-    buffers: &Receiver<Vec<u8>>,
-    out: &SyncSender<Chunk>,
+    take: impl FnOnce(io::Result<&mut dyn Read>),
 ) -> Option<Digest> {
     let mut hasher = Sha256::new();
     let mut source = Metered { source, advance };
@@ -109,8 +159,7 @@ fn read_stage(
     let got = match fill(&mut source, &mut head) {
         Ok(got) => got,
         Err(error) => {
-            // If nobody listens, somebody else failed before.
-            let _ = out.send(Err(error));
+            take(Err(error));
             return None;
         }
     };
@@ -122,7 +171,7 @@ fn read_stage(
     };
     let whole = io::Cursor::new(head).chain(&mut source);
     if compression == Compression::None {
-        feed(&mut { whole }, buffers, out);
+        take(Ok(&mut { whole }));
         return None;
     }
     let tee = Tee {
@@ -130,7 +179,7 @@ fn read_stage(
         hasher: &mut hasher,
     };
     let mut plain = compress::reader(Box::new(tee), compression);
-    feed(&mut plain, buffers, out);
+    take(Ok(&mut plain));
     drop(plain);
     Some(Digest::from_bytes(hasher.finalize().into()))
 }
@@ -239,6 +288,42 @@ mod tests {
             assert_eq!(pumped.diff_id.0, Digest::of(&plain));
             assert_eq!(pumped.blob, Digest::of(&packed));
         }
+    }
+
+    type Pump = fn(
+        &mut (dyn Read + Send),
+        bool,
+        &(dyn Fn(u64) + Sync),
+        &mut dyn FnMut(&[u8]) -> Result<(), &'static str>,
+    ) -> Result<Pumped, PumpError<&'static str>>;
+
+    #[test]
+    fn regression_one_thread_does_as_well_as_three() {
+        let plain = vec![7u8; 3 * BUFFER + 17];
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&plain).unwrap();
+        let packed = encoder.finish().unwrap();
+        for (input, decompress) in [(&plain, true), (&packed, true), (&packed, false)] {
+            let with = |pump: Pump| {
+                let mut out = Vec::new();
+                let pumped = pump(
+                    &mut input.as_slice() as &mut (dyn Read + Send),
+                    decompress,
+                    &|_| {},
+                    &mut |chunk: &[u8]| {
+                        out.extend_from_slice(chunk);
+                        Ok(())
+                    },
+                );
+                (pumped.unwrap(), out)
+            };
+            assert!(with(super::pump) == with(alone));
+        }
+        let cut = &packed[..packed.len() / 2];
+        let cut = alone(&mut { cut }, true, &|_| {}, &mut |_| Ok::<_, ()>(()));
+        assert!(matches!(cut, Err(PumpError::Read(_))));
+        let refused = alone(&mut plain.as_slice(), true, &|_| {}, &mut |_| Err("enough"));
+        assert!(matches!(refused, Err(PumpError::Consume("enough"))));
     }
 
     #[test]

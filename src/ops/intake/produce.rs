@@ -8,6 +8,7 @@ use super::{IntakeError, write};
 use crate::layer::Limits;
 use crate::oci::DiffId;
 use crate::store::Import;
+use crate::sys::threads;
 
 /// Size of the pieces that go from one thread to the other.
 const PIECE: usize = 256 << 10;
@@ -30,7 +31,7 @@ pub(in crate::ops) fn produce<T: Send, E: Send + From<io::Error>>(
 ) -> Result<(DiffId, T), ProduceError<E>> {
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(PIECES);
-        let writer = scope.spawn(move || {
+        let writer = threads::beside(scope, "produce", move || {
             let mut out = Pieces {
                 sender,
                 piece: Vec::with_capacity(PIECE),
@@ -38,7 +39,8 @@ pub(in crate::ops) fn produce<T: Send, E: Send + From<io::Error>>(
             let written = producer(&mut out)?;
             out.end()?;
             Ok(written)
-        });
+        })
+        .map_err(|error| ProduceError::Intake(IntakeError::Read(error)))?;
         let mut content = Content {
             receiver,
             piece: Vec::new(),

@@ -10,6 +10,7 @@ use crate::ops::intake::{self, IntakeError, Pumped};
 use crate::ops::proven;
 use crate::registry::{Client, RegistryError};
 use crate::store::{Import, Partial, Store, StoreError};
+use crate::sys::threads;
 
 use super::download::Download;
 use super::{Event, Options, PullError, Sink};
@@ -99,20 +100,16 @@ impl<'a> Work<'a> {
         let workers = PARALLEL.min(todo.len());
         let todo = Mutex::new(todo);
         let first_error = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while !self.stop.load(Ordering::Relaxed) {
-                        let Some((blob, layer)) = todo.lock().pop_front() else {
-                            return;
-                        };
-                        if let Err(error) = self.layer(blob, layer) {
-                            self.stop.store(true, Ordering::Relaxed);
-                            self.progress.event(Event::Failed { blob: blob.digest });
-                            first_error.lock().get_or_insert(error);
-                        }
-                    }
-                });
+        threads::share("pull", workers, || {
+            while !self.stop.load(Ordering::Relaxed) {
+                let Some((blob, layer)) = todo.lock().pop_front() else {
+                    return;
+                };
+                if let Err(error) = self.layer(blob, layer) {
+                    self.stop.store(true, Ordering::Relaxed);
+                    self.progress.event(Event::Failed { blob: blob.digest });
+                    first_error.lock().get_or_insert(error);
+                }
             }
         });
         let kept = self.kept.into_inner();

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::layer::{LayerFile, compress};
 use crate::oci::{DiffId, Digest};
+use crate::sys::threads;
 
 use super::Packing;
 
@@ -57,7 +58,8 @@ pub(super) fn packed<T>(
 ) -> T {
     std::thread::scope(|scope| {
         let (sender, pieces) = sync_channel(PIECES);
-        scope.spawn(move || {
+        let refusal = sender.clone();
+        let started = threads::beside(scope, "compress", move || {
             let mut tar = Tar {
                 layer,
                 file,
@@ -76,6 +78,11 @@ pub(super) fn packed<T>(
                 let _ = out.0.send(Err(error));
             }
         });
+        if let Err(error) = started {
+            // The reader, which is here, hears of it.
+            let _ = refusal.send(Err(error));
+        }
+        drop(refusal);
         let mut packed = Packed {
             pieces,
             piece: io::Cursor::default(),
