@@ -2,6 +2,7 @@
 
 mod bad;
 mod formats;
+pub mod layouts;
 mod safety;
 
 use std::fs;

@@ -1,5 +1,6 @@
 //! Registries: pull and push against Debian's `docker-registry`, skopeo and podman, and against one that lies.
 
+mod habits;
 pub mod liar;
 mod lying;
 mod places;

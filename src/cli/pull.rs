@@ -8,7 +8,7 @@ use super::output::Lines;
 use super::transfer::{self, Bars, TransferArgs};
 use crate::oci::{Digest, Platform, Reference};
 use crate::ops::OpsError;
-use crate::ops::pull::{self, Event, Options, Pulled, Silent, Sink};
+use crate::ops::pull::{self, Event, Options, PullError, Pulled, Silent, Sink};
 use crate::registry::Client;
 use crate::store::{OpenMode, Store};
 
@@ -53,18 +53,35 @@ fn one(
     let reference = Reference::parse(name).map_err(OpsError::Reference)?;
     if args.all_tags(&reference)? {
         let (client, tags) = pull::tags(&reference.repository, &options.registry)?;
+        let mut artifact = None;
+        let mut images = 0;
         for tag in tags {
             let reference = Reference {
                 tag: Some(tag),
                 ..reference.clone()
             };
-            image(&client, &reference, args, options, store, lines)?;
+            match image(&client, &reference, args, options, store, lines) {
+                Ok(()) => images += 1,
+                Err(error) if is_artifact(&error) => {
+                    eprintln!("{reference}: passed over: {error}");
+                    artifact = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        return Ok(());
+        return match artifact {
+            Some(error) if images == 0 => Err(error),
+            _ => Ok(()),
+        };
     }
     args.say_default(&reference, lines);
-    let client = Client::connect(reference.repository.domain(), &options.registry)?;
+    let client = Client::connect(&reference.repository, &options.registry)?;
     image(&client, &reference, args, options, store, lines)
+}
+
+fn is_artifact(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<PullError>();
+    error.is_some_and(PullError::is_artifact)
 }
 
 fn image(
@@ -130,7 +147,9 @@ impl Sink for Progress {
         match event {
             Event::Exists { .. } => self.0.state(blob, &name, "Already exists", true),
             Event::Waiting { .. } => self.0.state(blob, &name, "Pulling fs layer", false),
-            Event::Begin { size, .. } => self.0.begin(blob, &name, "Downloading", size),
+            Event::Begin { size, kept, .. } => {
+                self.0.begin(blob, &name, "Downloading", size, kept);
+            }
             Event::Advance { bytes, .. } => self.0.advance(blob, &name, bytes),
             Event::Complete { .. } => self.0.state(blob, &name, "Pull complete", true),
             Event::Failed { .. } => self.0.show(blob, &name, "Failed", true),

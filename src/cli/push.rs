@@ -78,7 +78,7 @@ fn one(
             return Err(push::PushError::NoSuchTag(tag.clone()).into());
         }
     }
-    let client = Client::connect(repository.domain(), &options.registry)?;
+    let client = Client::connect(&repository, &options.registry)?;
     for tag in tags {
         let progress: Box<dyn Sink> = match args.quiet {
             true => Box::new(Silent),
@@ -104,7 +104,7 @@ impl Sink for Progress {
         let name = layer.short();
         match state {
             State::Preparing => self.0.state(*layer, &name, "Preparing", false),
-            State::Pushing { size } => self.0.begin(*layer, &name, "Pushing", size),
+            State::Pushing { size } => self.0.begin(*layer, &name, "Pushing", size, 0),
             State::Advance(bytes) => self.0.advance(*layer, &name, bytes),
             State::Pushed => self.0.state(*layer, &name, "Pushed", true),
             State::Exists => self.0.state(*layer, &name, "Layer already exists", true),

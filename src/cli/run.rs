@@ -112,6 +112,9 @@ pub struct Args {
     #[arg(long, value_name = "WHEN", default_value = "missing",
           value_parser = ["always", "missing", "never"])]
     pull: String,
+    /// Get the image from this registry by plain http or with any certificate, if it must be (repeatable)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    insecure_registry: Vec<String>,
     /// Run only if the image is for this platform (such as linux/amd64); get it for that platform if it is not here
     #[arg(long, value_name = "PLATFORM", value_parser = super::load::platform)]
     platform: Option<Platform>,
@@ -360,11 +363,14 @@ fn fetch(args: &Args, image: &str, store: &Store) -> anyhow::Result<()> {
     }
     let platform = args.platform.as_ref();
     let platform = platform.map(|platform| format!("--platform={platform}"));
+    let insecure = args.insecure_registry.iter();
+    let insecure = insecure.map(|host| format!("--insecure-registry={host}"));
     let status = Command::new("/proc/self/exe")
         .arg("--store")
         .arg(store.path())
         .arg("pull")
         .args(platform)
+        .args(insecure)
         .args(["--", image])
         .stdin(Stdio::null())
         .stdout(io::stderr())

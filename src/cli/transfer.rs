@@ -1,12 +1,15 @@
 //! What pull and push have in common: several names, all tags of a repository, how to reach registries, a bar for each layer.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    DecimalBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use parking_lot::Mutex;
 
 use super::output::{Lines, print_error};
@@ -109,8 +112,8 @@ impl<K: Eq + Hash> Bars<K> {
         });
     }
 
-    /// Bytes of a layer are on their way.
-    pub fn begin(&self, key: K, name: &str, doing: &str, size: u64) {
+    /// Bytes of a layer are on their way, the first `kept` of them from an earlier time.
+    pub fn begin(&self, key: K, name: &str, doing: &str, size: u64, kept: u64) {
         self.with(key, name, |bar| {
             bar.set_length(size);
             let bytes = "{decimal_bytes}/{decimal_total_bytes}";
@@ -118,10 +121,16 @@ impl<K: Eq + Hash> Bars<K> {
                 true => format!("{{prefix}}: {bytes}"),
                 // The bar takes what the rest leaves, however wide the terminal is by then.
                 false => {
-                    format!("{{prefix}}: {doing} [{{wide_bar}}] {bytes} {{decimal_bytes_per_sec}}")
+                    format!("{{prefix}}: {doing} [{{wide_bar}}] {bytes} {{speed}}")
                 }
             };
-            bar.set_style(style(&text).progress_chars("=> "));
+            let speed = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+                let rate = DecimalBytes(speed(state.pos(), kept, state.elapsed()));
+                // It is text in memory.
+                let _ = write!(out, "{rate}/s");
+            };
+            let style = style(&text).with_key("speed", speed);
+            bar.set_style(style.progress_chars("=> "));
             bar.reset_elapsed();
             // Its thread is not optional to the library; without one bars move when something has come.
             if threads::are_there() {
@@ -144,6 +153,27 @@ impl<K: Eq + Hash> Bars<K> {
     }
 }
 
+/// Bytes a second of what has come now.
+fn speed(position: u64, kept: u64, elapsed: Duration) -> u64 {
+    let millis = elapsed.as_millis().max(1);
+    let bytes = u128::from(position.saturating_sub(kept));
+    u64::try_from(bytes * 1000 / millis).unwrap_or(u64::MAX)
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_speed_counts_what_came_now() {
+        let second = Duration::from_secs(1);
+        assert_eq!(speed(73_000_000, 65_000_000, second), 8_000_000);
+        assert_eq!(speed(30_000_000, 65_000_000, second), 0);
+        assert_eq!(speed(16_000_000, 0, 2 * second), 8_000_000);
+        assert_eq!(speed(0, 0, Duration::ZERO), 0);
+    }
 }

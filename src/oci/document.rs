@@ -68,9 +68,6 @@ pub enum DocumentError {
     /// A manifest of something else than a container image.
     #[error("artifact of type {0} is not a container image")]
     Artifact(MediaType),
-    /// A layer whose bytes are to be had elsewhere (Windows base layers).
-    #[error("layer {0} is a foreign (non-distributable) layer, which is not supported")]
-    ForeignLayer(super::Digest),
     /// A layer of a type that is no tar.
     #[error("layer {digest} has the unsupported media type {media_type}")]
     LayerMediaType {

@@ -17,6 +17,8 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const OCI_FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+const DOCKER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
 const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -154,14 +156,9 @@ impl Descriptor {
         if MEANINGLESS.contains(&text) {
             return Ok(LayerEncoding::Unknown);
         }
-        if text.starts_with("application/vnd.oci.image.layer.nondistributable.")
-            || text.starts_with("application/vnd.docker.image.rootfs.foreign.")
-        {
-            return Err(DocumentError::ForeignLayer(self.digest));
-        }
-        let suffix = text
-            .strip_prefix(OCI_LAYER)
-            .or_else(|| text.strip_prefix(DOCKER_LAYER));
+        // Those that may not be distributed are here all the same, or they are not found.
+        let prefixes = [OCI_LAYER, DOCKER_LAYER, OCI_FOREIGN, DOCKER_FOREIGN];
+        let suffix = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix));
         match suffix.ok_or_else(unsupported)? {
             "" => Ok(LayerEncoding::Tar),
             "+gzip" | ".gzip" => Ok(LayerEncoding::Gzip),

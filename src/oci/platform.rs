@@ -118,24 +118,22 @@ impl Platform {
         self.rank(candidate).is_some()
     }
 
-    /// The descriptor of an index to use on this platform: the best match; else the first that states no platform
-    /// (its config then decides). Attestations and other entries for `unknown/unknown` never match.
+    /// The descriptors of an index that may lead to an image for this platform: first those for it, the best match first; then
+    /// those that state no platform (their config or their own entries decide). Attestations and other entries for
+    /// `unknown/unknown` never match.
+    pub fn candidates<'a>(&self, index: &'a [Descriptor]) -> Vec<&'a Descriptor> {
+        let rank = |d: &&Descriptor| d.platform.as_ref().and_then(|p| self.rank(p));
+        let mut found: Vec<_> = index.iter().filter(|d| rank(d).is_some()).collect();
+        // The first of equals wins, as in docker.
+        found.sort_by_key(|d| std::cmp::Reverse(rank(d)));
+        let silent = |d: &&Descriptor| d.platform.is_none() && !d.is_attestation();
+        found.extend(index.iter().filter(silent));
+        found
+    }
+
+    /// The first of [`Platform::candidates`].
     pub fn choose<'a>(&self, index: &'a [Descriptor]) -> Option<&'a Descriptor> {
-        let mut best: Option<((u32, u32), &Descriptor)> = None;
-        for descriptor in index {
-            let Some(rank) = descriptor.platform.as_ref().and_then(|p| self.rank(p)) else {
-                continue;
-            };
-            // The first of equals wins, as in docker.
-            if best.is_none_or(|(other, _)| rank > other) {
-                best = Some((rank, descriptor));
-            }
-        }
-        best.map(|(_, descriptor)| descriptor).or_else(|| {
-            index
-                .iter()
-                .find(|d| d.platform.is_none() && !d.is_attestation())
-        })
+        self.candidates(index).into_iter().next()
     }
 
     /// How well `candidate` suits: its variant, higher is better; `None` when it does not run here.

@@ -15,12 +15,13 @@ mod download;
 mod layers;
 mod progress;
 
+use std::collections::BTreeSet;
 use std::io;
 
 use crate::layer::{LayerError, Limits};
 use crate::oci::{
-    DiffId, Digest, DocumentError, ImageConfig, ImageId, Manifest, ManifestOrIndex, Platform,
-    Reference, Repository, Tag, TagRef,
+    Descriptor, DiffId, Digest, DocumentError, ImageConfig, ImageId, Manifest, ManifestOrIndex,
+    Platform, Reference, Repository, Tag, TagRef,
 };
 use crate::registry::{self, Client, Fetched, RegistryError};
 use crate::store::{Event as StoreEvent, NewImage, NewOrigin, Partial, Store, StoreError};
@@ -31,6 +32,8 @@ pub use progress::{Event, Silent, Sink};
 
 /// Indexes within indexes that are followed.
 const MAX_NESTING: usize = 3;
+/// Manifests and indexes that are fetched for one image at most.
+const MAX_DOCUMENTS: usize = 64;
 /// Largest config, as everywhere.
 const MAX_CONFIG: u64 = 8 << 20;
 
@@ -151,6 +154,16 @@ pub enum PullError {
 }
 
 impl PullError {
+    /// Whether it is no container image but something else that registries keep: a chart, a signature.
+    pub fn is_artifact(&self) -> bool {
+        let source = match self {
+            PullError::Registry(RegistryError::Document { source, .. })
+            | PullError::Document { source, .. } => source,
+            _ => return false,
+        };
+        matches!(source, DocumentError::Artifact(_))
+    }
+
     /// Whether the same pull may well succeed later, so that what it has is worth keeping.
     fn may_pass(&self) -> bool {
         match self {
@@ -171,7 +184,7 @@ pub fn tags(
     repository: &Repository,
     options: &registry::Options,
 ) -> Result<(Client, Vec<Tag>), PullError> {
-    let client = Client::connect(repository.domain(), options)?;
+    let client = Client::connect(repository, options)?;
     let tags = client.tags(repository)?;
     Ok((client, tags))
 }
@@ -217,6 +230,10 @@ pub fn pull(
         repository: reference.repository.clone(),
         tag: tag.clone(),
     });
+    let had = match &name {
+        Some(name) => store.names()?.image_of(name).map(|record| record.id) == Some(id),
+        None => store.names()?.images.contains_key(&id),
+    };
     let committed = import.commit(vec![NewImage {
         layers: config.diff_ids.clone(),
         config,
@@ -225,18 +242,14 @@ pub fn pull(
     }]);
     // Of no more use, if it went well; and if the store failed, what it needs is room.
     taken.kept.into_iter().for_each(Partial::discard);
-    let committed = committed?;
-    let moved = committed
-        .images
-        .iter()
-        .any(|image| !image.existed || image.tags.iter().any(|(_, old)| old.is_some()));
+    committed?;
     let name = reference.repository.familiar();
     store.note(&[StoreEvent::now("image", "pull", &reference.to_string()).with("name", name)]);
     Ok(Pulled {
         id,
         digest: served.digest,
         reference: reference.clone(),
-        up_to_date: !moved && !taken.downloaded,
+        up_to_date: had && !taken.downloaded,
     })
 }
 
@@ -304,34 +317,67 @@ fn choose(
     served: &Fetched,
     options: &Options,
 ) -> Result<(Manifest, Option<Fetched>), PullError> {
-    let wanted = options.platform.clone().unwrap_or_else(Platform::host);
-    let mut chosen: Option<Fetched> = None;
-    for _ in 0..MAX_NESTING {
-        let now = chosen.as_ref().unwrap_or(served);
-        let entries = match &now.document {
-            ManifestOrIndex::Manifest(manifest) => return Ok((manifest.clone(), chosen)),
-            ManifestOrIndex::Index(entries) => entries,
-        };
-        let entry = wanted
-            .choose(entries)
-            .ok_or_else(|| PullError::NoPlatform {
-                reference: reference.to_string(),
-                wanted: wanted.clone(),
-            })?;
-        let fetched = client.manifest(&reference.repository, None, Some(&entry.digest))?;
-        // The descriptor's word counts as much as the server's.
-        ManifestOrIndex::parse(&fetched.bytes, Some(&entry.media_type)).map_err(|source| {
-            PullError::Document {
+    let entries = match &served.document {
+        ManifestOrIndex::Manifest(manifest) => return Ok((manifest.clone(), None)),
+        ManifestOrIndex::Index(entries) => entries,
+    };
+    let mut search = Search {
+        client,
+        repository: &reference.repository,
+        wanted: options.platform.clone().unwrap_or_else(Platform::host),
+        seen: BTreeSet::new(),
+    };
+    match search.among(entries, 1)? {
+        Some((manifest, fetched)) => Ok((manifest, Some(fetched))),
+        None => Err(PullError::NoPlatform {
+            reference: reference.to_string(),
+            wanted: search.wanted,
+        }),
+    }
+}
+
+/// Looks through indexes within indexes.
+struct Search<'a> {
+    client: &'a Client,
+    repository: &'a Repository,
+    wanted: Platform,
+    /// What has been fetched.
+    seen: BTreeSet<Digest>,
+}
+
+impl Search<'_> {
+    fn among(
+        &mut self,
+        entries: &[Descriptor],
+        depth: usize,
+    ) -> Result<Option<(Manifest, Fetched)>, PullError> {
+        for entry in self.wanted.candidates(entries) {
+            if self.seen.len() >= MAX_DOCUMENTS || !self.seen.insert(entry.digest) {
+                continue;
+            }
+            let fetched = self
+                .client
+                .manifest(self.repository, None, Some(&entry.digest))?;
+            // The descriptor's word counts as much as the server's.
+            let parsed = ManifestOrIndex::parse(&fetched.bytes, Some(&entry.media_type));
+            parsed.map_err(|source| PullError::Document {
                 what: format!("manifest {}", entry.digest),
                 source,
+            })?;
+            match &fetched.document {
+                ManifestOrIndex::Manifest(manifest) => {
+                    return Ok(Some((manifest.clone(), fetched)));
+                }
+                ManifestOrIndex::Index(inner) if depth < MAX_NESTING => {
+                    if let Some(found) = self.among(inner, depth + 1)? {
+                        return Ok(Some(found));
+                    }
+                }
+                ManifestOrIndex::Index(_) => {}
             }
-        })?;
-        chosen = Some(fetched);
+        }
+        Ok(None)
     }
-    Err(PullError::NoPlatform {
-        reference: reference.to_string(),
-        wanted,
-    })
 }
 
 fn config(

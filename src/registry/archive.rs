@@ -38,6 +38,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 use crate::layer::compress::{self, Compression};
+use crate::sys::source;
 
 pub use catalog::{Catalog, Content, Located};
 pub(crate) use error::shown;
@@ -149,7 +150,7 @@ pub(crate) fn fill(reader: &mut dyn Read, buf: &mut [u8]) -> std::io::Result<usi
 pub(crate) fn open_beneath(dir: impl AsFd, path: &str) -> rustix::io::Result<Option<(File, u64)>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(dir, path, flags, Mode::empty(), resolve) {
+    match source::open_as(dir, path, flags, resolve) {
         Ok(fd) => {
             let stat = rustix::fs::fstat(&fd)?;
             match (

@@ -30,6 +30,7 @@ use super::endpoint;
 use super::proxy::Proxies;
 
 pub(super) use answer::{announced, header_text};
+pub(super) use location::resolve;
 pub(super) use request::Call;
 pub use retry::Failure;
 pub(super) use retry::{PROGRESS, Patience, Retry, is_transient, retry_after};
@@ -94,9 +95,10 @@ pub(super) fn pull_scope(repository: &Repository) -> String {
 }
 
 impl Client {
-    /// Finds out how a registry is talked to, with the credential that the user's files hold for it.
-    pub fn connect(domain: &str, options: &Options) -> Result<Client, RegistryError> {
-        Client::connect_as(domain, options, credentials::find(domain)?)
+    /// Finds out how a registry is talked to, with the credential that the user's files hold for the
+    /// repository.
+    pub fn connect(repository: &Repository, options: &Options) -> Result<Client, RegistryError> {
+        Client::connect_as(repository.domain(), options, credentials::find(repository)?)
     }
 
     /// The same with a credential at hand, or with none.

@@ -15,6 +15,7 @@ use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde_json::{Map, Value, json};
 
 use super::RegistryError;
+use crate::oci::Repository;
 use crate::sys::lock::{self, LockMode};
 use crate::sys::new_file::NewFile;
 
@@ -65,30 +66,90 @@ pub fn key(domain: &str) -> &str {
     }
 }
 
-/// The credential for a registry, if any file has one: docker's, then podman's.
-pub fn find(domain: &str) -> Result<Option<Credential>, RegistryError> {
-    for look in [
-        docker_credential::get_credential,
-        docker_credential::get_podman_credential,
-    ] {
-        let reason = match look(key(domain)) {
+/// The credential for a repository, if any file has one: docker's has one for each registry, podman's also for a repository or
+/// the namespaces above it, of which the closest counts.
+pub fn find(repository: &Repository) -> Result<Option<Credential>, RegistryError> {
+    let domain = repository.domain();
+    if let Some(path) = config_path()
+        && let Some(found) = read(&path).map(|file| file.look(key(domain), domain))
+        && let Some(found) = found?
+    {
+        return Ok(Some(found));
+    }
+    for path in podman_paths() {
+        let Some(file) = read(&path) else { continue };
+        let mut name = format!("{domain}/{}", repository.path());
+        loop {
+            // Above a registry's own name there is none, and helpers are asked for registries only.
+            if (name == domain || file.names(&name))
+                && let Some(found) = file.look(&name, domain)?
+            {
+                return Ok(Some(found));
+            }
+            match name.rsplit_once('/') {
+                Some((above, _)) => name.truncate(above.len()),
+                None => break,
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A file of credentials.
+struct Credentials {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    content: Value,
+}
+
+/// `None`: it is missing, unreadable for this user, or no JSON, which is said.
+fn read(path: &Path) -> Option<Credentials> {
+    let bytes = std::fs::read(path).ok()?;
+    match serde_json::from_slice(&bytes) {
+        Ok(content) => Some(Credentials {
+            path: path.to_owned(),
+            bytes,
+            content,
+        }),
+        // serde_json's errors tell a position, never the text.
+        Err(error) => {
+            let path = path.display();
+            log::warn!("{path} is not valid JSON, its credentials are not used: {error}");
+            None
+        }
+    }
+}
+
+impl Credentials {
+    fn names(&self, name: &str) -> bool {
+        let auths = self.content.get("auths");
+        auths.is_some_and(|auths| auths.get(name).is_some())
+    }
+
+    /// What it has for this name, itself or by a helper.
+    fn look(&self, name: &str, domain: &str) -> Result<Option<Credential>, RegistryError> {
+        let found = docker_credential::get_credential_from_reader(self.bytes.as_slice(), name);
+        let reason = match found {
             Ok(DockerCredential::UsernamePassword(user, password)) => {
                 return Ok(Some(Credential::Password { user, password }));
             }
             Ok(DockerCredential::IdentityToken(token)) => {
                 return Ok(Some(Credential::IdentityToken(token)));
             }
-            // A file that is missing, unreadable for this user, or has nothing for this registry.
+            Err(CredentialRetrievalError::ConfigReadError) => {
+                let path = self.path.display();
+                log::warn!("{path} is no file of credentials, none of it is used");
+                return Ok(None);
+            }
             Err(
                 CredentialRetrievalError::NoCredentialConfigured
-                | CredentialRetrievalError::ConfigNotFound
-                | CredentialRetrievalError::ConfigReadError,
-            ) => continue,
+                | CredentialRetrievalError::ConfigNotFound,
+            ) => return Ok(None),
             // This is how a helper says that it has none.
             Err(CredentialRetrievalError::HelperFailure { stdout, .. })
                 if stdout.contains("credentials not found") =>
             {
-                continue;
+                return Ok(None);
             }
             Err(CredentialRetrievalError::HelperFailure { .. }) => "it ended with an error",
             Err(CredentialRetrievalError::HelperCommunicationError) => "it cannot be run",
@@ -100,12 +161,26 @@ pub fn find(domain: &str) -> Result<Option<Credential>, RegistryError> {
                 "the stored credential contradicts itself; log in again"
             }
         };
-        return Err(RegistryError::Helper {
+        Err(RegistryError::Helper {
             host: domain.to_owned(),
             reason,
-        });
+        })
     }
-    Ok(None)
+}
+
+/// Where podman has its credentials: where it is told to, else those of this session, then those that last.
+fn podman_paths() -> Vec<PathBuf> {
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(path) = variable("REGISTRY_AUTH_FILE") {
+        return vec![path];
+    }
+    let home = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
+    let dirs = variable("XDG_RUNTIME_DIR").into_iter().chain(home);
+    dirs.map(|dir| dir.join("containers/auth.json")).collect()
 }
 
 /// docker's `config.json` of this user.

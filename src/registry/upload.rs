@@ -11,7 +11,7 @@ use ureq::http::{Method, StatusCode, header};
 use crate::oci::{Digest, MediaType, Repository, Tag};
 
 use super::RegistryError;
-use super::client::{Call, Client, Failure, Retry, announced, header_text, is_transient};
+use super::client::{Call, Client, Failure, Retry, announced, header_text, is_transient, resolve};
 
 /// Sends what a reader gives.
 pub type Send<'a> = dyn FnMut(&mut dyn Read) -> Result<(), Failure> + 'a;
@@ -61,7 +61,7 @@ impl Client {
         // The registry has begun an upload in its place. It ends by itself if this does not reach it.
         if response.status() == StatusCode::ACCEPTED
             && let Some(location) = header_text(&response, header::LOCATION)
-            && let Some(url) = self.resolve(&self.absolute("/"), &location)
+            && let Some(url) = resolve(&self.absolute(&call.url), &location)
             && self.is_own(&url)
         {
             drop(response);
@@ -119,7 +119,7 @@ impl Client {
                     )
                     .map_err(Failure::Final)?;
                 let next = header_text(&response, header::LOCATION)
-                    .and_then(|next| self.resolve(&location, &next))
+                    .and_then(|next| resolve(&location, &next))
                     .unwrap_or_else(|| location.clone());
                 let digest = Digest::from_bytes(hashing.hasher.finalize().into());
                 done = Some((next, digest, hashing.length));
@@ -150,7 +150,7 @@ impl Client {
         let response = self.call(&call)?;
         let response = self.expect(&call, response, &[StatusCode::ACCEPTED])?;
         header_text(&response, header::LOCATION)
-            .and_then(|location| self.resolve(&self.absolute("/"), &location))
+            .and_then(|location| resolve(&self.absolute(&call.url), &location))
             .ok_or_else(|| RegistryError::Malformed {
                 what: call.what,
                 reason: "the registry does not say where to".to_owned(),

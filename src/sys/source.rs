@@ -165,7 +165,16 @@ pub fn open(
     flags: OFlags,
     resolve: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
-    let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
+    open_as(root, path, flags | OFlags::PATH | OFlags::CLOEXEC, resolve)
+}
+
+/// The same for other descriptors than those of places.
+pub fn open_as(
+    root: impl AsFd,
+    path: impl Arg + Copy,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
     for _ in 0..MAX_TRIES {
         match openat2(&root, path, flags, Mode::empty(), resolve) {
             Err(Errno::AGAIN | Errno::INTR) => std::thread::yield_now(),

@@ -181,10 +181,19 @@ fn serve(
         .headers
         .get("content-length")
         .and_then(|l| l.parse().ok());
-    if request.method == "POST" {
+    if matches!(request.method.as_str(), "POST" | "PUT") {
         let mut body = vec![0; length.unwrap_or(0)];
         reader.read_exact(&mut body)?;
         request.body = String::from_utf8_lossy(&body).into_owned();
+    }
+    if request.headers.contains_key("transfer-encoding") {
+        let mut size = 1;
+        while size > 0 {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            size = usize::from_str_radix(line.trim(), 16).unwrap_or(0);
+            reader.read_exact(&mut vec![0; size + 2])?;
+        }
     }
     log.lock().expect("the log").push(request.clone());
     let answer = lie(&request, honest(image, &request));

@@ -39,6 +39,11 @@ impl<'a> Download<'a> {
         }
     }
 
+    /// How many bytes an earlier pull has left.
+    pub(super) fn kept(&self) -> u64 {
+        self.kept
+    }
+
     /// Whether some of the bytes are an earlier pull's: if the whole turns out wrong, it need not be the registry's fault.
     pub(super) fn is_resumed(&self) -> bool {
         self.kept > 0

@@ -128,12 +128,13 @@ impl<'a> Work<'a> {
     }
 
     fn layer(&self, blob: &Descriptor, expected: DiffId) -> Result<(), PullError> {
+        let mut download =
+            Download::resume(self.store, self.client, self.repository, blob, &self.stop);
         self.progress.event(Event::Begin {
             blob: blob.digest,
             size: blob.size,
+            kept: download.kept(),
         });
-        let mut download =
-            Download::resume(self.store, self.client, self.repository, blob, &self.stop);
         let mut result = self.take_in(blob, expected, &mut download);
         // What an earlier pull has left may be no good; that is not to be the end of all pulls.
         if let Err(error) = &result

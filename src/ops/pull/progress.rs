@@ -21,6 +21,8 @@ pub enum Event {
         blob: Digest,
         /// Bytes of it.
         size: u64,
+        /// How many of those an interrupted pull has left here.
+        kept: u64,
     },
     /// More of it has come.
     Advance {

@@ -188,7 +188,9 @@ impl Catalog {
                         length,
                     },
                 })),
-                Err(rustix::io::Errno::XDEV) => Err(outside(name)),
+                Err(rustix::io::Errno::XDEV) => {
+                    Err(self.fail(Problem::LinkOutside { name: shown(name) }))
+                }
                 Err(rustix::io::Errno::LOOP) => {
                     Err(self.fail(Problem::Links { name: shown(name) }))
                 }

@@ -75,6 +75,14 @@ pub enum Problem {
         /// The name or link target.
         name: String,
     },
+    /// A symbolic link of a directory that leaves it, as some tools make them to share files.
+    #[error(
+        "{name}: a symbolic link leads outside the directory; load a copy without links (cp -rL)"
+    )]
+    LinkOutside {
+        /// The member at or below the link.
+        name: String,
+    },
     /// More members than any image has.
     #[error("more than {limit} members")]
     Members {
@@ -129,6 +137,14 @@ pub enum Problem {
     /// JSON that does not parse, or has the wrong shape.
     #[error("{document}: {reason}")]
     Document {
+        /// The member.
+        document: String,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A document of something else than a container image.
+    #[error("{document}: {reason}")]
+    Artifact {
         /// The member.
         document: String,
         /// The parser's words.

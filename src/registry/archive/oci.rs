@@ -4,12 +4,16 @@
 //! platforms of one image; entries without a name are images of their own. A sole manifest is loaded whatever its
 //! platform, as docker does; where there is a choice the wanted platform decides, by default this machine's.
 //!
-//! What a blob is says its content; [`ManifestOrIndex::parse`] refuses those that are both. Attestations are passed over.
+//! What a blob is says its content; [`ManifestOrIndex::parse`] refuses those that are both. Attestations are passed over, and so are
+//! artifacts (charts, signatures) beside images, which is said.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::oci::{Descriptor, Digest, Manifest, ManifestOrIndex, MediaType, Platform};
+use crate::oci::{
+    Descriptor, Digest, DocumentError, Manifest, ManifestOrIndex, MediaType, Platform,
+};
 
 use super::catalog::Catalog;
 use super::error::{ArchiveError, Problem, shown};
@@ -29,6 +33,8 @@ struct Found {
 struct Choice<'a> {
     catalog: &'a Catalog,
     wanted: Platform,
+    /// Indexes that have nothing for the platform: each is looked through once, however many lead to it.
+    barren: RefCell<HashSet<Digest>>,
 }
 
 /// The images of an `index.json`.
@@ -64,10 +70,12 @@ pub(super) fn images(
     let choice = Choice {
         catalog,
         wanted: platform.cloned().unwrap_or_else(Platform::host),
+        barren: RefCell::default(),
     };
     let mut images: Vec<ArchiveImage> = Vec::new();
     // An image with many names has as many entries, and is read once.
     let mut known: HashMap<Digest, usize> = HashMap::new();
+    let mut artifacts = Vec::new();
     for entry in choice.top_level(document, &entries)? {
         let named = names::read(&entry.annotations).map_err(|(name, reason)| {
             catalog.fail(Problem::Name {
@@ -80,10 +88,25 @@ pub(super) fn images(
             name(image, named);
             continue;
         }
-        let mut image = image(catalog, choice.resolve(document, &entry, 0)?)?;
+        let found = match choice.resolve(document, &entry, 0) {
+            Err(error) if matches!(error.problem, Problem::Artifact { .. }) => {
+                artifacts.push(error);
+                continue;
+            }
+            found => found?,
+        };
+        let mut image = image(catalog, found)?;
         name(&mut image, named);
         known.insert(entry.digest, images.len());
         images.push(image);
+    }
+    match images.first_mut() {
+        Some(first) => {
+            let notes = artifacts.into_iter();
+            let notes = notes.map(|error| format!("passed over: {}", error.problem));
+            first.notes.extend(notes);
+        }
+        None => artifacts.into_iter().next().map_or(Ok(()), Err)?,
     }
     Ok(images)
 }
@@ -98,6 +121,7 @@ pub(super) fn single(
     let choice = Choice {
         catalog,
         wanted: platform.cloned().unwrap_or_else(Platform::host),
+        barren: RefCell::default(),
     };
     let digest = Digest::of(bytes);
     let found = choice.parse(document, bytes, digest, None, 0)?;
@@ -205,10 +229,11 @@ impl Choice<'_> {
         depth: usize,
     ) -> Result<Found, ArchiveError> {
         let catalog = self.catalog;
-        let parsed = ManifestOrIndex::parse(bytes, declared).map_err(|e| {
-            catalog.fail(Problem::Document {
-                document: document.to_owned(),
-                reason: e.to_string(),
+        let parsed = ManifestOrIndex::parse(bytes, declared).map_err(|error| {
+            let (document, reason) = (document.to_owned(), error.to_string());
+            catalog.fail(match error {
+                DocumentError::Artifact(_) => Problem::Artifact { document, reason },
+                _ => Problem::Document { document, reason },
             })
         })?;
         let entries = match parsed {
@@ -230,10 +255,20 @@ impl Choice<'_> {
                 limit: MAX_NESTING,
             }));
         }
-        let Some(chosen) = self.wanted.choose(&entries) else {
-            return Err(self.no_platform(document, &entries));
-        };
-        self.resolve(document, chosen, depth + 1)
+        let mut nothing = None;
+        for candidate in self.wanted.candidates(&entries) {
+            if self.barren.borrow().contains(&candidate.digest) {
+                continue;
+            }
+            match self.resolve(document, candidate, depth + 1) {
+                Err(error) if matches!(error.problem, Problem::Platform { .. }) => {
+                    self.barren.borrow_mut().insert(candidate.digest);
+                    nothing.get_or_insert(error);
+                }
+                found => return found,
+            }
+        }
+        Err(nothing.unwrap_or_else(|| self.no_platform(document, &entries)))
     }
 }
 

@@ -268,7 +268,34 @@ fn a_directory_reads_like_the_archive_it_was() {
     std::fs::remove_file(dir.path().join("b")).unwrap();
     std::os::unix::fs::symlink("/etc", dir.path().join("b")).unwrap();
     let error = see(&catalog, &[], None).unwrap_err().to_string();
-    assert!(error.contains("leads outside"), "{error}");
+    assert!(
+        error.contains("leads outside") && error.contains("cp -rL"),
+        "{error}"
+    );
+}
+
+/// The kernel cannot tell where a `..` of a link leads while anything is renamed anywhere, and wants to be asked again.
+#[test]
+fn regression_links_inside_are_followed_while_others_rename() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::create_dir(path("blobs")).unwrap();
+    std::fs::write(path("part"), "x").unwrap();
+    std::os::unix::fs::symlink("../part", path("blobs/b")).unwrap();
+    std::fs::write(path("one"), "").unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let at = File::open(dir.path()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                std::fs::rename(path("one"), path("two")).unwrap();
+                std::fs::rename(path("two"), path("one")).unwrap();
+            }
+        });
+        let failed = (0..20_000).find_map(|_| open_beneath(&at, "blobs/b").err());
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(failed, None);
+    });
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::registry::archive::shown;
 use crate::registry::{BlobReader, RegistryError};
 
 use super::answer::{announced, header_text, read_limited};
+use super::location::resolve;
 use super::{Call, Client, Fetched, pull_scope};
 
 /// Largest manifest, as everywhere.
@@ -172,7 +173,7 @@ impl Client {
                     tags.push(tag);
                 }
             }
-            match next.map(|next| self.resolve(&self.absolute(&url), &next)) {
+            match next.map(|next| resolve(&self.absolute(&url), &next)) {
                 None => return Ok(tags),
                 Some(Some(next)) if self.is_own(&next) && next != self.absolute(&url) => url = next,
                 Some(_) => return Err(malformed("the next page is elsewhere".to_owned())),

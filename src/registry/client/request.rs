@@ -9,6 +9,7 @@ use crate::registry::RegistryError;
 
 use super::Client;
 use super::answer::{header_text, message, scope_name};
+use super::location::resolve;
 use super::retry::{Failure, Retry, is_transient, retry_after};
 
 /// Most redirects of one request; registries send one, to where the blobs are.
@@ -131,8 +132,7 @@ impl Client {
                 return Err(malformed(format!("more than {MAX_REDIRECTS} redirects")));
             }
             let location = header_text(&response, header::LOCATION).unwrap_or_default();
-            let next = self
-                .resolve(&url, &location)
+            let next = resolve(&url, &location)
                 .ok_or_else(|| malformed("a redirect to nowhere".to_owned()))?;
             if url.starts_with("https://") && !next.starts_with("https://") {
                 return Err(malformed(

@@ -98,6 +98,38 @@ fn nested_indexes_are_followed_to_the_wanted_platform() {
 }
 
 #[test]
+fn regression_every_nested_index_is_looked_through() {
+    let (amd, arm) = (image("amd64", 10), image("arm64", 20));
+    let first = index(&[on(descriptor(MANIFEST, &arm[2]), "arm64")]);
+    let second = index(&[on(descriptor(MANIFEST, &amd[2]), "amd64")]);
+    let outer = index(&[descriptor(INDEX, &first), descriptor(INDEX, &second)]);
+    let blobs = [amd.clone(), arm.clone(), vec![first, second, outer.clone()]].concat();
+    let bytes = layout(&blobs, &[descriptor(INDEX, &outer)]);
+    for (wanted, config) in [("linux/amd64", &amd[0]), ("linux/arm64", &arm[0])] {
+        let seen = read_archive(&bytes, Some(wanted)).unwrap();
+        assert_eq!(seen[0].id, Digest::of(config).short(), "{wanted}");
+    }
+    let line = read_archive(&bytes, Some("linux/s390x")).unwrap_err();
+    assert!(line.contains("no image for platform"), "{line}");
+}
+
+/// Eight levels of indexes that all list the next one a thousand times: each is looked through once.
+#[test]
+fn regression_indexes_that_multiply_end_soon() {
+    let arm = image("arm64", 20);
+    let mut last = index(&[on(descriptor(MANIFEST, &arm[2]), "arm64")]);
+    let mut blobs = arm;
+    for _ in 0..6 {
+        blobs.push(last.clone());
+        last = index(&vec![descriptor(INDEX, &last); 1000]);
+    }
+    blobs.push(last.clone());
+    let bytes = layout(&blobs, &[descriptor(INDEX, &last)]);
+    let line = read_archive(&bytes, Some("linux/s390x")).unwrap_err();
+    assert!(line.contains("no image for platform"), "{line}");
+}
+
+#[test]
 fn platforms_side_by_side_in_index_json_are_one_image() {
     let (amd, arm) = (image("amd64", 10), image("arm64", 20));
     let entries = [
