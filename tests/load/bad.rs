@@ -61,8 +61,6 @@ fn bad_entries() {
     let app = || ImageBuilder::new("app:1").layer(|l| l.dir("d", 0o755).file("d/f", "x"));
     let long = "n".repeat(256);
     let table: Vec<(ImageBuilder, &str)> = vec![
-        (app().layer(|l| l.file("../evil", "")), "../evil"),
-        (app().layer(|l| l.file("a/../../evil", "")), "a/../../evil"),
         (app().layer(|l| l.hardlink("link", "nothing")), "link"),
         (
             app().layer(|l| l.hardlink("link", "../../etc/passwd")),
