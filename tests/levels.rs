@@ -1,8 +1,9 @@
-//! The order of the modules: each imports strictly lower levels only; siblings never see each other.
+//! The order of the modules: each imports strictly lower levels only; siblings never see each other. And the names of threads.
 //!
 //! Also where things may be named at all: `fuser` in `fuse`, `clap` in `cli`, `unsafe` in `sys`. The sources are read as
 //! text without comments and string literals, which is exact enough for names that are written out.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -96,6 +97,60 @@ fn levels_test_sees_what_it_should() {
         "use fuser::FileAttr; use crate::fs::Superblock;"
     ));
     assert!(!fails("fs", "use crate::fs::inode; #![deny(unsafe_code)]"));
+}
+
+/// Every thread has a name, and the names are those of the table in doc/ARCHITECTURE.md.
+#[test]
+fn levels_threads_stand_in_the_table() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let src = root.join("src");
+    let mut named = BTreeSet::new();
+    for file in sources(&src) {
+        let text = fs::read_to_string(&file).unwrap();
+        // Unit tests start threads of their own.
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for (at, _) in text.match_indices("thread::Builder::new()") {
+            // The names of these are given by those who call.
+            if file == src.join("sys/threads.rs") {
+                continue;
+            }
+            let name = thread_name(&text[at..]);
+            named.insert(
+                name.unwrap_or_else(|| panic!("{}: a thread without a name", file.display())),
+            );
+        }
+        for call in ["threads::share(", "threads::beside("] {
+            for (at, _) in text.match_indices(call) {
+                let name = text[at..].split('"').nth(1).unwrap();
+                named.insert(format!("mica-{name}"));
+            }
+        }
+    }
+    let document = fs::read_to_string(root.join("doc/ARCHITECTURE.md")).unwrap();
+    let table: BTreeSet<String> = document
+        .lines()
+        .filter(|line| line.starts_with("| `mica-"))
+        .filter_map(|line| line.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect();
+    assert!(table.len() >= 10, "the table was not read");
+    let difference: Vec<_> = named.symmetric_difference(&table).collect();
+    assert!(
+        difference.is_empty(),
+        "in one of the two only: {difference:?}"
+    );
+}
+
+/// The name that a builder's thread gets, in the next statement; a number in it is `N`.
+fn thread_name(code: &str) -> Option<String> {
+    let statement = code.split_once(';')?.0;
+    let named = statement.split_once(".name(")?.1;
+    let name = named.split('"').nth(1)?;
+    Some(match name.split_once('{') {
+        Some((stem, _)) => format!("{stem}N"),
+        None => name.to_owned(),
+    })
 }
 
 fn level(module: &str) -> Option<u8> {
