@@ -1,6 +1,7 @@
 # What one does with mica. `make` alone prints this list; everything else is in contrib/.
 #
 #   make run        try it: build, load a small real image into ./var, mount it at ./mnt
+#   make test-fast  the tests that need no root and take no time, for the inner loop
 #   make test       every test there is, privileged ones included; installs what they need
 #   make bench      the figures, beside kernel overlayfs, fuse-overlayfs and podman (QUICK=1: fewer runs)
 #   make lint       formatting and clippy, warnings are errors
@@ -30,7 +31,7 @@ test_packages  := fuse3 busybox-static mmdebstrap buildah podman runc skopeo uid
                   strace bubblewrap gcc libc6-dev zstd xz-utils bzip2 docker-registry docker.io apache2-utils openssl curl xfsprogs e2fsprogs
 bench_packages := $(test_packages) fuse-overlayfs fio g++ pkgconf libfuse3-dev
 
-.PHONY: help toolchain run test bench lint install deb uninstall clean build release deps deps-run deps-bench images peers
+.PHONY: help toolchain run test test-fast bench lint install deb uninstall clean build release deps deps-run deps-bench images peers
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -40,6 +41,13 @@ run: toolchain deps-run release
 
 test: toolchain deps
 	@contrib/test
+
+# Without the tiers (see tests/main.rs), and without those that kill or fail a verb at each of its system calls.
+fast := $(foreach tier,fuse_ root_ net_,--skip ::$(tier) --skip ::regression_$(tier)) --skip killed --skip a_disk_that_fails
+
+test-fast: toolchain
+	$(CARGO) test --lib
+	$(CARGO) test --test main -- $(fast)
 
 bench: toolchain deps-bench release
 	@contrib/test-images all
