@@ -156,7 +156,9 @@ impl MountPoint {
     pub fn answer(&self) -> Answer {
         let (sender, heard) = std::sync::mpsc::channel();
         let asked = self.directory.try_clone().and_then(|directory| {
-            let thread = std::thread::Builder::new().stack_size(128 * 1024);
+            let thread = std::thread::Builder::new()
+                .name("mica-answer".to_owned())
+                .stack_size(128 * 1024);
             // Left behind if there is no answer: the wait ends with the process.
             thread.spawn(move || {
                 let answer = rustix::fs::fstatfs(&directory);
