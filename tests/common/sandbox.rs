@@ -241,8 +241,8 @@ impl Sandbox {
         mount
     }
 
-    /// Every file of the store with its size, sorted: two states of a store can be compared. Without the daemons' log, and
-    /// without leases, which come and go with processes.
+    /// Every file of the store with its size, sorted: two states of a store can be compared. Without the daemons' log,
+    /// leases, which come and go with processes, and the inode numbers that a mount has given.
     pub fn store_files(&self) -> Vec<(PathBuf, u64)> {
         let mut files = Vec::new();
         let mut todo = vec![self.store()];
@@ -255,7 +255,7 @@ impl Sandbox {
                     if name != "leases" {
                         todo.push(entry.path());
                     }
-                } else if ![&b"daemon.log"[..], b"events.log"]
+                } else if ![&b"daemon.log"[..], b"events.log", b"numbers"]
                     .iter()
                     .any(|log| name.as_bytes().starts_with(log))
                 {
