@@ -1,8 +1,9 @@
-//! Volumes: content, trees of small files and lives, beside the host's file system and other FUSE file systems on it.
+//! Volumes: content, trees of small files, looks at them and lives, beside the host's file system and other FUSE file systems on it.
 
 mod content;
 mod ground;
 mod life;
+mod looks;
 mod trees;
 
 use self::ground::{Ground, Host};
@@ -14,6 +15,7 @@ pub fn run(quick: bool) {
     for host in [Host::Disk, Host::Memory] {
         let ground = Ground::new(host);
         content::run(&ground, quick);
+        looks::run(&ground, &tree, quick);
         trees::run(&ground, &tree, quick);
     }
     life::run(quick);

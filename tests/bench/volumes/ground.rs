@@ -94,6 +94,16 @@ impl Ground {
         }
     }
 
+    /// A script by `mica hold -v`, in which `$ROOT` is the volume's own directory.
+    pub fn held(&self, text: &str) -> Command {
+        let at = self.sandbox.mkdir("held");
+        let mut command = self.sandbox.command();
+        command.args(["hold", "-v", &format!("data:{}", at.display())]);
+        command.args(["--", "sh", "-euc", text]);
+        command.env("ROOT", at).env("LC_ALL", "C");
+        command
+    }
+
     /// How many requests of each kind a run asks the daemon of the volumes; the sum is `total`.
     pub fn requests(&self, run: impl FnOnce()) -> Vec<(String, u64)> {
         let before = self.mica.requests();

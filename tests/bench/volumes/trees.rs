@@ -1,7 +1,7 @@
 //! Making and removing a tree of small files.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,6 +18,16 @@ pub struct Tree {
     tar: PathBuf,
     entries: u64,
     bytes: u64,
+}
+
+impl Tree {
+    pub fn tar(&self) -> &Path {
+        &self.tar
+    }
+
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
 }
 
 /// The real image's tree without its largest files, which would be a measure of copying bytes.
