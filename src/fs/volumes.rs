@@ -35,8 +35,9 @@ mod sweep;
 mod tree;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 
 use parking_lot::RwLock;
 
@@ -84,6 +85,8 @@ pub struct VolumeTree {
     gate: RwLock<()>,
     told: keep::Told,
     keeps: AtomicBool,
+    /// Sweeps.
+    sweeper: OnceLock<Thread>,
     /// Whether the kernel has SELinux.
     selinux: bool,
     telling: Telling,
@@ -114,6 +117,7 @@ impl VolumeTree {
             gate: RwLock::new(()),
             told: keep::Told::default(),
             keeps: AtomicBool::new(false),
+            sweeper: OnceLock::new(),
             selinux: std::path::Path::new("/sys/fs/selinux").exists(),
             telling: Telling::start(store.clone(), options.lease.clone()),
             activity,
@@ -122,7 +126,8 @@ impl VolumeTree {
             store,
             options,
         });
-        sweep::start(&tree).map_err(attr::io_error)?;
+        let sweeper = sweep::start(&tree).map_err(attr::io_error)?;
+        tree.sweeper.get_or_init(|| sweeper);
         Ok(tree)
     }
 

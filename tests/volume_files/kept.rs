@@ -306,3 +306,25 @@ fn fuse_an_older_kernel_serves_volumes_too() {
     sandbox.run(both).ok();
     mount.unmount();
 }
+
+/// A program that makes more files at once than the daemon may have descriptors goes on: the kernel is made to forget in time.
+#[test]
+fn fuse_regression_many_files_at_once_do_not_use_up_the_descriptors() {
+    let sandbox = Sandbox::new();
+    let point = sandbox.mkdir("m");
+    let mut mount = Command::new("prlimit");
+    mount
+        .args(["--nofile=5000:5000", env!("CARGO_BIN_EXE_mica"), "--store"])
+        .arg(sandbox.store())
+        .arg("mount")
+        .arg(&point);
+    let mount = sandbox.mount_by(&point, mount);
+    let (inside, _) = volume(&sandbox, &mount, "data");
+    for dir in 0..100 {
+        let dir = inside.join(format!("d{dir}"));
+        fs::create_dir(&dir).unwrap();
+        for file in 0..70 {
+            fs::write(dir.join(format!("f{file}")), "x").unwrap();
+        }
+    }
+}

@@ -32,6 +32,8 @@ const SHARE: usize = 4;
 pub(super) struct Budget {
     /// For all.
     most: usize,
+    /// From here on the kernel is made to forget: the rest is for files that are open, and for what comes meanwhile.
+    enough: usize,
     /// For one user.
     share: usize,
     /// Whose store it is.
@@ -67,6 +69,7 @@ impl Budget {
         let most = limit.saturating_sub((limit / part).clamp(least, largest));
         Arc::new(Budget {
             most,
+            enough: limit / 2,
             share: most / SHARE,
             owner,
             nodes: AtomicUsize::new(0),
@@ -114,6 +117,11 @@ impl Budget {
             return Err(Errno::MFILE.into());
         }
         Ok(())
+    }
+
+    /// Whether the kernel should know fewer than these.
+    pub(super) fn is_short(&self, nodes: usize) -> bool {
+        self.taken.lock().all.saturating_add(nodes) > self.enough
     }
 
     /// A file or directory was closed.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FileType, OFlags};
@@ -96,7 +96,6 @@ pub(super) struct Files {
     next: AtomicU64,
     files: RwLock<HashMap<u64, Arc<OpenFile>>>,
     directories: RwLock<HashMap<u64, Arc<OpenDirectory>>>,
-    count: AtomicUsize,
 }
 
 impl Files {
@@ -105,13 +104,7 @@ impl Files {
     }
 
     fn number(&self) -> u64 {
-        self.count.fetch_add(1, Ordering::Relaxed);
         self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// How many are open.
-    pub(super) fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
     }
 
     /// Nodes of which a file is open.
@@ -280,7 +273,6 @@ impl VolumeTree {
         let gone = self.files.files.write().remove(&file.0);
         self.budget.closed(file);
         if let Some(gone) = gone {
-            self.files.count.fetch_sub(1, Ordering::Relaxed);
             self.activity.closed(&gone.node.volume.id);
             if gone.unseen && gone.node.write_ends() && gone.node.is_kept() {
                 // What is on its way to the kernel may be from before the last change.
@@ -443,11 +435,8 @@ impl VolumeTree {
 
     /// A directory was closed.
     pub fn release_directory(&self, file: FileNo) {
-        let gone = self.files.directories.write().remove(&file.0);
+        self.files.directories.write().remove(&file.0);
         self.budget.closed(file);
-        if gone.is_some() {
-            self.files.count.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 
     pub(super) fn open_file(&self, file: FileNo) -> Result<Arc<OpenFile>> {

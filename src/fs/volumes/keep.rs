@@ -37,8 +37,9 @@ use crate::store::{VolumeHold, VolumeId};
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Names noted for one volume beside those of its nodes; beyond, absent names are not kept.
 const MAX_NAMES: usize = 1 << 17;
-/// Who was asked to let others in does not try to be alone again before; longer than a newcomer waits.
-const TRUCE: Duration = Duration::from_secs(6);
+/// Who was asked to let others in does not try to be alone again before; longer than a newcomer waits, and than one who is done takes
+/// to leave (`IDLE` and two rounds of the sweep): who tries before that leaves himself, and the other is alone with it.
+const TRUCE: Duration = Duration::from_secs(9);
 /// Who has not changed anything for so long leaves.
 const IDLE: Duration = Duration::from_secs(4);
 /// How long a thread may take to take note of an answer.

@@ -10,9 +10,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
-
-use rustix::process::{Resource, getrlimit};
+use std::time::{Duration, Instant};
 
 use super::VolumeTree;
 use crate::sys::beneath;
@@ -20,23 +18,31 @@ use crate::sys::beneath;
 /// How long space of a file removed on the host may stay taken.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Starts the thread; it ends with the tree.
-pub(super) fn start(tree: &Arc<VolumeTree>) -> io::Result<()> {
+/// Between two sweeps when descriptors run short, which a program that makes files can have them do within the period.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Starts the thread, to be unparked when descriptors run short; it ends with the tree.
+pub(super) fn start(tree: &Arc<VolumeTree>) -> io::Result<thread::Thread> {
     let tree = Arc::downgrade(tree);
     thread::Builder::new()
         .name("mica-sweep".to_owned())
         .stack_size(128 * 1024)
-        .spawn(move || run(&tree))?;
-    Ok(())
+        .spawn(move || run(&tree))
+        .map(|handle| handle.thread().clone())
 }
 
 fn run(tree: &Weak<VolumeTree>) {
+    let mut kept = Instant::now();
     loop {
-        thread::sleep(PERIOD);
+        thread::sleep(PAUSE);
+        thread::park_timeout(PERIOD);
         let Some(tree) = tree.upgrade() else {
             return;
         };
-        tree.keep_more();
+        if kept.elapsed() >= PERIOD {
+            tree.keep_more();
+            kept = Instant::now();
+        }
         tree.sweep();
     }
 }
@@ -47,7 +53,7 @@ impl VolumeTree {
             return;
         }
         let open: HashSet<_> = self.files.nodes().into_iter().collect();
-        let too_many = self.nodes.len().saturating_add(self.files.len()) > most_descriptors();
+        let too_many = self.budget.is_short(self.nodes.len());
         for node in self.nodes.leaves() {
             if open.contains(&node.ino) {
                 continue;
@@ -60,10 +66,4 @@ impl VolumeTree {
             }
         }
     }
-}
-
-/// Half of what the process may have: the rest is for files that are open.
-fn most_descriptors() -> usize {
-    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 2;
-    usize::try_from(most).unwrap_or(usize::MAX)
 }

@@ -70,6 +70,11 @@ impl VolumeTree {
         if let Some((parent, name)) = before {
             self.also_named(&node.volume, parent, &name);
         }
+        if self.budget.is_short(self.nodes.len())
+            && let Some(sweeper) = self.sweeper.get()
+        {
+            sweeper.unpark();
+        }
         Ok((node, attr))
     }
 
