@@ -376,6 +376,7 @@ impl Store {
         let mut leases = lease::live(self.layout())?;
         leases.extend(containers::as_leases(self.layout())?);
         leases.extend(engines::as_leases(self.layout())?);
+        leases.extend(self.plugin_lease()?);
         leases.extend(builds::as_lease(self.layout())?);
         Ok(leases)
     }

@@ -1,12 +1,13 @@
 //! `mica system connect`, `mica system disconnect`.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::ops::engines::podman;
 use crate::store::{LeaseKind, Store};
@@ -138,11 +139,7 @@ impl Files {
             (None, true) => home()?.join(".config/containers/storage.conf"),
             (None, false) => PathBuf::from("/etc/containers/storage.conf"),
         };
-        let text = match fs::read_to_string(&conf) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error).with_context(|| conf.display().to_string()),
-        };
+        let text = read(&conf)?;
         let (graphroot, runroot) = match user {
             true => {
                 let uid = rustix::process::getuid().as_raw();
@@ -168,14 +165,61 @@ impl Files {
     }
 }
 
-/// Replaces a configuration file, which is whole at every moment.
-fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::io::Write as _;
+/// The largest configuration that is read.
+const MAX_CONF: u64 = 1 << 20;
+
+/// Reads the configuration; nothing where there is none. It and its directory must be ours: what somebody else can put there
+/// is not written through.
+fn read(path: &Path) -> anyhow::Result<String> {
+    let own = rustix::process::geteuid().as_raw();
     let shown = || path.display().to_string();
-    // Where a link leads: a directory of dotfiles is kept elsewhere by many.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    for dir in path.ancestors().skip(1).take(2) {
+        match fs::symlink_metadata(dir) {
+            Ok(stat) if !stat.is_dir() => bail!(
+                "{}: a link; name the real place with CONTAINERS_STORAGE_CONF",
+                dir.display()
+            ),
+            Ok(stat) if stat.uid() != own && stat.uid() != 0 => {
+                bail!(
+                    "{} belongs to user {}; run this as that user",
+                    dir.display(),
+                    stat.uid()
+                )
+            }
+            Ok(stat) if stat.mode() & 0o022 != 0 && stat.mode() & 0o1000 == 0 => {
+                bail!("{} can be written by others", dir.display())
+            }
+            // Made when it is written.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
+        Ok(file) => fs::File::from(file),
+        Err(rustix::io::Errno::NOENT) => return Ok(String::new()),
+        Err(rustix::io::Errno::LOOP) => bail!(
+            "{}: a link; name the real file with CONTAINERS_STORAGE_CONF",
+            path.display()
+        ),
+        Err(error) => return Err(io::Error::from(error)).with_context(shown),
+    };
+    let stat = file.metadata().with_context(shown)?;
+    if !stat.is_file() || stat.uid() != own {
+        bail!("{}: no file of your own", path.display());
+    }
+    let mut text = String::new();
+    file.take(MAX_CONF)
+        .read_to_string(&mut text)
+        .with_context(shown)?;
+    Ok(text)
+}
+
+/// Replaces a configuration file, which is whole at every moment; it keeps its mode.
+fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+    let shown = || path.display().to_string();
     let dir = path.parent().context("no directory")?;
     fs::create_dir_all(dir).with_context(shown)?;
+    let mode = fs::symlink_metadata(path).map_or(0o644, |stat| stat.mode() & 0o777);
     let name = path.file_name().context("no file name")?.to_string_lossy();
     let temp = dir.join(format!(".{name}.mica-{}", std::process::id()));
     let write = || -> io::Result<()> {
@@ -183,11 +227,12 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
         let mut file = options
             .write(true)
             .create_new(true)
-            .mode(0o644)
+            .mode(mode)
             .open(&temp)?;
         file.write_all(text.as_bytes())?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
-        fs::rename(&temp, &path)?;
+        fs::rename(&temp, path)?;
         crate::sys::atomic::sync_dir(dir)
     };
     write()

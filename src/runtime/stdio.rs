@@ -119,10 +119,18 @@ fn passed(fd: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
         return Ok(None);
     }
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Fifo | FileType::Socket => Ok(Some(fd.try_clone_to_owned()?)),
+        FileType::Socket => Ok(Some(fd.try_clone_to_owned()?)),
+        FileType::Fifo if is_unnamed(fd) => Ok(Some(fd.try_clone_to_owned()?)),
         FileType::CharacterDevice if is_null(&stat) => null().map(Some),
         _ => Ok(None),
     }
+}
+
+/// A pipe, not a FIFO of some file system, whose mode and owner could be changed through it.
+fn is_unnamed(fd: BorrowedFd<'_>) -> bool {
+    // statfs(2)
+    const PIPEFS_MAGIC: i64 = 0x5049_5045;
+    rustix::fs::fstatfs(fd).is_ok_and(|fs| fs.f_type == PIPEFS_MAGIC)
 }
 
 fn is_null(stat: &Stat) -> bool {

@@ -50,6 +50,10 @@ impl LeaseId {
         LeaseId(format!("run-{id}"))
     }
 
+    pub(super) fn of_plugin() -> LeaseId {
+        LeaseId("plugin".to_owned())
+    }
+
     pub(super) fn of_engine(number: usize) -> LeaseId {
         LeaseId(format!("engine-{number}"))
     }

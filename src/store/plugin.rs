@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease};
 use super::lock::StoreLock;
 use super::volumes::VolumeName;
 use super::{Store, StoreError, read_limited};
@@ -76,6 +78,24 @@ impl Store {
             true => holds,
             false => fresh,
         })
+    }
+
+    /// What is mounted, as a user of those volumes: also while no plugin runs, since engines do not ask again.
+    pub(super) fn plugin_lease(&self) -> Result<Option<LiveLease>, StoreError> {
+        let volumes: Vec<VolumeName> = self.plugin_holds()?.volumes().collect();
+        if volumes.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(LiveLease {
+            id: LeaseId::of_plugin(),
+            record: LeaseRecord {
+                kind: LeaseKind::Volume { volumes },
+                pid: 0,
+                since: jiff::Timestamp::now(),
+            },
+            held: BTreeSet::new(),
+            socket: PathBuf::new(),
+        }))
     }
 
     /// Writes down what is mounted; on disk when this returns.

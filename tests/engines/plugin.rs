@@ -190,6 +190,8 @@ fn root_plugin_holds_over_a_restart() {
         path
     );
     drop(first);
+    // Nobody serves it, and the container is still there.
+    sandbox.mica(["volume", "rm", "data"]).fails();
     assert!(!mount.path("volumes/data/g").exists());
     let _second = plugin(&sandbox, &socket);
     fs::write(Path::new(&path).join("g"), "").unwrap();
@@ -210,6 +212,56 @@ fn root_plugin_holds_over_a_restart() {
     assert_eq!(
         call(&socket, "VolumeDriver.Remove", r#"{"Name":"data"}"#)["Err"],
         ""
+    );
+}
+
+/// A bind whose place another user can take, or has taken with a link, is not given to an engine.
+#[test]
+fn root_regression_plugin_gives_no_bind_that_was_swapped() {
+    let sandbox = Sandbox::new();
+    let socket = sandbox.path("mica.sock");
+    let _plugin = plugin(&sandbox, &socket);
+    let theirs = sandbox.mkdir("theirs");
+    fs::create_dir(theirs.join("d")).unwrap();
+    let create = |name: &str, path: &Path| {
+        let body = format!(r#"{{"Name":"{name}","Opts":{{"kind":"bind","source":{path:?}}}}}"#);
+        assert_eq!(call(&socket, "VolumeDriver.Create", &body)["Err"], "");
+    };
+    create("link", &theirs.join("d"));
+    let mount = |name: &str| {
+        call(
+            &socket,
+            "VolumeDriver.Mount",
+            &format!(r#"{{"Name":"{name}","ID":"1"}}"#),
+        )
+    };
+    assert_eq!(mount("link")["Err"], "");
+    call(
+        &socket,
+        "VolumeDriver.Unmount",
+        r#"{"Name":"link","ID":"1"}"#,
+    );
+    fs::remove_dir(theirs.join("d")).unwrap();
+    std::os::unix::fs::symlink("/etc", theirs.join("d")).unwrap();
+    let refused = mount("link");
+    assert!(
+        refused["Err"].as_str().unwrap().contains("cannot be given"),
+        "{refused}"
+    );
+    fs::remove_file(theirs.join("d")).unwrap();
+    fs::create_dir(theirs.join("d")).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(65534), Some(65534)).unwrap();
+    let refused = mount("link");
+    assert!(
+        refused["Err"].as_str().unwrap().contains("another user"),
+        "{refused}"
+    );
+    create("all", Path::new("/"));
+    assert!(
+        mount("all")["Err"]
+            .as_str()
+            .unwrap()
+            .contains("the store in it")
     );
 }
 

@@ -1,5 +1,7 @@
 //! What an engine stands on is in use.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 struct Running<'a>(&'a Engines<'a>, &'static str);
@@ -144,5 +146,51 @@ fn root_engines_connect_writes_the_configuration() {
     assert_eq!(engines.shown("podman images -q").lines().count(), 1);
     verb(&["disconnect", "podman"]);
     assert_eq!(fs::read_to_string(&engines.conf).unwrap(), own);
+    mount.unmount();
+}
+
+/// A configuration that is a link, a pipe, or in somebody else's directory is not written through, and keeps its mode otherwise.
+#[test]
+fn root_regression_connect_follows_nothing_planted() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("app:1"));
+    let mount = sandbox.mount();
+    let secret = sandbox.path("secret");
+    fs::write(&secret, "secret").unwrap();
+    fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+    let dir = sandbox.mkdir("c/containers");
+    let conf = dir.join("storage.conf");
+    let verb = |words: &[&str]| {
+        let mut command = sandbox.command();
+        command
+            .env("CONTAINERS_STORAGE_CONF", &conf)
+            .arg("system")
+            .args(words);
+        sandbox.run(command)
+    };
+    std::os::unix::fs::symlink(&secret, &conf).unwrap();
+    verb(&["connect", "podman", "--write"]).fails();
+    fs::remove_file(&conf).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &conf,
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    verb(&["connect", "podman", "--write"]).fails();
+    fs::remove_file(&conf).unwrap();
+    std::os::unix::fs::chown(&dir, Some(65534), Some(65534)).unwrap();
+    verb(&["connect", "podman", "--write"]).fails();
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+    std::os::unix::fs::chown(&dir, Some(0), Some(0)).unwrap();
+    fs::write(&conf, "[storage]\ndriver = \"overlay\"\n").unwrap();
+    fs::set_permissions(&conf, PermissionsExt::from_mode(0o600)).unwrap();
+    verb(&["connect", "podman", "--write"]).ok();
+    assert_eq!(
+        fs::metadata(&conf).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     mount.unmount();
 }

@@ -110,6 +110,12 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
 }
 
 fn take(stream: UnixStream, plugin: &Arc<Plugin>, connections: &Arc<AtomicUsize>) {
+    let own = rustix::process::geteuid();
+    let peer = rustix::net::sockopt::socket_peercred(&stream);
+    if !peer.is_ok_and(|peer| peer.uid == own || peer.uid.is_root()) {
+        log::warn!("somebody else has asked, and gets no answer");
+        return;
+    }
     if connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
         connections.fetch_sub(1, Ordering::Relaxed);
         answer_error(&stream, 503, "too many connections");

@@ -7,6 +7,8 @@
 pub mod http;
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -18,6 +20,7 @@ use crate::ops::error::OpsError;
 use crate::store::plugin::PluginHolds;
 use crate::store::volumes::VolumeHold;
 use crate::store::{Lease, Store, StoreError, Volume, VolumeKind, VolumeName};
+use crate::sys::source::Source;
 
 /// An id of a mount is 64 digits; whatever an engine makes of it.
 const MAX_ID: usize = 256;
@@ -47,6 +50,9 @@ pub enum PluginError {
         /// How often.
         count: usize,
     },
+    /// A bind that an engine cannot be given.
+    #[error("{0} cannot be given to an engine: {1}")]
+    Bind(PathBuf, String),
     /// The verb failed.
     #[error(transparent)]
     Ops(#[from] OpsError),
@@ -252,12 +258,50 @@ impl Plugin {
     /// The directory or file that containers get.
     fn path(&self, volume: &Volume) -> Result<String, PluginError> {
         let path = match &volume.kind {
-            VolumeKind::Bind { source, .. } => source.clone(),
+            VolumeKind::Bind { source, .. } => {
+                self.check_bind(source)?;
+                source.clone()
+            }
             _ => self.store.volume_root(volume),
         };
         // Engines take text only.
         let text = path.into_os_string().into_string();
         text.map_err(|_| PluginError::Options("the path of the volume is not UTF-8"))
+    }
+
+    /// The engine mounts what it is told by path, after us: so no link may be on the way, and nobody but root and ourselves may
+    /// be able to put something else there.
+    fn check_bind(&self, path: &Path) -> Result<(), PluginError> {
+        let cannot =
+            |errno: rustix::io::Errno| PluginError::Bind(path.to_owned(), errno.to_string());
+        let source = Source::straight(path).map_err(cannot)?;
+        let store = Source::follow(self.store.path()).map_err(cannot)?;
+        let inside = source.lies_in(store.identity()).map_err(cannot)?;
+        if inside || store.lies_in(source.identity()).map_err(cannot)? {
+            let why = "it lies in the store, or the store in it";
+            return Err(PluginError::Bind(path.to_owned(), why.to_owned()));
+        }
+        let mut child = path;
+        while let Some(dir) = child.parent() {
+            let why = |e: std::io::Error| PluginError::Bind(path.to_owned(), e.to_string());
+            let (above, below) = (
+                dir.symlink_metadata().map_err(why)?,
+                child.symlink_metadata().map_err(why)?,
+            );
+            let own = rustix::process::geteuid().as_raw();
+            let trusted = |uid: u32| uid == 0 || uid == own;
+            let shared = above.mode() & 0o022 != 0;
+            let sticky = above.mode() & 0o1000 != 0 && trusted(below.uid());
+            if !trusted(above.uid()) || shared && !sticky {
+                let why = format!(
+                    "another user can put something else there: {}",
+                    dir.display()
+                );
+                return Err(PluginError::Bind(path.to_owned(), why));
+            }
+            child = dir;
+        }
+        Ok(())
     }
 
     fn shown(&self, volume: &Volume) -> Value {

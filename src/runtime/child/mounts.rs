@@ -417,7 +417,6 @@ pub(super) fn tmpfs(
             (Some(option), _) => options.push(option),
             (None, "exec") => attributes.remove(MountAttrFlags::MOUNT_ATTR_NOEXEC),
             (None, "suid") => attributes.remove(MountAttrFlags::MOUNT_ATTR_NOSUID),
-            (None, "dev") => attributes.remove(MountAttrFlags::MOUNT_ATTR_NODEV),
             (None, "noatime") => attributes.insert(MountAttrFlags::MOUNT_ATTR_NOATIME),
             (None, "strictatime") => attributes.insert(MountAttrFlags::MOUNT_ATTR_STRICTATIME),
             (None, "nodiratime") => attributes.insert(MountAttrFlags::MOUNT_ATTR_NODIRATIME),

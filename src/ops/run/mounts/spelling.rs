@@ -128,9 +128,9 @@ impl Tmpfs {
 }
 
 /// Flags that differ from the defaults.
-const FLAGS: [&str; 11] = [
+/// Not `dev`: nothing but `nodev` stands between a container's root and the machine's devices.
+const FLAGS: [&str; 10] = [
     "suid",
-    "dev",
     "exec",
     "atime",
     "noatime",
