@@ -219,11 +219,17 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Disk space of a file, or of the files in a directory, hard links once; directories themselves count nothing.
+/// Disk space of a file, or of the files in a directory, hard links once. Directories themselves count in containers only, which
+/// can be nothing but directories.
 pub(super) fn tree_allocated(path: &Path) -> Result<u64, StoreError> {
     match fs::symlink_metadata(path) {
         Ok(stat) if stat.is_dir() => {
-            deep::files_allocated(path).map_err(StoreError::io("read", path))
+            let above = path.parent().and_then(Path::file_name);
+            let bytes = match above.is_some_and(|name| name == "containers") {
+                true => deep::tree_allocated(path),
+                false => deep::files_allocated(path),
+            };
+            bytes.map_err(StoreError::io("read", path))
         }
         _ => allocated(path),
     }
