@@ -276,7 +276,7 @@ fn fuse_hold_killed_leaves_nothing() {
         let mut child = w.command(line).stdout(Stdio::null()).spawn().unwrap();
         let pid = w.s.path("pid");
         let end = Instant::now() + Duration::from_secs(30);
-        while fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n')) == false {
+        while !fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n')) {
             assert!(Instant::now() < end, "it does not start");
             thread::sleep(Duration::from_millis(20));
         }

@@ -121,8 +121,7 @@ fn alone<E>(
     let mut tar_size = 0u64;
     let mut result = Ok(());
     let blob = read_stage(source, decompress, advance, |plain| {
-        let all = || {
-            let plain = plain.map_err(PumpError::Read)?;
+        result = plain.map_err(PumpError::Read).and_then(|plain| {
             let mut buffer = vec![0u8; BUFFER];
             loop {
                 let got = fill(plain, &mut buffer).map_err(PumpError::Read)?;
@@ -134,8 +133,7 @@ fn alone<E>(
                     return Ok(());
                 }
             }
-        };
-        result = all();
+        });
     });
     result?;
     let plain = Digest::from_bytes(hasher.finalize().into());
