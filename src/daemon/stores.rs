@@ -19,7 +19,7 @@ use crate::fs::{FileSystem as _, FsOptions, KernelCache, RmPolicy, Shape, Superb
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
-use crate::store::Store;
+use crate::store::{OpenMode, Store};
 use crate::sys::mount::{self, FuseFlags, MountPoint};
 
 /// The directory of M that they are mounted on.
@@ -51,6 +51,8 @@ pub(super) struct Shared {
 impl Stores {
     /// Mounts on `stores` in the mount at `path`, which is being served.
     pub(super) fn mount(plan: &MountPlan, store: &Store, path: &Path) -> anyhow::Result<Stores> {
+        // A handle of its own: the layers that M has open are M's, and each closes what it has opened.
+        let store = Store::open(store.path(), OpenMode::ReadOnly)?;
         let queue = NotifyQueue::new();
         let place = path.join(NAME);
         let options = FsOptions {
@@ -66,7 +68,7 @@ impl Stores {
             lease: None,
         };
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
-        let tree = Arc::new(Superblock::new(store.clone(), options, cache)?);
+        let tree = Arc::new(Superblock::new(store, options, cache)?);
         let point = MountPoint::open(&place).context("mounting the stores")?;
         let source = plan.options.source.as_deref().unwrap_or(mount::SOURCE);
         let flags = FuseFlags {
