@@ -46,6 +46,19 @@ fn fuse_regression_a_file_that_is_input_or_output_belongs_to_the_host() {
     }
 }
 
+/// A FIFO of the host's as a stream keeps its mode; its bytes arrive all the same.
+#[test]
+fn root_regression_a_named_pipe_belongs_to_the_host() {
+    let w = World::root();
+    w.s.load(&image("app:1"));
+    let said = w.shown(
+        "mkfifo pipe; chmod 600 pipe; echo given >pipe &
+        $mica run --rm -i app:1 sh -c 'chmod 6777 /proc/self/fd/0 2>/dev/null; cat' <pipe",
+    );
+    assert_eq!(said, "given\n");
+    assert_eq!(mode(&w.s.path("pipe")), 0o600);
+}
+
 /// The devices of the host keep their modes: standard input without `-i` is one.
 #[test]
 fn root_regression_the_host_s_null_device_is_not_the_container_s_to_change() {
