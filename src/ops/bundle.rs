@@ -211,6 +211,7 @@ impl Place {
             ("work/work", AtFlags::REMOVEDIR),
             ("work", AtFlags::REMOVEDIR),
         ] {
+            // What is not there was not made; why the making failed is what is told.
             let _ = unlinkat(&self.directory, name, flags);
         }
         if self.made {

@@ -49,7 +49,6 @@ impl Builder<'_> {
         at: usize,
         state: &mut State,
         run: &Run,
-        text: &str,
     ) -> Result<(), BuildError> {
         let variables = state.arguments.variables(&state.run.env);
         let mut wanted = Vec::new();
@@ -82,14 +81,13 @@ impl Builder<'_> {
             key.add(tree.digest.as_bytes());
         }
         let key = key.finish();
-        let text = text.to_owned();
         self.step(state, &[key], &created_by, |builder, state| {
             let mut seen = builder.seen(state, &wanted, trees)?;
             seen.mounts.extend(scripts);
             let mut env = arguments::predefined(&builder.options.arguments);
             env.extend(own);
             env.append(&mut seen.env);
-            builder.execute(state, args, env, seen, &shown, &text)
+            builder.execute(state, args, env, seen, &shown)
         })
     }
 
@@ -276,7 +274,6 @@ impl Builder<'_> {
         more_env: Vec<String>,
         seen: Seen,
         shown: &str,
-        text: &str,
     ) -> Result<Option<DiffId>, BuildError> {
         if let Some(config) = &state.config {
             check_platform("of the stage", config, None)?;
@@ -317,7 +314,6 @@ impl Builder<'_> {
             log::warn!("{error}");
         }
         self.host.tell(&Event::Removed(&short));
-        let _ = text;
         taken
     }
 

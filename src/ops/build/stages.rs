@@ -319,7 +319,7 @@ impl<'a> Builder<'a> {
     fn one(&mut self, at: usize, state: &mut State, step: &Step) -> Result<(), BuildError> {
         match &step.instruction {
             Instruction::Arg(pairs) => self.declare(state, pairs)?,
-            Instruction::Run(run) => self.run(at, state, run, &step.text)?,
+            Instruction::Run(run) => self.run(at, state, run)?,
             Instruction::Copy(copy) => self.copy(at, state, copy)?,
             Instruction::Shell(shell) => {
                 let text = format!("SHELL [{}]", shell.join(" "));
