@@ -119,8 +119,7 @@ impl Sandbox {
     }
 
     fn create(user: Option<u32>) -> Sandbox {
-        static HOOK: Once = Once::new();
-        HOOK.call_once(tell_at_once);
+        tell_at_once();
         let dir = tempfile::Builder::new()
             .prefix("mica-test-")
             .tempdir()
@@ -353,18 +352,21 @@ impl Drop for Inner {
 }
 
 /// What a test fails with is printed beside its name too: the collected output at the end of a long log may be lost.
-fn tell_at_once() {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        let thread = thread::current();
-        let name = thread.name().unwrap_or("a thread").to_owned();
-        // Tests are threads with a path for a name. This is not captured, unlike eprintln.
-        if name.contains("::") {
-            let text = format!("\n!! {name}: {panic}\n");
-            let _ = std::io::stderr().write_all(text.as_bytes());
-        }
-        hook(panic);
-    }));
+pub fn tell_at_once() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let thread = thread::current();
+            let name = thread.name().unwrap_or("a thread").to_owned();
+            // Tests are threads with a path for a name. This is not captured, unlike eprintln.
+            if name.contains("::") {
+                let text = format!("\n!! {name}: {panic}\n");
+                let _ = std::io::stderr().write_all(text.as_bytes());
+            }
+            hook(panic);
+        }));
+    });
 }
 
 /// Logs that a daemon has left in the sandbox or its store.

@@ -133,7 +133,8 @@ fn root_everyday_streams_a_socket_and_a_terminal() {
         ),
     ] {
         let script = format!(
-            "script -qec {} /dev/null < /dev/null",
+            // script(1) starts $SHELL or sh, and not every sh hands on a function of bash.
+            "SHELL=/bin/bash script -qec {} /dev/null < /dev/null",
             shell_word(&format!("bash -c {}", shell_word(line)))
         );
         let out = bash(&s, &script).ok().stdout().replace(['\r', '\0'], "");

@@ -14,6 +14,8 @@ use mica::store::{OpenMode, Store, check};
 
 use parking_lot::Mutex;
 
+use crate::common::sandbox::tell_at_once;
+
 use super::helper::{self, copy_tree, files, quick_dir, tag};
 
 const CALLS: &[&str] = &[
@@ -76,9 +78,13 @@ impl Sweep {
             .collect();
         let next = AtomicUsize::new(0);
         let ends: Mutex<BTreeMap<Option<i32>, usize>> = Mutex::default();
+        tell_at_once();
         std::thread::scope(|scope| {
             for _ in 0..3 {
-                scope.spawn(|| {
+                // Named like a test, so that what it fails with is told beside the test.
+                let named =
+                    std::thread::Builder::new().name(format!("store::crash::{}", self.verb));
+                let work = || {
                     while let Some((call, fault, number)) =
                         runs.get(next.fetch_add(1, Ordering::Relaxed))
                     {
@@ -86,7 +92,8 @@ impl Sweep {
                         *ends.lock().entry(run.code).or_default() += 1;
                         judge(&run);
                     }
-                });
+                };
+                named.spawn_scoped(scope, work).expect("a thread");
             }
         });
         println!("{}: {points:?}: ends {ends:?}", self.verb);
