@@ -124,10 +124,9 @@ impl Container {
                 return Ok(Some(ContainerLock { file }));
             }
             // Who only looks whether it runs holds the lock for a moment, and shares it.
-            if !lock::try_lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))? {
+            if !lock::is_free(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))? {
                 return Ok(None);
             }
-            lock::unlock(&file).map_err(StoreError::io("unlock", &path))?;
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         Ok(None)
@@ -138,7 +137,7 @@ impl Container {
         let path = self.directory.join("lock");
         match open_if_there(&path)? {
             Some(file) => {
-                lock::try_lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))
+                lock::is_free(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))
             }
             None => Ok(true),
         }
@@ -406,7 +405,7 @@ fn read(layout: &Layout, id: &ContainerId) -> Result<Option<Container>, StoreErr
     let lock_path = directory.join("lock");
     let runs = match open_if_there(&lock_path)? {
         Some(file) => {
-            !lock::try_lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &lock_path))?
+            !lock::is_free(&file, LockMode::Shared).map_err(StoreError::io("lock", &lock_path))?
         }
         None => false,
     };

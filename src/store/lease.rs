@@ -285,7 +285,7 @@ pub(super) fn live(layout: &Layout) -> Result<Vec<LiveLease>, StoreError> {
         let Some(file) = super::layout::open_if_there(&path)? else {
             continue;
         };
-        if lock::try_lock(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))? {
+        if lock::is_free(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))? {
             continue;
         }
         let bytes = io::read_to_string(file).map_err(StoreError::io("read", &path))?;
@@ -337,7 +337,7 @@ pub(super) fn leavings(layout: &Layout, probe: LockMode) -> Result<Leavings, Sto
         let Some(file) = super::layout::open_if_there(&path)? else {
             continue;
         };
-        if lock::try_lock(&file, probe).map_err(StoreError::io("lock", &path))? {
+        if lock::is_free(&file, probe).map_err(StoreError::io("lock", &path))? {
             leavings.leases.push(path);
         } else {
             alive.insert(id.0);

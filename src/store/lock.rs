@@ -20,17 +20,28 @@ use crate::sys::lock::{self, LockMode};
 /// After so long a wait it is said for whom.
 const LONG: Duration = Duration::from_secs(2);
 
+/// A locked file, unlocked when dropped even if a process that is just being started has a copy of the descriptor.
+#[derive(Debug)]
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It fails for no file that was locked, and closing it comes next.
+        let _ = lock::unlock(&self.0);
+    }
+}
+
 /// Proof that nobody else changes the store. Released on drop, and by the kernel when the holder dies.
 #[derive(Debug)]
 pub struct StoreLock {
-    _file: File,
+    _file: Held,
 }
 
 impl StoreLock {
     pub(super) fn exclusive(layout: &Layout, create: bool) -> Result<StoreLock, StoreError> {
         let file = open(layout, create)?;
         take(layout, &file, LockMode::Exclusive)?;
-        Ok(StoreLock { _file: file })
+        Ok(StoreLock { _file: Held(file) })
     }
 
     /// The lock, unless somebody holds it.
@@ -38,21 +49,21 @@ impl StoreLock {
         let file = open(layout, false)?;
         let got = lock::try_lock(&file, LockMode::Exclusive)
             .map_err(StoreError::io("lock", &layout.lock_file()))?;
-        Ok(got.then_some(StoreLock { _file: file }))
+        Ok(got.then(|| StoreLock { _file: Held(file) }))
     }
 }
 
 /// Keeps garbage collection from running; taken for moments.
 #[derive(Debug)]
 pub(super) struct SharedLock {
-    _file: File,
+    _file: Held,
 }
 
 impl SharedLock {
     pub(super) fn take(layout: &Layout) -> Result<SharedLock, StoreError> {
         let file = open(layout, false)?;
         take(layout, &file, LockMode::Shared)?;
-        Ok(SharedLock { _file: file })
+        Ok(SharedLock { _file: Held(file) })
     }
 }
 

@@ -178,7 +178,7 @@ pub(super) fn abandoned(
         let Some(file) = open_if_there(&path)?.filter(|_| Digest::from_hex(&name).is_ok()) else {
             continue;
         };
-        if !lock::try_lock(&file, probe).map_err(StoreError::io("lock", &path))? {
+        if !lock::is_free(&file, probe).map_err(StoreError::io("lock", &path))? {
             continue;
         }
         let stat = file.metadata().map_err(StoreError::io("stat", &path))?;

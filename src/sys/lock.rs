@@ -49,6 +49,16 @@ pub fn try_lock(file: &File, mode: LockMode) -> io::Result<bool> {
     }
 }
 
+/// Whether nobody is in the way of such a lock. It is given back by name: a process that another thread is just starting has a copy
+/// of every descriptor until its exec, and closing ours alone would leave the lock with that copy.
+pub fn is_free(file: &File, mode: LockMode) -> io::Result<bool> {
+    let free = try_lock(file, mode)?;
+    if free {
+        unlock(file)?;
+    }
+    Ok(free)
+}
+
 /// Gives it back before the file is closed.
 pub fn unlock(file: &File) -> io::Result<()> {
     Ok(flock(file, FlockOperation::Unlock)?)
@@ -94,6 +104,20 @@ mod tests {
         assert!(!try_lock(&two, LockMode::Shared).unwrap());
         drop(one);
         assert!(try_lock(&two, LockMode::Exclusive).unwrap());
+    }
+
+    /// A child between fork and exec has such a copy.
+    #[test]
+    fn regression_a_look_leaves_no_lock_with_a_copy_of_the_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let one = File::create(&path).unwrap();
+        let copy = one.try_clone().unwrap();
+        assert!(is_free(&one, LockMode::Shared).unwrap());
+        drop(one);
+        let two = File::open(&path).unwrap();
+        assert!(is_free(&two, LockMode::Exclusive).unwrap());
+        drop(copy);
     }
 
     #[test]
