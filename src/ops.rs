@@ -41,7 +41,7 @@ pub mod template;
 pub mod time;
 pub mod trash;
 pub mod tree;
-pub mod users;
+pub mod usage;
 pub mod version;
 pub mod volumes;
 

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use crate::ops::images::Options;
 use crate::ops::rows::Format;
-use crate::ops::{OpsError, containers, df, images, users};
+use crate::ops::usage::images as users;
+use crate::ops::{OpsError, containers, df, images};
 
 use super::{Context, output};
 

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
+use crate::ops::OpsError;
 use crate::ops::filter;
 use crate::ops::format::human_size;
 use crate::ops::images::{self, Options, Row, Sort, Style, Users};
 use crate::ops::rows::Format;
-use crate::ops::{OpsError, users};
+use crate::ops::usage::images as users;
 use crate::store::{Names, Store};
 
 use super::filters::FilterArgs;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::ops::rows::Format;
-use crate::ops::users::list;
+use crate::ops::usage::list;
 
 use super::{Context, completion, output};
 

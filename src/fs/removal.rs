@@ -217,7 +217,10 @@ impl Superblock {
                     Err(error) => error.to_string(),
                 };
                 busy = Some(user.clone());
-                Err(plan.in_use(target, crate::ops::users::User::Mount(PathBuf::from(user))))
+                Err(plan.in_use(
+                    target,
+                    crate::ops::usage::images::User::Mount(PathBuf::from(user)),
+                ))
             },
             |target, plan| {
                 pause::at("committed");
@@ -234,7 +237,10 @@ impl Superblock {
                     Err(error) => error.to_string(),
                 };
                 entered = Some(user.clone());
-                Err(plan.in_use(target, crate::ops::users::User::Mount(PathBuf::from(user))))
+                Err(plan.in_use(
+                    target,
+                    crate::ops::usage::images::User::Mount(PathBuf::from(user)),
+                ))
             },
         );
         pause::at("looked");

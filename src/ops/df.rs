@@ -18,7 +18,7 @@ use super::images::{Row, Users};
 use super::template::Value;
 use super::volumes;
 use super::volumes::list::{Filters, Row as VolumeRow};
-use super::volumes::users::Look;
+use crate::ops::usage::volumes::Look;
 
 /// Disk use of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub struct OfImage {
     pub unique: u64,
 }
 
-/// Measures a store. `users`: how many use each image; see [`super::users::by_image`].
+/// Measures a store. `users`: how many use each image; see [`crate::ops::usage::images::by_image`].
 pub fn of(
     store: &Store,
     names: &Names,
@@ -129,7 +129,7 @@ fn measure_containers(store: &Store, df: &mut Df) -> Result<(), OpsError> {
 
 /// A file of `info/` shows this too: mappings are not looked at, as in every request.
 fn measure_volumes(store: &Store, leases: &[LiveLease], df: &mut Df) -> Result<(), OpsError> {
-    let found = volumes::users::find(store, leases, Look::default())?;
+    let found = crate::ops::usage::volumes::find(store, leases, Look::default())?;
     df.of_volume = volumes::list::list(store, &Filters::default(), Some(&found), true)?;
     for row in &df.of_volume {
         let (size, used) = (row.size.unwrap_or(0), row.users.unwrap_or(0) > 0);

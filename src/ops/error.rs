@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use crate::oci::{ImageId, ReferenceError, TagRef};
 use crate::store::{MaybeMissing, StoreError, VolumeName, VolumeNameError};
 
-use super::users::User;
 use super::volumes::BindError;
-use super::volumes::users::{Usage, VolumeUser};
+use crate::ops::usage::images::User;
+use crate::ops::usage::volumes::{Usage, VolumeUser};
 
 /// A use case that failed. Nothing visible has changed.
 #[derive(Debug, thiserror::Error)]

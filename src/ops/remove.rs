@@ -16,7 +16,7 @@ use crate::store::{ImageRecord, LiveLease, Names, Store, StoreError, gc};
 use super::engines;
 use super::error::OpsError;
 use super::resolve::{self, Resolved};
-use super::users::{self, User};
+use crate::ops::usage::images::{self as users, User};
 
 mod many;
 

@@ -19,7 +19,6 @@ pub mod life;
 pub mod list;
 pub mod plugin;
 pub mod prune;
-pub mod users;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,7 +30,7 @@ use crate::store::{
 };
 
 use super::error::OpsError;
-use users::{Look, Usage, VolumeUser};
+use crate::ops::usage::volumes::{self as users, Look, Usage, VolumeUser};
 
 /// Makes every mount show the volumes as they are now. Called without the lock.
 pub type Tell<'a> = &'a dyn Fn();

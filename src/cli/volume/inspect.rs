@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use crate::ops::OpsError;
+use crate::ops::usage::volumes::{self as users, Look};
 use crate::ops::volumes::list;
-use crate::ops::volumes::users::{self, Look};
 use crate::store::{Store, VolumeName};
 
 use super::super::inspect::{Form, print};

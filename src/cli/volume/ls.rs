@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use crate::ops::filter;
 use crate::ops::rows::Format;
+use crate::ops::usage::volumes::{self as users, Look};
 use crate::ops::volumes::list::{self, Filters, Verb};
-use crate::ops::volumes::users::{self, Look};
 
 use super::super::{Context, output};
 

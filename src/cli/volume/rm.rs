@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::ops::volumes::users::Look;
+use crate::ops::usage::volumes::Look;
 use crate::ops::volumes::{self, Removal};
 
 use super::super::output::{Lines, print_error};

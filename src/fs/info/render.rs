@@ -4,7 +4,8 @@ use crate::fs::face::FsError;
 use crate::fs::nodes::{InfoFile, LayerFileName, TagFile};
 use crate::fs::superblock::Superblock;
 use crate::oci::{DiffId, ImageId, TagRef};
-use crate::ops::{df, format, history, inspect, users};
+use crate::ops::usage::images as users;
+use crate::ops::{df, format, history, inspect};
 use crate::store::{ImageRecord, Names};
 
 impl Superblock {

@@ -16,7 +16,7 @@ use crate::fs::namespace::View;
 use crate::fs::superblock::Superblock;
 use crate::fs::trees::Subject;
 use crate::oci::{DiffId, ImageId};
-use crate::ops::users::{self, Report};
+use crate::ops::usage::images::{self as users, Report};
 use crate::store::{LeaseKind, LiveLease};
 use crate::sys::mountinfo::DeviceId;
 use crate::sys::proc::{self, Depth, Usage, User};

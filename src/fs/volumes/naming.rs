@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::super::face::{Caller, FsError, Timestamp};
 use super::VolumeTree;
 use super::attr::{Attr, VolumeError};
-use crate::ops::volumes::users::Look;
+use crate::ops::usage::volumes::Look;
 use crate::ops::volumes::{self, Create, CreateKind, Removal};
 use crate::store::{Ownership, Volume, VolumeKind, VolumeName};
 use crate::sys::proc;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::{How, Plan, References, Removed, Target};
 use crate::oci::{ImageId, TagRef};
 use crate::ops::error::OpsError;
-use crate::ops::users::{self, User};
+use crate::ops::usage::images::{self as users, User};
 use crate::store::{Names, Store, StoreError};
 
 /// What became of many.

@@ -19,8 +19,8 @@ use crate::ops::error::OpsError;
 use crate::store::{DataHold, LeaseKind, Store, Volume, VolumeId, VolumeKind, VolumeName, Volumes};
 
 use super::activity::{Activity, Files};
-use super::users::{self, Look, VolumeUsers};
 use super::{Tell, delete_data};
+use crate::ops::usage::volumes::{self as users, Look, VolumeUsers};
 
 /// How long ephemeral volumes live unused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::store::containers::MountSource;
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeKind, VolumeName};
 use crate::sys::deep;
 
-use super::users::{Usage, VolumeUser, VolumeUsers};
+use crate::ops::usage::volumes::{Usage, VolumeUser, VolumeUsers};
 
 /// docker's filters, and `kind`.
 #[derive(Debug, Clone, Default)]

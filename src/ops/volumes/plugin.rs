@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::users::{self, Look};
 use super::{Create, CreateKind, Removal};
 use crate::ops::error::OpsError;
+use crate::ops::usage::volumes::{self as users, Look};
 use crate::store::plugin::PluginHolds;
 use crate::store::volumes::VolumeHold;
 use crate::store::{Lease, Store, StoreError, Volume, VolumeKind, VolumeName};

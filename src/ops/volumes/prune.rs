@@ -10,8 +10,8 @@ use crate::store::containers::ContainerId;
 use crate::store::{Store, Volume, VolumeName};
 
 use super::list::{self, Filters};
-use super::users::{self, Look, VolumeUser};
 use super::{Removal, Tell, remove};
+use crate::ops::usage::volumes::{self as users, Look, VolumeUser};
 
 /// What to prune.
 #[derive(Debug, Clone, Default)]

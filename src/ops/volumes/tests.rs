@@ -285,7 +285,7 @@ fn filters_choose_volumes() {
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
         let filters = Filters::parse(&given, Verb::Ls).unwrap();
-        let users = users::VolumeUsers::default();
+        let users = crate::ops::usage::volumes::VolumeUsers::default();
         let rows = list::list(&store, &filters, Some(&users), false).unwrap();
         rows.into_iter()
             .map(|row| row.volume.name.to_string())

@@ -4,8 +4,6 @@
 //! part of the tree is mounted elsewhere; or it runs with a lease on the image. Files that are merely open do not count,
 //! they stay readable. Only what this process may see in `/proc` is found.
 
-pub mod list;
-
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
@@ -19,8 +17,8 @@ use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, notify};
 use crate::sys::mountinfo::{self, DeviceId};
 use crate::sys::proc::{self, Depth, Usage};
 
-use super::engines;
-use super::error::OpsError;
+use crate::ops::engines;
+use crate::ops::error::OpsError;
 
 /// One user, as messages name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,7 +259,7 @@ fn of_mount(mountpoint: &Path) -> std::io::Result<Vec<(PathBuf, User)>> {
 }
 
 /// The device of the mica mount on a directory; the topmost if several are.
-fn device_at(mountpoint: &Path) -> std::io::Result<Option<DeviceId>> {
+pub(super) fn device_at(mountpoint: &Path) -> std::io::Result<Option<DeviceId>> {
     let mounts = mountinfo::of_self()?;
     let here = mounts.iter().rev().find(|m| m.mount_point == mountpoint);
     Ok(here
@@ -270,13 +268,13 @@ fn device_at(mountpoint: &Path) -> std::io::Result<Option<DeviceId>> {
 }
 
 /// Whether a path below the mount's root lies in one of the image's trees.
-fn belongs(inside: &Path, image: &ImageRecord) -> bool {
+pub(super) fn belongs(inside: &Path, image: &ImageRecord) -> bool {
     let inside = normal(inside);
     trees(image).any(|tree| inside.starts_with(tree))
 }
 
 /// The path without root and dots.
-fn normal(path: &Path) -> PathBuf {
+pub(super) fn normal(path: &Path) -> PathBuf {
     let parts = path.components();
     parts
         .filter(|c| matches!(c, Component::Normal(_)))

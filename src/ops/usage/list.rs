@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::oci::ImageId;
 use crate::ops::error::OpsError;
 use crate::ops::template::Value;
+use crate::ops::usage::volumes::{self as volume_users, Look, Usage, VolumeUser};
 use crate::ops::volumes::list::containers;
-use crate::ops::volumes::users::{self as volume_users, Look, Usage, VolumeUser};
 use crate::ops::{engines, format, resolve};
 use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, Store, Volume, VolumeName};
 use crate::sys::holders::{self, Below, How, Place, Question};
@@ -182,7 +182,8 @@ fn of_images(
     for lease in leases {
         match &lease.record.kind {
             LeaseKind::Daemon { mountpoint } => {
-                let device = super::device_at(mountpoint).map_err(OpsError::Users)?;
+                let device =
+                    crate::ops::usage::images::device_at(mountpoint).map_err(OpsError::Users)?;
                 devices.extend(device);
             }
             LeaseKind::Run { image: id, .. } if image.is_none_or(|image| image.id == *id) => {
@@ -217,8 +218,10 @@ fn of_images(
         let Place::At(path) = &held.place else {
             continue;
         };
-        if image.is_none_or(|image| super::belongs(path, image)) {
-            let of = super::normal(path).to_string_lossy().into_owned();
+        if image.is_none_or(|image| crate::ops::usage::images::belongs(path, image)) {
+            let of = crate::ops::usage::images::normal(path)
+                .to_string_lossy()
+                .into_owned();
             rows.push(row(held.pid, held.how, held.shown, of));
         }
     }
