@@ -17,6 +17,7 @@ pub mod containers;
 pub mod engines;
 pub mod error;
 pub mod events;
+pub mod freeing;
 pub mod gc;
 pub mod import;
 mod index_json;
@@ -42,7 +43,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -90,6 +91,10 @@ struct Inner {
     trash: Mutex<Option<Duration>>,
     /// Held while an index is made anew: one at a time.
     reindexing: Mutex<()>,
+    /// In a daemon.
+    freeing: OnceLock<Arc<freeing::Freeing>>,
+    /// Files that were removed and are not let go of yet.
+    held: Mutex<Vec<freeing::Holder>>,
 }
 
 /// The last `index.json` read. The file stays open, so that its inode number cannot come back as another
@@ -142,6 +147,8 @@ impl Store {
             configs: Mutex::default(),
             trash: Mutex::default(),
             reindexing: Mutex::default(),
+            freeing: OnceLock::new(),
+            held: Mutex::default(),
         })))
     }
 
@@ -362,7 +369,12 @@ impl Store {
     /// Begins to bring images in. Must not be called with a [`StoreLock`] held: it waits for the lock.
     pub fn begin_import(&self) -> Result<Import, StoreError> {
         self.writable()?;
-        Import::begin(self)
+        match Import::begin(self) {
+            Err(StoreError::Io { source, .. }) if self.is_room_by_now(&source) => {
+                Import::begin(self)
+            }
+            begun => begun,
+        }
     }
 
     /// Takes a lease that ends with the value. Must not be called with a [`StoreLock`] held.
@@ -389,14 +401,18 @@ impl Store {
     }
 
     fn notify_all_but(&self, own: Option<&LeaseId>) -> Vec<LiveLease> {
-        match self.live_leases() {
+        let leases = self.live_leases();
+        let silent = match leases {
             Ok(leases) => notify::notify(&leases, own),
             Err(error) => {
                 // They watch the store, too.
                 log::warn!("the mounts of the store were not told: {error}");
                 Vec::new()
             }
-        }
+        };
+        // They have closed what was removed: whoever holds it now is the last.
+        self.let_go();
+        silent
     }
 
     /// As [`Store::notify_mounts`], for a daemon that made the change itself and cannot wait for itself.

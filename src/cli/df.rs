@@ -28,6 +28,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let store = context.store()?;
     super::volume::sweep(&store);
+    store.await_freed();
     let (names, users, df) = store.read(|names| {
         let leases = store.live_leases()?;
         let users = users::counts(&leases, names)?;

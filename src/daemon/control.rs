@@ -2,6 +2,8 @@
 //!
 //! One request per connection, one line: `sync` (the kernel has forgotten every name that changed before: `ok`), `stats` (request
 //! counters, then end of file), `users` (who works inside or has a part mounted elsewhere, a JSON object per line),
+//! `hold` (a blob on each of the next lines, then an empty one: held open from `ok` until the asker hangs up), `freed` (what was held
+//! has been freed: `ok`),
 //! `share VOLUME` (the kernel has forgotten what it kept of it, others may change its data: `ok`), `stop` (unmount and end: `ok`). Anything else gets `error: ...`. Only the daemon's own user and root may ask: the directory is closed to
 //! others, and so is the socket; whoever comes all the same is hung up on.
 
@@ -19,10 +21,16 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 
+use crate::oci::Digest;
 use crate::store::VolumeId;
+use crate::store::freeing::HeldFiles;
 
 /// A request is a word; a line longer than this is none.
 const MAX_LINE: u64 = 64;
+/// A list of blobs is no longer than this.
+const MAX_LIST: u64 = 1 << 16;
+/// So long files are held for somebody who neither goes on nor ends.
+const MOST_HELD: Duration = Duration::from_secs(60);
 /// Whoever connects and says nothing, or does not read the answer, is hung up on.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -34,6 +42,10 @@ pub(super) trait Handler: Send + Sync + 'static {
     fn users(&self) -> String;
     /// Others are to get at the data of a volume: returns when the kernel has forgotten what it kept of it.
     fn share(&self, volume: &VolumeId) -> Result<(), String>;
+    /// Holds the files of blobs and layers that are about to be unlinked.
+    fn hold(&self, blobs: &[Digest]) -> HeldFiles;
+    /// Whether all that was held has been freed.
+    fn freed(&self) -> bool;
     fn stop(&self);
 }
 
@@ -107,8 +119,17 @@ fn answer(stream: &UnixStream, handler: &impl Handler) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
-    BufReader::new(stream.take(MAX_LINE)).read_line(&mut line)?;
+    let mut asked = BufReader::new(stream.take(MAX_LINE));
+    asked.read_line(&mut line)?;
     let text = match line.trim() {
+        "hold" => {
+            asked.get_mut().set_limit(MAX_LIST);
+            return hold(stream, asked, handler);
+        }
+        "freed" => match handler.freed() {
+            true => "ok\n".to_owned(),
+            false => "error: not yet\n".to_owned(),
+        },
         "sync" => match handler.sync() {
             Ok(()) => "ok\n".to_owned(),
             Err(error) => format!("error: {error}\n"),
@@ -131,13 +152,35 @@ fn answer(stream: &UnixStream, handler: &impl Handler) -> io::Result<()> {
     stream.write_all(text.as_bytes())
 }
 
+fn hold(mut stream: &UnixStream, asked: impl BufRead, handler: &impl Handler) -> io::Result<()> {
+    let mut blobs = Vec::new();
+    for line in asked.lines() {
+        match line? {
+            line if line.is_empty() => break,
+            line => match Digest::from_hex(&line) {
+                Ok(blob) => blobs.push(blob),
+                Err(_) => return stream.write_all(b"error: not a blob\n"),
+            },
+        }
+    }
+    let _held = handler.hold(&blobs);
+    stream.write_all(b"ok\n")?;
+    stream.set_read_timeout(Some(MOST_HELD))?;
+    // Whatever the end is like: done, killed, too late.
+    let _ = stream.read(&mut [0]);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use crate::store::Layout;
+    use crate::store::freeing::Freeing;
+
     #[derive(Default)]
-    struct Counting(AtomicUsize);
+    struct Counting(AtomicUsize, Arc<Freeing>);
 
     impl Handler for Counting {
         fn sync(&self) -> Result<(), String> {
@@ -154,6 +197,14 @@ mod tests {
         }
         fn share(&self, _: &VolumeId) -> Result<(), String> {
             Err("not now".to_owned())
+        }
+        fn hold(&self, blobs: &[Digest]) -> HeldFiles {
+            self.0.fetch_add(blobs.len(), Ordering::SeqCst);
+            self.1
+                .hold_blobs(&Layout::new("/nonexistent".into()), blobs)
+        }
+        fn freed(&self) -> bool {
+            self.1.wait(Duration::ZERO)
         }
         fn stop(&self) {
             self.0.store(100, Ordering::SeqCst);
@@ -189,6 +240,12 @@ mod tests {
         assert_eq!(ask("share ../x\n"), "error: unknown request\n");
         assert!(ask("nonsense\n").starts_with("error: "));
         assert!(ask(&"x".repeat(10_000)).starts_with("error: "));
+        assert_eq!(ask("freed\n"), "ok\n");
+        let before = handler.0.load(Ordering::SeqCst);
+        let blob = Digest::of(b"1").hex();
+        assert_eq!(ask(&format!("hold\n{blob}\n{blob}\n\n")), "ok\n");
+        assert_eq!(handler.0.load(Ordering::SeqCst), before + 2);
+        assert_eq!(ask("hold\n../x\n"), "error: not a blob\n");
         assert_eq!(ask("stop\n"), "ok\n");
         assert_eq!(handler.0.load(Ordering::SeqCst), 100);
     }

@@ -22,7 +22,9 @@ use crate::fs::{FileSystem, FsOptions, KernelCache, Shape, Superblock};
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
+use crate::oci::Digest;
 use crate::ops::volumes::activity::Activity;
+use crate::store::freeing::{Freeing, HeldFiles};
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError, VolumeId};
 use crate::sys::fork;
 use crate::sys::mount::{self, FuseFlags, MountError, MountPoint, Mounted};
@@ -109,6 +111,8 @@ struct Shared {
     activity: Arc<Activity>,
     refreshing: Mutex<()>,
     store: Store,
+    /// What verbs have removed and this process frees.
+    freeing: Arc<Freeing>,
     /// Whether a thread removes what is over in the trash.
     emptying: AtomicBool,
     stop: OwnedFd,
@@ -198,6 +202,7 @@ impl Service {
             stores: Mutex::new(stores.as_ref().map(Stores::shared)),
             activity,
             refreshing: Mutex::new(()),
+            freeing: store.free_here(),
             store: store.clone(),
             emptying: AtomicBool::new(false),
             stop,
@@ -510,6 +515,14 @@ impl Handler for Shared {
     fn share(&self, volume: &VolumeId) -> Result<(), String> {
         let volumes = self.volumes.lock().clone();
         volumes.map_or(Ok(()), |volumes| volumes.share(volume, SYNC_PATIENCE))
+    }
+
+    fn hold(&self, blobs: &[Digest]) -> HeldFiles {
+        self.freeing.hold_blobs(self.store.layout(), blobs)
+    }
+
+    fn freed(&self) -> bool {
+        self.freeing.wait(SYNC_PATIENCE)
     }
 
     fn stop(&self) {

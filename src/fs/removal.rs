@@ -267,6 +267,8 @@ impl Superblock {
                 self.describe(subject)
             );
         }
+        // Nobody of this mount has it open any more but the kernel.
+        self.store.let_go();
         drop(going);
         drop(changing);
         self.notify_others();

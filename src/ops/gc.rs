@@ -12,6 +12,8 @@ use super::volumes::life::{self, Times};
 
 /// Removes what nothing reaches, or with `dry_run` only says what that is.
 pub fn gc(store: &Store, dry_run: bool) -> Result<GcPlan, OpsError> {
+    // The space of earlier removals as well.
+    store.await_freed();
     // Not swept: what dead processes left is part of the plan.
     let lock = store.lock_unswept()?;
     let plan = gc::plan_with(store, &trash::without_expired(store)?, &lock, Partials::All)?;

@@ -121,6 +121,7 @@ pub fn prune(
     options: &Options,
     shown: Option<&BTreeSet<ImageId>>,
 ) -> Result<Pruned, OpsError> {
+    store.await_freed();
     let lock = store.lock()?;
     let names = store.names()?;
     let pruned = plan(store, &names, &store.live_leases()?, options, shown)?;

@@ -442,7 +442,7 @@ pub fn remove_unless_entered(
             Err(error) => log::error!("{refused}, but its name cannot be put back: {error}"),
         }
     }
-    if let Err(error) = store.collect(&lock) {
+    if let Err(error) = store.collect_soon(&lock) {
         // The names are gone, durably: the removal has happened. What is left behind is garbage for the next `gc`.
         log::warn!(
             "removed {}, but its space is not free yet: {error}; run `mica gc`",

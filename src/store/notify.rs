@@ -1,7 +1,7 @@
 //! Telling live mounts that the store has changed, and waiting until they show it.
 //!
 //! Protocol: connect to the daemon's socket, send `sync\n`, read `ok\n`. The daemon answers when every name
-//! that changed before the request is invalidated in the kernel.
+//! that changed before the request is invalidated in the kernel. `hold` and `freed` are those of [`super::freeing`].
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use super::VolumeId;
 use super::lease::{LeaseId, LeaseKind, LiveLease};
+use crate::oci::Digest;
 
 /// How long a verb waits for all mounts together.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +35,7 @@ pub(super) fn notify(leases: &[LiveLease], except: Option<&LeaseId>) -> Vec<Live
         .collect();
     let mut silent = Vec::new();
     for (lease, stream) in asked {
-        if let Err(error) = stream.and_then(|stream| hear(stream, until)) {
+        if let Err(error) = stream.and_then(|stream| hear(&stream, until)) {
             log::warn!("mount {} did not catch up: {error}", lease.id.as_str());
             silent.push(lease.clone());
         }
@@ -45,7 +46,23 @@ pub(super) fn notify(leases: &[LiveLease], except: Option<&LeaseId>) -> Vec<Live
 /// Asks a daemon to let others at the data of a volume; returns when its kernel has forgotten what it kept of it.
 pub(super) fn share(lease: &LiveLease, volume: &VolumeId, until: Instant) -> io::Result<()> {
     let request = format!("share {}\n", volume.as_str());
-    hear(ask(&lease.socket, request.as_bytes(), until)?, until)
+    hear(&ask(&lease.socket, request.as_bytes(), until)?, until)
+}
+
+/// Has a daemon hold the files of blobs and layers until the connection ends; then it frees them, if they have been unlinked.
+pub(super) fn hold(lease: &LiveLease, blobs: &[Digest], until: Instant) -> io::Result<UnixStream> {
+    let lines: String = blobs
+        .iter()
+        .map(|blob| format!("{}\n", blob.hex()))
+        .collect();
+    let stream = ask(&lease.socket, format!("hold\n{lines}\n").as_bytes(), until)?;
+    hear(&stream, until)?;
+    Ok(stream)
+}
+
+/// Waits until a daemon has freed all that it was asked to hold.
+pub(super) fn freed(lease: &LiveLease, until: Instant) -> io::Result<()> {
+    hear(&ask(&lease.socket, b"freed\n", until)?, until)
 }
 
 /// What a daemon says of who uses its mount: the answer to `users\n`, whose form is not ours. It sees what its own namespaces show.
@@ -78,7 +95,7 @@ fn ask(socket: &Path, request: &[u8], until: Instant) -> io::Result<UnixStream> 
     Ok(stream)
 }
 
-fn hear(mut stream: UnixStream, until: Instant) -> io::Result<()> {
+fn hear(mut stream: &UnixStream, until: Instant) -> io::Result<()> {
     let mut answer = [0u8; 3];
     let mut got = 0;
     while let Some(rest) = answer.get_mut(got..).filter(|rest| !rest.is_empty()) {

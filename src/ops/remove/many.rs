@@ -42,7 +42,7 @@ pub fn remove_names(store: &Store, how: How, targets: Vec<Target>) -> Result<Man
         *now = names;
         Ok::<_, StoreError>(())
     })?;
-    if let Err(error) = store.collect(&lock) {
+    if let Err(error) = store.collect_soon(&lock) {
         // The names are gone, durably: what is left behind is garbage for the next `gc`.
         log::warn!(
             "the names are removed, but their space is not free yet: {error}; run `mica gc`"

@@ -9,6 +9,7 @@ use super::Import;
 use crate::layer::IndexBuilder;
 use crate::oci::DiffId;
 use crate::store::error::StoreError;
+use crate::store::freeing::Patient;
 use crate::store::privacy;
 use crate::sys::atomic;
 
@@ -71,14 +72,18 @@ impl<'a> LayerSink<'a> {
             .map_err(StoreError::io("sync", &self.path))?;
 
         let temp = self.import.next_path();
-        let written = new_file(&temp).and_then(|mut file| {
-            index.write_to(&mut file)?;
-            file.sync_all()
-        });
-        if let Err(error) = written {
-            atomic::discard(&temp);
-            return Err(StoreError::io("write", &temp)(error));
-        }
+        let write = || {
+            let written = new_file(&temp).and_then(|mut file| {
+                index.write_to(&mut file)?;
+                file.sync_all()
+            });
+            written.inspect_err(|_| atomic::discard(&temp))
+        };
+        let written = match write() {
+            Err(error) if store.is_room_by_now(&error) => write(),
+            done => done,
+        };
+        written.map_err(StoreError::io("write", &temp))?;
 
         // Before it is in place: so that no collection finds it unreached.
         self.import.lease.hold(&[layer.0])?;
@@ -99,7 +104,7 @@ impl Write for LayerSink<'_> {
             self.flush()?;
         }
         if bytes.len() >= BUFFER {
-            self.file.write_all(bytes)?;
+            self.patient().write_all(bytes)?;
             self.wrote(bytes.len())?;
         } else {
             self.buffer.extend_from_slice(bytes);
@@ -109,7 +114,7 @@ impl Write for LayerSink<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.buffer)?;
+        self.patient().write_all(&self.buffer)?;
         let length = self.buffer.len();
         self.buffer.clear();
         self.wrote(length)
@@ -117,6 +122,13 @@ impl Write for LayerSink<'_> {
 }
 
 impl LayerSink<'_> {
+    fn patient(&self) -> Patient<'_> {
+        Patient {
+            store: &self.import.store,
+            file: &self.file,
+        }
+    }
+
     fn wrote(&mut self, length: usize) -> io::Result<()> {
         self.in_file += length as u64;
         let waiting = self.in_file - self.started;
