@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod fs;
 pub mod fuse;
 pub mod layer;
+pub mod mount_paths;
 pub mod oci;
 pub mod ops;
 pub mod registry;

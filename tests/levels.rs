@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 const LEVELS: &[(&str, u8)] = &[
     ("oci", 0),
     ("sys", 0),
+    ("mount_paths", 0),
     ("tree", 1),
     ("layer", 2),
     ("store", 3),
     ("registry", 3),
-    ("volume", 3),
     ("ops", 4),
     ("fs", 5),
     ("fuse", 6),

@@ -37,4 +37,5 @@ mod session;
 mod staging;
 mod store;
 mod tiny;
+mod usage;
 mod volume_files;

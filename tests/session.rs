@@ -12,8 +12,8 @@ use mica::fs::{InodeNo, KernelCache};
 use mica::fuse::notify::NotifyQueue;
 use mica::fuse::session::{self, Session, Settings, State};
 use mica::fuse::stats::Op;
+use mica::sys::holders::{self, Depth, Held, How, Question};
 use mica::sys::mount::{self, FuseFlags, MountError, MountPoint, Mounted};
-use mica::sys::proc::{self, Depth, Usage};
 use rustix::io::Errno;
 
 use crate::common::tier;
@@ -274,19 +274,29 @@ fn fuse_mount_is_named_fuse_mica_and_mounted_nosuid_nodev() {
     );
 }
 
+fn users_of(w: &World) -> Vec<Held> {
+    let question = Question {
+        whole: &[w.mounted.device],
+        depth: Depth::Mapped,
+        own: true,
+        ..Question::default()
+    };
+    holders::holders(&question).unwrap().held
+}
+
 #[test]
 fn fuse_unmount_ends_the_session_and_busy_says_so() {
     let w = world(false);
     let mut file = File::open(w.path.join("file")).unwrap();
     assert!(matches!(w.mounted.unmount(false), Err(MountError::Busy(_))));
-    let users = proc::users_of(w.mounted.device, Depth::Everything).unwrap();
+    let users = users_of(&w);
     let me = std::process::id();
     let open = users
         .iter()
-        .find(|u| u.pid == me && u.usage == Usage::OpenFile)
+        .find(|u| u.pid == me && u.how == How::Open)
         .unwrap();
     assert_eq!(open.inode, Some(FILE.0));
-    assert_eq!(open.path, w.path.join("file"));
+    assert_eq!(open.shown, w.path.join("file"));
 
     // Lazily: gone from the tree, and alive for the one who has it open.
     w.mounted.unmount(true).unwrap();
@@ -309,19 +319,15 @@ fn fuse_users_are_found_without_a_request() {
         .spawn()
         .unwrap();
     let before = w.session.stats().render();
-    let users = proc::users_of(w.mounted.device, Depth::Everything).unwrap();
+    let users = users_of(&w);
     assert_eq!(w.session.stats().render(), before);
     child.kill().unwrap();
     child.wait().unwrap();
     let cwd = users
         .iter()
-        .find(|u| u.pid == child.id() && u.usage == Usage::WorkingDirectory)
+        .find(|u| u.pid == child.id() && u.how == How::Cwd)
         .unwrap();
     assert_eq!(cwd.inode, Some(4));
-    assert!(users.iter().any(|u| matches!(
-        &u.usage,
-        Usage::Mount { root, mount_point } if root == Path::new("/") && mount_point == &w.path
-    )));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{Context, completion, output};
 /// Show who uses images and volumes
 ///
 /// A line per process and way: cwd and root (its working or root directory is inside), open and mapped (files), mount (a part is
-/// mounted in the namespace of that process), lease (it runs with `mica run` or `mica hold`), container (a stopped container that
+/// mounted in the namespace of that process), overlay (one stands on it), lease (it runs with `mica run` or `mica hold`), container (a stopped container that
 /// needs the volume), hidden (it may use any volume, and we may not look into it).
 #[derive(clap::Args)]
 pub struct Args {

@@ -17,12 +17,13 @@ use super::readiness::Reporter;
 use super::stores::{self, Stores};
 use super::volumes::{self, Volumes};
 use super::watch::Watch;
-use super::{MountPlan, log_file, mount_point, unmount};
+use super::{MountPlan, log_file, mount_point};
 use crate::fs::{FileSystem, FsOptions, KernelCache, Shape, Superblock};
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
 use crate::oci::Digest;
+use crate::ops::usage::keeping_busy;
 use crate::ops::volumes::activity::Activity;
 use crate::store::freeing::{Freeing, HeldFiles};
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError, VolumeId};
@@ -404,12 +405,9 @@ impl Service {
             }
             Err(MountError::Busy(_)) => {
                 log::warn!("{shown}: in use, detached because of {reason}; these get errors now:");
-                let users = self
-                    .mounted
-                    .place()
-                    .map(|(_, device)| unmount::users(device));
+                let users = self.mounted.place().map(|(_, device)| keeping_busy(device));
                 for user in users.unwrap_or_default() {
-                    log::warn!("{shown}: {user}");
+                    log::warn!("{shown}: {}", user.detail());
                 }
                 self.mounted.unmount(true)?;
             }

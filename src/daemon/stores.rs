@@ -19,11 +19,11 @@ use crate::fs::{FileSystem as _, FsOptions, KernelCache, RmPolicy, Shape, Superb
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
+use crate::mount_paths::STORES;
 use crate::store::{OpenMode, Store};
 use crate::sys::mount::{self, FuseFlags, MountPoint};
 
 /// The directory of M that they are mounted on.
-pub(super) const NAME: &str = "stores";
 
 /// How long one look for the end of the connection waits.
 const LOOK: Duration = Duration::from_secs(3600);
@@ -54,7 +54,7 @@ impl Stores {
         // A handle of its own: the layers that M has open are M's, and each closes what it has opened.
         let store = Store::open(store.path(), OpenMode::ReadOnly)?;
         let queue = NotifyQueue::new();
-        let place = path.join(NAME);
+        let place = path.join(STORES);
         let options = FsOptions {
             shape: Shape::Stores,
             stores: false,

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::{stores, volumes};
+use crate::mount_paths::{STORES, VOLUMES};
+use crate::ops::usage::keeping_busy as users;
 use crate::sys::mount::{Answer, FS_TYPE, MountError, MountPoint, Mounted};
 use crate::sys::mountinfo::DeviceId;
-use crate::sys::proc::{self, Depth, Process, Usage, User};
+use crate::sys::proc::{self, Process};
 
 /// How long the daemon may take to end after its mount is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,7 +61,7 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
     let mut tries = 0..RETURNS;
     loop {
         if !lazy && !dead {
-            for inner in [volumes::NAME, stores::NAME] {
+            for inner in [VOLUMES, STORES] {
                 unmount_inner(&path.join(inner), path, mount.device)?;
             }
         }
@@ -117,17 +118,8 @@ fn busy(path: &Path, device: DeviceId) -> String {
     let mut message = format!("{}: busy", path.display());
     for (i, user) in users(device).iter().take(MAX_NAMED).enumerate() {
         message.push_str(if i == 0 { ": " } else { ", " });
-        message.push_str(&user.to_string());
+        message.push_str(&user.detail());
     }
     message.push_str("; `mica umount -l` detaches it now and lets them finish");
     message
-}
-
-/// Who keeps the file system busy: one line per process.
-pub(super) fn users(device: DeviceId) -> Vec<User> {
-    let mut users = proc::users_of(device, Depth::Everything).unwrap_or_default();
-    // A mount alone keeps nothing busy.
-    users.retain(|user| !matches!(user.usage, Usage::Mount { .. }));
-    users.dedup_by_key(|user| user.pid);
-    users
 }

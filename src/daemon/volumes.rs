@@ -17,12 +17,13 @@ use anyhow::{Context as _, bail};
 
 use super::MountPlan;
 use super::service::{Guard, flags};
-use super::unmount;
 use crate::fs::KernelCache;
 use crate::fs::volumes::{VolumeOptions, VolumeTree};
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
+use crate::mount_paths::VOLUMES;
+use crate::ops::usage::keeping_busy;
 use crate::ops::volumes::activity::Activity;
 use crate::store::volumes::{BESIDE, beside_name};
 use crate::store::{LeaseId, Store, VolumeId};
@@ -30,7 +31,6 @@ use crate::sys::mount::{self, FuseFlags, MountError, MountPoint};
 use crate::sys::mountinfo::DeviceId;
 
 /// The directory of M that the volumes are mounted on.
-pub(super) const NAME: &str = "volumes";
 
 /// As for a mount itself: more is no accident.
 const MAX_DEAD_MOUNTS: usize = 64;
@@ -76,7 +76,7 @@ impl Volumes {
             .context("reading the volumes")?;
         let point = match &beside {
             Some(beside) => MountPoint::open(beside.path()),
-            None => MountPoint::open(&path.join(NAME)),
+            None => MountPoint::open(&path.join(VOLUMES)),
         };
         let point = point.context("mounting the volumes")?;
         let source = plan.options.source.as_deref().unwrap_or(mount::SOURCE);
@@ -148,7 +148,7 @@ impl Volumes {
                 log::warn!("{shown}: in use, detached because of {reason}; these get errors now:");
                 let place = self.mounted.place();
                 for user in place
-                    .map(|(_, device)| unmount::users(device))
+                    .map(|(_, device)| keeping_busy(device))
                     .unwrap_or_default()
                 {
                     log::warn!("{shown}: {user}");

@@ -25,7 +25,7 @@ use crate::oci::{DiffId, ImageId, Repository, TagRef};
 use crate::store::Names;
 
 /// The entry of `images/` that holds images without a tag.
-pub(super) const DANGLING: &str = ".dangling";
+pub(super) use crate::mount_paths::DANGLING;
 
 /// A tag as an entry of its repository.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -9,8 +9,6 @@
 mod pause;
 mod stages;
 
-use std::path::PathBuf;
-
 pub(super) use stages::Stages;
 
 use super::face::{Caller, FsError};
@@ -21,6 +19,7 @@ use super::superblock::Superblock;
 use super::trees::{DirNode, Subject};
 use crate::oci::ImageId;
 use crate::ops::remove::{self, Plan, Removed, Target};
+use crate::ops::usage::User;
 use crate::store::Cause;
 use crate::sys::proc;
 use stages::Verdict;
@@ -217,10 +216,7 @@ impl Superblock {
                     Err(error) => error.to_string(),
                 };
                 busy = Some(user.clone());
-                Err(plan.in_use(
-                    target,
-                    crate::ops::usage::images::User::Mount(PathBuf::from(user)),
-                ))
+                Err(plan.in_use(target, User::engine(user)))
             },
             |target, plan| {
                 pause::at("committed");
@@ -237,10 +233,7 @@ impl Superblock {
                     Err(error) => error.to_string(),
                 };
                 entered = Some(user.clone());
-                Err(plan.in_use(
-                    target,
-                    crate::ops::usage::images::User::Mount(PathBuf::from(user)),
-                ))
+                Err(plan.in_use(target, User::engine(user)))
             },
         );
         pause::at("looked");

@@ -314,7 +314,7 @@ fn tree(store: &Store, id: &ImageId) -> Result<PathBuf, BundleError> {
         LeaseKind::Daemon { mountpoint } => Some(mountpoint),
         _ => None,
     });
-    let mut trees = points.map(|point| point.join("by-id").join(id.0.hex()));
+    let mut trees = points.map(|point| point.join(crate::mount_paths::BY_ID).join(id.0.hex()));
     trees
         .find(|tree| tree.is_dir())
         .ok_or(BundleError::NotMounted)

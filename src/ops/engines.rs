@@ -11,10 +11,11 @@ mod storage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use crate::mount_paths::STORES;
 use crate::oci::{DiffId, Digest, ImageId};
 use crate::store::{ImageRecord, LeaseKind, LiveLease, Names};
 use crate::sys::mountinfo::{self, DeviceId};
-use crate::sys::overlays::{self, Lower, Overlay};
+use crate::sys::overlays::{Layer, Overlay};
 
 use super::error::OpsError;
 
@@ -63,15 +64,15 @@ struct Use {
     who: String,
 }
 
-/// Which of a store's images are used by engines, and by whom.
+/// Which of a store's images are used by engines, and by whom. `mounted`: the overlays of all mount namespaces.
 ///
 /// # Errors
-/// `/proc` cannot be read. Storage of an engine that cannot be read is logged: nothing is known of it.
+/// The mounts cannot be read. Storage of an engine that cannot be read is logged: nothing is known of it.
 pub fn by_image(
     leases: &[LiveLease],
     names: &Names,
+    mounted: &[Overlay],
 ) -> Result<BTreeMap<ImageId, Vec<String>>, OpsError> {
-    let mounted = overlays::all().map_err(OpsError::Users)?;
     let roots: Vec<&Path> = leases
         .iter()
         .filter_map(|lease| match &lease.record.kind {
@@ -86,7 +87,7 @@ pub fn by_image(
     let places = Places::of(leases).map_err(OpsError::Users)?;
     // A container sees its overlay as `/`; its engine, where it has mounted it.
     let mut by_device: BTreeMap<(u32, u32), Use> = BTreeMap::new();
-    for overlay in &mounted {
+    for overlay in mounted {
         if let Some(used) = layers.under(overlay, &places) {
             let known = by_device.entry((overlay.device.major, overlay.device.minor));
             let known = known.or_insert_with(|| used.clone());
@@ -123,7 +124,7 @@ struct Places {
 impl Places {
     fn of(leases: &[LiveLease]) -> std::io::Result<Places> {
         let paths = leases.iter().filter_map(|lease| match &lease.record.kind {
-            LeaseKind::Daemon { mountpoint } => Some(mountpoint.join("stores")),
+            LeaseKind::Daemon { mountpoint } => Some(mountpoint.join(STORES)),
             _ => None,
         });
         let paths: Vec<PathBuf> = paths.collect();
@@ -136,7 +137,7 @@ impl Places {
     }
 
     /// A container may see the overlay and not what is below it: then the text is all there is.
-    fn has(&self, lower: &Lower) -> bool {
+    fn has(&self, lower: &Layer) -> bool {
         let is_on = |device| self.devices.contains(&device);
         lower.device.is_some_and(is_on) || self.paths.iter().any(|p| lower.path.starts_with(p))
     }
@@ -251,11 +252,13 @@ mod tests {
                 mount_point: "/x".into(),
                 lower: lower
                     .into_iter()
-                    .map(|path| Lower {
+                    .map(|path| Layer {
                         path: path.into(),
                         device: None,
+                        inside: None,
                     })
                     .collect(),
+                upper: None,
             };
             let places = Places {
                 paths: vec!["/m/stores".into()],

@@ -6,8 +6,7 @@ use crate::oci::{ImageId, ReferenceError, TagRef};
 use crate::store::{MaybeMissing, StoreError, VolumeName, VolumeNameError};
 
 use super::volumes::BindError;
-use crate::ops::usage::images::User;
-use crate::ops::usage::volumes::{Usage, VolumeUser};
+use crate::ops::usage::{Usage, User};
 
 /// A use case that failed. Nothing visible has changed.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +132,7 @@ pub enum OpsError {
         /// Which.
         name: VolumeName,
         /// Who.
-        users: Vec<VolumeUser>,
+        users: Vec<User>,
     },
     /// A volume was to be removed only if it is empty.
     #[error("remove {0}: volume is not empty")]
@@ -201,11 +200,11 @@ impl OpsError {
 }
 
 /// docker lists containers; here it is processes, and containers that are stopped.
-fn pids(users: &[VolumeUser]) -> String {
+fn pids(users: &[User]) -> String {
     let mut who: Vec<String> = Vec::new();
     for user in users {
         let name = match user.usage {
-            Usage::Container => user.path.display().to_string(),
+            Usage::Container { .. } => user.path.display().to_string(),
             _ => user.pid.to_string(),
         };
         if !who.contains(&name) {

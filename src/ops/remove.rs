@@ -13,10 +13,9 @@ use std::time::{Duration, SystemTime};
 use crate::oci::{ChainId, DiffId, Digest, ImageId, Repository, TagRef};
 use crate::store::{ImageRecord, LiveLease, Names, Store, StoreError, gc};
 
-use super::engines;
 use super::error::OpsError;
 use super::resolve::{self, Resolved};
-use crate::ops::usage::images::{self as users, User};
+use crate::ops::usage::{Usage, User, images as users};
 
 mod many;
 
@@ -148,14 +147,14 @@ impl Plan {
             match users::container(leases, &id) {
                 // A name goes all the same; the image stays for its containers.
                 Some(_) if by_name => rest.kept = true,
-                Some(user @ User::Container { running: true, .. }) => {
+                Some(user) if user.usage == (Usage::Container { running: true }) => {
                     return Err(OpsError::ImageInUse { id, user });
                 }
-                _ => match engines::by_image(leases, names)?.remove(&id) {
+                _ => match users::engines(leases, names)?.remove(&id) {
                     // Nor are the bytes taken from under an engine's.
                     Some(_) if by_name => rest.kept = true,
                     Some(who) => {
-                        let user = User::Engine(who.join(", "));
+                        let user = User::engine(who.join(", "));
                         return Err(OpsError::ImageInUse { id, user });
                     }
                     None => {}
@@ -281,13 +280,22 @@ impl Plan {
         let mut child = self.id;
         let mut rest = names.clone();
         self.edit(&mut rest)?;
+        // One look for all of them.
+        let mut used = None;
         while let Some(parent) = names.images.get(&child).and_then(|image| image.parent) {
             let Some(image) = rest.images.get(&parent) else {
                 return Ok(());
             };
             let named = !References::of(image).is_empty();
             let has_children = rest.images.values().any(|i| i.parent == Some(parent));
-            if named || has_children || users::of_image(leases, &rest, image)?.is_some() {
+            if named || has_children {
+                return Ok(());
+            }
+            let used = match &mut used {
+                Some(used) => used,
+                none => none.insert(users::by_image(leases, names)?),
+            };
+            if used.contains_key(&parent) {
                 return Ok(());
             }
             let plan = Plan::new(&rest, leases, &Target::Untagged(parent), false)?;
@@ -352,7 +360,7 @@ pub fn unless_used(
     plan: &Plan,
 ) -> Result<(), OpsError> {
     match names.images.get(&plan.id) {
-        Some(image) if plan.deletes_image => match users::of_image(leases, names, image)? {
+        Some(image) if plan.deletes_image => match users::of_image(leases, names, image, None)? {
             Some(user) => Err(plan.in_use(target, user)),
             None => Ok(()),
         },

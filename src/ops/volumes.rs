@@ -30,7 +30,8 @@ use crate::store::{
 };
 
 use super::error::OpsError;
-use crate::ops::usage::volumes::{self as users, Look, Usage, VolumeUser};
+use crate::ops::usage::volumes::{self as users, Look};
+use crate::ops::usage::{Usage, User};
 
 /// Makes every mount show the volumes as they are now. Called without the lock.
 pub type Tell<'a> = &'a dyn Fn();
@@ -332,7 +333,7 @@ fn refuse_if_used(
 ) -> Result<(), OpsError> {
     let mut users = used_by(store, leases, volume, removal.look)?;
     if users.is_empty() && removal.open_files > 0 {
-        users.push(VolumeUser {
+        users.push(User {
             pid: 0,
             command: "kernel".to_owned(),
             usage: Usage::Open,
@@ -342,7 +343,7 @@ fn refuse_if_used(
     in_use(users, verb, &volume.name)
 }
 
-fn in_use(users: Vec<VolumeUser>, verb: &'static str, name: &VolumeName) -> Result<(), OpsError> {
+fn in_use(users: Vec<User>, verb: &'static str, name: &VolumeName) -> Result<(), OpsError> {
     match users.is_empty() {
         true => Ok(()),
         false => Err(OpsError::VolumeInUse {
@@ -359,7 +360,7 @@ fn used_by(
     leases: &[LiveLease],
     volume: &Volume,
     look: Look,
-) -> Result<Vec<VolumeUser>, OpsError> {
+) -> Result<Vec<User>, OpsError> {
     // It may have been removed.
     let volumes = store.volume_set()?.with(std::slice::from_ref(volume));
     let mut users = users::find_among(store, &volumes, leases, look)?.of(volume);

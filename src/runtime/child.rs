@@ -25,6 +25,7 @@ use rustix::mount::{
 use rustix::process::{Signal, fchdir, set_parent_process_death_signal, umask};
 
 use super::channel::{Channel, FromChild, ToChild};
+use crate::mount_paths;
 use crate::sys::container::{exit_now, limit_mount, reset_signals, set_hostname};
 use crate::sys::deep;
 use crate::sys::fork::close_inherited;
@@ -350,7 +351,7 @@ fn attach(
             tree.attach_asked(&made, at, Kind::File, false)
         }
         What::Image { image, subpath } => {
-            let name = Path::new("by-id").join(image.0.hex());
+            let name = Path::new(mount_paths::BY_ID).join(image.0.hex());
             let image = Source::within(images, &name).fails(format!("mounting {shown}"))?;
             let (made, kind) = mounts::part_of(image.node(), subpath)?;
             tree.attach_asked(&made, at, kind, false)

@@ -19,6 +19,7 @@ use super::channel::{self, Channel};
 use super::child::{Fails, Failure, Kind, What, fuse, open_mounts, part_of, put, trees_on};
 use super::supervisor::{detach, hint, no_namespaces};
 use super::{NotStarted, image};
+use crate::mount_paths;
 use crate::oci::{Digest, ImageId};
 use crate::ops::run::mounts::ReadyMount;
 use crate::store::{OpenMode, Store, StoreError};
@@ -109,7 +110,7 @@ impl View {
                 What::Bound { mount, kind, .. } => (mount, kind),
                 What::Image { image, subpath } => {
                     let trees = trees.as_ref().ok_or(Errno::NOENT).fails(at.display())?;
-                    let name = Path::new("by-id").join(image.0.hex());
+                    let name = Path::new(mount_paths::BY_ID).join(image.0.hex());
                     let root = Source::within(trees, &name).fails(at.display())?;
                     part_of(root.node(), &subpath)?
                 }

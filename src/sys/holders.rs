@@ -5,7 +5,9 @@
 //! of any namespace which part of the file system it shows), and by the path only below that. Where even that fails the place is
 //! unknown, which is an answer: whoever deletes by this must take it for a use.
 //!
-//! As in [`super::proc`] the file systems themselves are asked nothing. What keeps a mount without being a process (a loop device,
+//! The one look at what others use: for removals, unmounting, ephemeral volumes, engines and the verb `users`. Looking never sends a
+//! request to a file system asked about (`statx` with `AT_STATX_DONT_SYNC`), so a FUSE daemon may look for its own users, even from
+//! a request. A process that ends meanwhile is left out. What keeps a mount without being a process (a loop device,
 //! a descriptor on its way through a socket, a mount namespace that no process is in) is not found.
 
 use std::collections::{HashMap, HashSet};
@@ -18,6 +20,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
 use super::mountinfo::{self, DeviceId, MountInfo};
+use super::overlays::{self, Overlay};
 use super::proc;
 
 /// How something is held.
@@ -35,6 +38,8 @@ pub enum How {
     Mapped,
     /// A mount in the process's namespace.
     Mount,
+    /// An overlay in the process's namespace stands on it.
+    Overlay,
 }
 
 /// Where in a file system.
@@ -44,6 +49,16 @@ pub enum Place {
     At(PathBuf),
     /// Somewhere.
     Unknown,
+}
+
+impl Place {
+    /// The path, if it is known.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Place::At(path) => Some(path),
+            Place::Unknown => None,
+        }
+    }
 }
 
 /// One thing held by one process.
@@ -59,8 +74,10 @@ pub struct Held {
     pub place: Place,
     /// Inode number, where the kernel tells it.
     pub inode: Option<u64>,
-    /// The path as `/proc` shows it.
+    /// The path as `/proc` shows it; of an overlay where that is mounted.
     pub shown: PathBuf,
+    /// It is seen through a mount of a part, which is found itself.
+    pub through_part: bool,
 }
 
 /// What one pass found.
@@ -70,19 +87,39 @@ pub struct Holders {
     pub held: Vec<Held>,
     /// Processes that this one may not look into.
     pub hidden: Vec<u32>,
+    /// Every overlay of every mount namespace, if asked for; in each namespace once.
+    pub overlays: Vec<Overlay>,
+}
+
+/// How far to look; cheaper is less.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Depth {
+    /// Mounts, and what overlays stand on.
+    #[default]
+    Mounts,
+    /// Those, working and root directories: what attaches a directory.
+    Attached,
+    /// Those, and what is open.
+    Open,
+    /// Those, and mappings: everything. Not for a thread that serves requests of one of the file systems: `/proc/<pid>/maps` can
+    /// wait for a page that it is to deliver.
+    Mapped,
 }
 
 /// What to look for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Question<'a> {
     /// The file systems that are asked about as a whole: everything on them is found.
     pub whole: &'a [DeviceId],
     /// A directory of the host's file system; what is held on that file system is found only if it lies below, or if it cannot be
     /// told where it lies.
     pub below: Option<Below<'a>>,
-    /// Mappings too. Not for a thread that serves requests of one of the file systems: `/proc/<pid>/maps` can wait for a page
-    /// that it is to deliver.
-    pub maps: bool,
+    /// How far.
+    pub depth: Depth,
+    /// What this process holds, too.
+    pub own: bool,
+    /// All overlays are wanted.
+    pub overlays: bool,
 }
 
 /// A directory by all that can be known of it.
@@ -111,7 +148,7 @@ pub fn locate(directory: &Path) -> io::Result<(DeviceId, PathBuf)> {
     Ok((device, mount.root.join(below)))
 }
 
-/// Everything that processes other than this one hold of what is asked about.
+/// Everything that processes hold of what is asked about.
 pub fn holders(question: &Question<'_>) -> io::Result<Holders> {
     let pids = proc::all()?;
     let mut pass = Pass {
@@ -128,13 +165,19 @@ pub fn holders(question: &Question<'_>) -> io::Result<Holders> {
         };
         // Mounts belong to the namespace; each is told with the first process seen in it.
         if namespaces.insert(namespace) {
-            for mount in mountinfo::of_process(pid).unwrap_or_default() {
+            let mounts = mountinfo::of_process(pid).unwrap_or_default();
+            for overlay in overlays::among(&mounts) {
+                pass.overlay(pid, overlay);
+            }
+            for mount in mounts {
                 pass.mount(pid, mount);
             }
         }
     }
-    for &pid in pids.iter().filter(|&&pid| pid != me) {
-        pass.process(pid);
+    if question.depth >= Depth::Attached {
+        for &pid in pids.iter().filter(|&&pid| question.own || pid != me) {
+            pass.process(pid);
+        }
     }
     Ok(pass.found)
 }
@@ -166,9 +209,38 @@ impl Pass<'_> {
                 place: Place::At(mount.root.clone()),
                 inode: None,
                 shown: mount.mount_point.clone(),
+                through_part: false,
             });
         }
         self.mounts.insert(mount.id, mount);
+    }
+
+    /// Takes an overlay down, and tells which of its directories are asked about.
+    fn overlay(&mut self, pid: u32, overlay: Overlay) {
+        for layer in overlay.lower.iter().chain(&overlay.upper) {
+            let (Some(device), Some(place)) = (layer.device, &layer.inside) else {
+                continue;
+            };
+            let asked = match self.question.below {
+                _ if self.is_whole(device) => true,
+                Some(below) => place.starts_with(below.inside) && is_on(below, device),
+                None => false,
+            };
+            if asked {
+                self.found.held.push(Held {
+                    pid,
+                    how: How::Overlay,
+                    device,
+                    place: Place::At(place.clone()),
+                    inode: None,
+                    shown: overlay.mount_point.clone(),
+                    through_part: false,
+                });
+            }
+        }
+        if self.question.overlays {
+            self.found.overlays.push(overlay);
+        }
     }
 
     fn process(&mut self, pid: u32) {
@@ -181,12 +253,15 @@ impl Pass<'_> {
         }
         self.link(pid, How::Cwd, &base.join("cwd"));
         self.link(pid, How::Root, &base.join("root"));
+        if self.question.depth < Depth::Open {
+            return;
+        }
         // Unreadable now: it has just ended.
         let fds = fs::read_dir(base.join("fd")).into_iter().flatten();
         for entry in fds.flatten() {
             self.link(pid, How::Open, &entry.path());
         }
-        if self.question.maps {
+        if self.question.depth >= Depth::Mapped {
             self.maps(pid, &base);
         }
     }
@@ -209,6 +284,7 @@ impl Pass<'_> {
         }
         let shown = fs::read_link(link).unwrap_or_default();
         let mount = self.mounts.get(&stat.stx_mnt_id);
+        let through_part = mount.is_some_and(|mount| mount.root != Path::new("/"));
         let place = match (mount, below) {
             (Some(mount), _) => inside(mount, &shown),
             // Detached. A name that only the directory has says enough.
@@ -239,6 +315,7 @@ impl Pass<'_> {
             place,
             inode: Some(stat.stx_ino).filter(|inode| *inode != 0),
             shown,
+            through_part,
         });
     }
 
@@ -283,6 +360,7 @@ impl Pass<'_> {
             place,
             inode: Some(inode),
             shown,
+            through_part: false,
         });
     }
 
@@ -368,10 +446,14 @@ mod tests {
             inside: &inside,
             shown: dir,
         };
+        let depth = match maps {
+            true => Depth::Mapped,
+            false => Depth::Open,
+        };
         let question = Question {
-            whole: &[],
             below: Some(below),
-            maps,
+            depth,
+            ..Question::default()
         };
         let held = holders(&question).unwrap().held;
         let ours = held.into_iter().filter(|held| held.pid == pid);

@@ -1,13 +1,10 @@
-//! The overlays that are mounted anywhere, with their lower directories as whoever mounted them wrote them.
+//! The overlays among mounts, with the directories they stand on as whoever mounted them wrote them.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::mountinfo::{self, DeviceId, MountInfo};
-use super::proc;
+use super::mountinfo::{DeviceId, MountInfo};
 
 /// An overlay.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,57 +14,64 @@ pub struct Overlay {
     /// Where, as a process sees it that has it.
     pub mount_point: PathBuf,
     /// Top first.
-    pub lower: Vec<Lower>,
+    pub lower: Vec<Layer>,
+    /// Where what is written goes.
+    pub upper: Option<Layer>,
 }
 
-/// A lower directory.
+/// A directory that an overlay stands on. The kernel has a mount of its own on it, which no table shows.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Lower {
+pub struct Layer {
     /// As it was written: relative to wherever the one who mounted it was; the kernel keeps the text.
     pub path: PathBuf,
     /// The file system that this path is on for those who see the overlay.
     pub device: Option<DeviceId>,
+    /// And where in it, from its root.
+    pub inside: Option<PathBuf>,
 }
 
-/// The overlays in every mount namespace that this process may look into; each once a namespace.
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn all() -> io::Result<Vec<Overlay>> {
-    let mut found = Vec::new();
-    let mut namespaces = Vec::new();
-    for pid in proc::all()? {
-        let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/mnt")) else {
-            continue;
-        };
-        if namespaces.contains(&namespace) {
-            continue;
-        }
-        namespaces.push(namespace);
-        // It may have ended.
-        let mounts = mountinfo::of_process(pid).unwrap_or_default();
-        let is_overlay = |mount: &&MountInfo| mount.fs_type == OsStr::new("overlay");
-        found.extend(mounts.iter().filter(is_overlay).map(|mount| {
-            let paths = lower(mount.super_options.as_bytes()).into_iter();
-            let lower = paths.map(|path| Lower {
-                device: device_of(&mounts, &path),
+/// The overlays among the mounts of one namespace.
+pub fn among(mounts: &[MountInfo]) -> Vec<Overlay> {
+    let overlays = mounts
+        .iter()
+        .filter(|mount| mount.fs_type == OsStr::new("overlay"));
+    let overlays = overlays.map(|mount| {
+        let layer = |path: PathBuf| {
+            let place = place_of(mounts, &path);
+            Layer {
+                device: place.as_ref().map(|(device, _)| *device),
+                inside: place.map(|(_, inside)| inside),
                 path,
-            });
-            Overlay {
-                lower: lower.collect(),
-                device: mount.device,
-                mount_point: mount.mount_point.clone(),
             }
-        }));
-    }
-    Ok(found)
+        };
+        let options = mount.super_options.as_bytes();
+        Overlay {
+            lower: lower(options).into_iter().map(layer).collect(),
+            upper: upper(options).map(layer),
+            device: mount.device,
+            mount_point: mount.mount_point.clone(),
+        }
+    });
+    overlays.collect()
 }
 
-/// Where a path leads, by the mounts alone; of two at one place the later is on top.
-fn device_of(mounts: &[MountInfo], path: &Path) -> Option<DeviceId> {
+/// Where a path leads, by the mounts alone: file system, and the path from its root. Of two mounts at one place the later is on top.
+fn place_of(mounts: &[MountInfo], path: &Path) -> Option<(DeviceId, PathBuf)> {
     let above = mounts.iter().filter(|m| path.starts_with(&m.mount_point));
-    let nearest = above.max_by_key(|m| m.mount_point.components().count());
-    nearest.map(|mount| mount.device)
+    let nearest = above.max_by_key(|m| m.mount_point.components().count())?;
+    let rest = path.strip_prefix(&nearest.mount_point).ok()?;
+    let inside = match rest.as_os_str().is_empty() {
+        true => nearest.root.clone(),
+        false => nearest.root.join(rest),
+    };
+    Some((nearest.device, inside))
+}
+
+fn upper(options: &[u8]) -> Option<PathBuf> {
+    let mut options = options.split(|&byte| byte == b',');
+    options
+        .find_map(|option| option.strip_prefix(b"upperdir="))
+        .map(path)
 }
 
 /// `lowerdir=A:B` and, one by one, `lowerdir+=A`. A colon that belongs to a path has a backslash before it.
@@ -120,5 +124,31 @@ mod tests {
         assert_eq!(of("ro,lowerdir+=/a,lowerdir+=/b:c"), ["/a", "/b:c"]);
         assert_eq!(of("lowerdir=/a\\:b:/c::/data"), ["/a:b", "/c", "/data"]);
         assert!(of("rw,upperdir=/u").is_empty());
+    }
+
+    #[test]
+    fn an_overlay_stands_on_places() {
+        let table = b"20 1 0:5 / / rw - ext4 /dev/sda rw\n\
+            21 20 0:42 / /m rw - fuse.mica mica rw\n\
+            22 20 0:42 /images/b /b rw - fuse.mica mica rw\n\
+            23 20 0:43 / /o rw - overlay none rw,lowerdir=/m/images/a/1:/b/2:rel,upperdir=/u/up,workdir=/u/w\n";
+        let found = among(&super::super::mountinfo::parse(table));
+        let [overlay] = found.as_slice() else {
+            panic!("{found:?}");
+        };
+        let place = |layer: &Layer| Some((layer.device?.minor, layer.inside.clone()?));
+        let lower: Vec<_> = overlay.lower.iter().map(place).collect();
+        assert_eq!(
+            lower,
+            [
+                Some((42, "/images/a/1".into())),
+                Some((42, "/images/b/2".into())),
+                None
+            ]
+        );
+        assert_eq!(
+            overlay.upper.as_ref().and_then(place),
+            Some((5, "/u/up".into()))
+        );
     }
 }

@@ -1,22 +1,18 @@
-//! Processes: threads and their groups, start times, waiting for an end, and who uses a mounted file system.
+//! Processes: threads and their groups, start times, waiting for an end. What they hold is found by [`super::holders`].
 //!
-//! Looking at other processes never sends a request to the file system asked about (`statx` with `AT_STATX_DONT_SYNC`), so that
-//! a FUSE daemon may look for its own users, even from a request. What may not be looked at (other users' processes, for an
-//! ordinary user) is left out; a process that ends meanwhile as well.
+//! No file system is asked anything, so that a FUSE daemon may look even from a request. What may not be looked at (other users'
+//! processes, for an ordinary user) is left out; a process that ends meanwhile as well.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::mountinfo::{self, DeviceId};
+use super::mountinfo::DeviceId;
 
 /// The process (thread group) that thread `tid` belongs to; `None` if there is no such thread.
 ///
@@ -186,176 +182,6 @@ pub fn all() -> io::Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// How a process keeps a file system in use.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Usage {
-    /// Its working directory is inside.
-    WorkingDirectory,
-    /// Its root directory is inside (`chroot`, a container).
-    RootDirectory,
-    /// It has a file or directory open.
-    OpenFile,
-    /// It has mapped a file, its program text included.
-    Mapping,
-    /// Its mount namespace has a mount of the file system: the mounted directory (`/` for all of it) and where.
-    Mount {
-        /// Directory of the file system, from its root.
-        root: PathBuf,
-        /// Where the process sees it.
-        mount_point: PathBuf,
-    },
-}
-
-/// One use of a file system by one process.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct User {
-    /// Process id.
-    pub pid: u32,
-    /// Its short name.
-    pub name: String,
-    /// How it uses the file system.
-    pub usage: Usage,
-    /// Inode number of the file or directory used, where the kernel tells it without asking the file system.
-    pub inode: Option<u64>,
-    /// The path as `/proc` shows it.
-    pub path: PathBuf,
-}
-
-impl std::fmt::Display for User {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let how = match &self.usage {
-            Usage::WorkingDirectory => "working directory",
-            Usage::RootDirectory => "root directory",
-            Usage::OpenFile => "open file",
-            Usage::Mapping => "mapped file",
-            Usage::Mount { .. } => "mount",
-        };
-        let name = self.name.escape_debug();
-        let path = self.path.to_string_lossy();
-        write!(
-            f,
-            "process {} ({name}): {how} {}",
-            self.pid,
-            path.escape_debug()
-        )
-    }
-}
-
-/// What to look for in [`users_of`]; cheaper is less.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Depth {
-    /// Working and root directories, and mounts: what attaches a directory.
-    Attached,
-    /// Those, open files and mappings: all that keeps an unmount from succeeding.
-    Everything,
-}
-
-/// Every use of the file system with device number `device` that this process may see.
-pub fn users_of(device: DeviceId, depth: Depth) -> io::Result<Vec<User>> {
-    let mut users = Vec::new();
-    let mut namespaces = Vec::new();
-    for pid in all()? {
-        let Some(name) = name(pid) else { continue };
-        let base = PathBuf::from(format!("/proc/{pid}"));
-        let mut add = |usage, inode, path| {
-            users.push(User {
-                pid,
-                name: name.clone(),
-                usage,
-                inode,
-                path,
-            });
-        };
-        for (link, usage) in [
-            ("cwd", Usage::WorkingDirectory),
-            ("root", Usage::RootDirectory),
-        ] {
-            let link = base.join(link);
-            if let Some(inode) = inode_on(&link, device) {
-                add(usage, Some(inode), fs::read_link(&link).unwrap_or_default());
-            }
-        }
-        if depth == Depth::Everything {
-            // Unreadable: not ours to look at, or gone.
-            for entry in fs::read_dir(base.join("fd"))
-                .into_iter()
-                .flatten()
-                .flatten()
-            {
-                let link = entry.path();
-                if let Some(inode) = inode_on(&link, device) {
-                    let path = fs::read_link(&link).unwrap_or_default();
-                    add(Usage::OpenFile, Some(inode), path);
-                }
-            }
-            for (inode, path) in mappings_on(&base.join("maps"), device) {
-                add(Usage::Mapping, Some(inode), path);
-            }
-        }
-        if let Ok(namespace) = fs::read_link(base.join("ns/mnt"))
-            && !namespaces.contains(&namespace)
-        {
-            namespaces.push(namespace);
-            for mount in mountinfo::of_process(pid).unwrap_or_default() {
-                if mount.device == device {
-                    let path = mount.mount_point.clone();
-                    let usage = Usage::Mount {
-                        root: mount.root,
-                        mount_point: mount.mount_point,
-                    };
-                    add(usage, None, path);
-                }
-            }
-        }
-    }
-    Ok(users)
-}
-
-/// The inode number behind a magic link of `/proc`, if it lies on `device`. Asks the kernel's caches only.
-fn inode_on(link: &Path, device: DeviceId) -> Option<u64> {
-    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    // An empty mask is answered even where FUSE refuses this user; the basic fields are then filled in as far as known.
-    let stat = statx(CWD, link, flags, StatxFlags::empty()).ok()?;
-    let found = DeviceId {
-        major: stat.stx_dev_major,
-        minor: stat.stx_dev_minor,
-    };
-    (found == device).then_some(stat.stx_ino)
-}
-
-/// Mapped files of a `/proc/<pid>/maps` that lie on `device`, each once.
-fn mappings_on(maps: &Path, device: DeviceId) -> Vec<(u64, PathBuf)> {
-    let Ok(text) = fs::read(maps) else {
-        return Vec::new();
-    };
-    let mut found: Vec<(u64, PathBuf)> = Vec::new();
-    for line in text.split(|&b| b == b'\n') {
-        if let Some((inode, path)) = parse_mapping(line, device)
-            && !found.iter().any(|(i, _)| *i == inode)
-        {
-            found.push((inode, path));
-        }
-    }
-    found
-}
-
-/// `7f00-7f01 r-xp 00000000 00:2a 1234    /path`: device numbers in hexadecimal.
-fn parse_mapping(line: &[u8], device: DeviceId) -> Option<(u64, PathBuf)> {
-    let mut fields = line.splitn(6, |&b| b == b' ');
-    let numbers = fields.nth(3)?;
-    let (major, minor) = std::str::from_utf8(numbers).ok()?.split_once(':')?;
-    let found = DeviceId {
-        major: u32::from_str_radix(major, 16).ok()?,
-        minor: u32::from_str_radix(minor, 16).ok()?,
-    };
-    if found != device {
-        return None;
-    }
-    let inode = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let path = fields.next().unwrap_or_default().trim_ascii_start();
-    Some((inode, PathBuf::from(OsStr::from_bytes(path))))
-}
-
 /// The process that serves the FUSE connection of the file system `device`, where this kernel tells (`fuse_connection` in
 /// fdinfo) and this user may look.
 pub fn fuse_server(device: DeviceId) -> Option<u32> {
@@ -377,14 +203,6 @@ pub fn fuse_server(device: DeviceId) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn device_of(path: &str) -> DeviceId {
-        let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::empty()).unwrap();
-        DeviceId {
-            major: stat.stx_dev_major,
-            minor: stat.stx_dev_minor,
-        }
-    }
 
     #[test]
     fn a_thread_belongs_to_its_process() {
@@ -437,42 +255,5 @@ mod tests {
         assert!(process.wait(Duration::from_secs(10)).unwrap());
         child.wait().unwrap();
         assert!(Process::open(0).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_working_directory_is_found_with_its_inode() {
-        let dir = tempfile::tempdir().unwrap();
-        let inode = std::os::unix::fs::MetadataExt::ino(&dir.path().metadata().unwrap());
-        let device = device_of(dir.path().to_str().unwrap());
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .current_dir(dir.path())
-            .spawn()
-            .unwrap();
-        let users = users_of(device, Depth::Attached).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let found = users
-            .iter()
-            .find(|u| u.pid == child.id() && u.usage == Usage::WorkingDirectory)
-            .unwrap();
-        assert_eq!(found.inode, Some(inode));
-        assert_eq!(found.path, dir.path());
-    }
-
-    #[test]
-    fn mapping_lines() {
-        let device = DeviceId {
-            major: 0,
-            minor: 42,
-        };
-        let line = b"7f00-7f01 r-xp 00000000 00:2a 1234                       /a b";
-        assert_eq!(
-            parse_mapping(line, device),
-            Some((1234, PathBuf::from("/a b")))
-        );
-        let other = DeviceId { major: 8, minor: 1 };
-        assert_eq!(parse_mapping(line, other), None);
-        assert_eq!(parse_mapping(b"", device), None);
     }
 }

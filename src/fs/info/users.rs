@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,24 +11,27 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::fs::face::{FsError, InodeNo};
-use crate::fs::namespace::View;
+use crate::fs::namespace::{Entry, View};
 use crate::fs::superblock::Superblock;
 use crate::fs::trees::Subject;
+use crate::mount_paths::{self, Inside};
 use crate::oci::{DiffId, ImageId};
+use crate::ops::usage::User;
 use crate::ops::usage::images::{self as users, Report};
 use crate::store::{LeaseKind, LiveLease};
+use crate::sys::holders::{self, Depth, Held, How, Question};
 use crate::sys::mountinfo::DeviceId;
-use crate::sys::proc::{self, Depth, Usage, User};
+use crate::sys::proc;
 
 /// How old a look at `/proc` may be for the files that show users: `find info` asks once per tag.
 const FRESH: Duration = Duration::from_millis(200);
 
 /// The last look at `/proc`.
 #[derive(Debug, Default)]
-pub(in crate::fs) struct UsersCache(Mutex<Option<(Instant, Arc<Vec<User>>)>>);
+pub(in crate::fs) struct UsersCache(Mutex<Option<(Instant, Arc<Vec<Held>>)>>);
 
 impl Superblock {
-    fn all_users(&self) -> Result<Arc<Vec<User>>, FsError> {
+    fn all_users(&self) -> Result<Arc<Vec<Held>>, FsError> {
         let Some(device) = self.device() else {
             return Ok(Arc::default());
         };
@@ -95,28 +97,22 @@ impl Superblock {
         // A tag that was renamed elsewhere, or whose image had another tag then, leaves such mounts behind.
         let lost = users
             .iter()
-            .find(|user| matches!(&user.usage, Usage::Mount { root, .. } if is_lost(&view, root)));
-        if let Some(user) = lost {
+            .find(|held| shown_root(held).is_some_and(|root| is_lost(&view, root)));
+        if let Some(held) = lost {
             let mut orphans = self.trees.orphans().into_iter();
             if orphans.any(|dir| dir.tree.subject().image() == Some(id)) {
-                return Ok(Some(user.to_string()));
+                return Ok(Some(User::of(held).detail()));
             }
         }
-        for user in users {
-            let is_itself = user.pid == except && user.usage == Usage::WorkingDirectory;
-            if !is_itself && self.image_used_by(&view, &user) == Some(id) {
-                return Ok(Some(user.to_string()));
+        for held in users {
+            let is_itself = held.pid == except && held.how == How::Cwd;
+            if !is_itself && self.image_used_by(&view, &held) == Some(id) {
+                return Ok(Some(User::of(&held).detail()));
             }
         }
-        // Leases, and mounts of the same store by other daemons.
+        // Leases, engines, and mounts of the same store by other daemons.
         let own = self.options.lease.as_ref();
-        let others = leases.iter().filter(|lease| Some(&lease.id) != own);
-        let others: Vec<LiveLease> = others.cloned().collect();
-        let user = match users::of_image(&others, &view.names, image)? {
-            Some(user) => Some(user),
-            // On the stores of this mount too.
-            None => users::of_engines(leases, &view.names, image)?,
-        };
+        let user = users::of_image(leases, &view.names, image, own)?;
         Ok(user.map(|user| user.to_string()))
     }
 
@@ -132,17 +128,21 @@ impl Superblock {
         let repository = tag.repository.familiar();
         let paths = ["", ":"].map(|colon| format!("/images/{repository}/{colon}{}", tag.tag));
         let tree = self.trees.find(subject);
-        let is_in = |user: &User| match (&user.usage, user.inode) {
-            (Usage::Mount { root, .. }, _) => paths.iter().any(|path| root.starts_with(path)),
-            (Usage::WorkingDirectory, _) if user.pid == except => false,
-            (Usage::WorkingDirectory | Usage::RootDirectory, Some(ino)) => {
+        let is_in = |held: &&Held| match (held.how, held.inode) {
+            (How::Mount | How::Overlay, _) => {
+                let root = held.place.path();
+                root.is_some_and(|root| paths.iter().any(|path| root.starts_with(path)))
+            }
+            (How::Cwd, _) if held.pid == except => false,
+            (How::Cwd | How::Root, Some(ino)) => {
                 let dir = self.trees.get(InodeNo(ino));
                 dir.is_some_and(|dir| tree.as_ref().is_some_and(|t| Arc::ptr_eq(&dir.tree, t)))
             }
             _ => false,
         };
         let users = look(device)?;
-        Ok(users.iter().find(|user| is_in(user)).map(User::to_string))
+        let user = users.iter().find(is_in).map(User::of);
+        Ok(user.map(|user| user.detail()))
     }
 
     /// Who is attached to which image, a JSON object per line: for verbs, which may see less.
@@ -156,11 +156,11 @@ impl Superblock {
             Vec::new()
         });
         let mut text = String::new();
-        for user in users {
-            let images: BTreeSet<ImageId> = match (&user.usage, self.image_used_by(&view, &user)) {
-                (_, Some(id)) => BTreeSet::from([id]),
+        for held in users {
+            let images: BTreeSet<ImageId> = match (self.image_used_by(&view, &held), &held) {
+                (Some(id), _) => BTreeSet::from([id]),
                 // By a name that is gone: of those images any could be meant.
-                (Usage::Mount { root, .. }, None) if is_lost(&view, root) => {
+                (None, held) if shown_root(held).is_some_and(|root| is_lost(&view, root)) => {
                     let orphans = self.trees.orphans().into_iter();
                     let images = orphans.filter_map(|dir| dir.tree.subject().image());
                     images
@@ -170,14 +170,14 @@ impl Superblock {
                 _ => continue,
             };
             for image in images {
-                let (pid, name) = match &user.usage {
-                    Usage::Mount { mount_point, .. } => (None, mount_point.to_string_lossy()),
-                    _ => (Some(user.pid), user.name.as_str().into()),
+                let (pid, name) = match held.how {
+                    How::Mount | How::Overlay => (None, held.shown.to_string_lossy().into_owned()),
+                    _ => (Some(held.pid), User::of(&held).command),
                 };
                 let report = Report {
                     image,
                     pid,
-                    text: name.into_owned(),
+                    text: name,
                 };
                 // Texts and numbers are always JSON.
                 if let Ok(line) = serde_json::to_string(&report) {
@@ -190,10 +190,10 @@ impl Superblock {
     }
 
     /// The image whose tree a user is in.
-    fn image_used_by(&self, view: &View, user: &User) -> Option<ImageId> {
-        match (&user.usage, user.inode) {
-            (Usage::Mount { root, .. }, _) => image_at(view, root),
-            (Usage::WorkingDirectory | Usage::RootDirectory, Some(ino)) => {
+    fn image_used_by(&self, view: &View, held: &Held) -> Option<ImageId> {
+        match (held.how, held.inode) {
+            (How::Mount | How::Overlay, _) => image_at(view, held.place.path()?),
+            (How::Cwd | How::Root, Some(ino)) => {
                 // The name it came by may be gone while another keeps the image.
                 self.trees.get(InodeNo(ino))?.tree.subject().image()
             }
@@ -203,69 +203,66 @@ impl Superblock {
 }
 
 /// Not open files and mappings: `/proc/<pid>/maps` can wait for a page that we are to deliver.
-fn look(device: DeviceId) -> Result<Vec<User>, FsError> {
-    proc::users_of(device, Depth::Attached).map_err(|source| FsError::Io {
+fn look(device: DeviceId) -> Result<Vec<Held>, FsError> {
+    let question = Question {
+        whole: &[device],
+        depth: Depth::Attached,
+        ..Question::default()
+    };
+    let found = holders::holders(&question).map_err(|source| FsError::Io {
         context: "looking for users".to_owned(),
         source,
-    })
+    })?;
+    Ok(found.held)
+}
+
+/// The directory that a mount shows.
+fn shown_root(held: &Held) -> Option<&Path> {
+    held.place.path().filter(|_| held.how == How::Mount)
 }
 
 /// The image that a path from the root of the tree lies in, as the kernel shows it: by listed names only.
 fn image_at(view: &View, path: &Path) -> Option<ImageId> {
-    let path = std::str::from_utf8(path.as_os_str().as_bytes()).ok()?;
-    let path = path.strip_prefix('/')?;
-    if path.ends_with("//deleted") {
+    if mount_paths::is_deleted(path) {
         return None;
     }
-    if let Some(rest) = path.strip_prefix("by-id/") {
-        return view.by_id.entries.get(rest.split('/').next()?).copied();
-    }
-    let mut rest = path.strip_prefix("images/")?;
-    if let Some(rest) = rest.strip_prefix(".dangling/") {
-        return view.dangling.entries.get(rest.split('/').next()?).copied();
-    }
-    let mut dir = String::new();
-    loop {
-        let (name, below) = rest.split_once('/').unwrap_or((rest, ""));
-        match view.dirs.get(dir.as_str())?.entries.get(name)? {
-            crate::fs::namespace::Entry::Tag(entry) => return Some(entry.id),
-            crate::fs::namespace::Entry::Dir => {
-                dir = crate::fs::namespace::join(&dir, name);
-                rest = below;
+    match mount_paths::inside(path) {
+        Inside::ById(hex) => view.by_id.entries.get(hex).copied(),
+        Inside::Dangling(short) => view.dangling.entries.get(short).copied(),
+        Inside::Named(rest) => {
+            for (dir, name) in mount_paths::splits(rest) {
+                match view.dirs.get(dir)?.entries.get(name)? {
+                    Entry::Tag(entry) => return Some(entry.id),
+                    Entry::Dir => {}
+                }
             }
+            None
         }
+        Inside::Nothing => None,
     }
 }
 
 /// Whether the path is of a directory that no listed name leads to any more: which image it is in cannot be told.
 fn is_lost(view: &View, path: &Path) -> bool {
-    let Some(path) = path.to_str() else {
-        return true;
-    };
-    if path.ends_with("//deleted") {
+    if path.to_str().is_none() || mount_paths::is_deleted(path) {
         return true;
     }
-    let in_images = path.strip_prefix("/images/");
-    in_images.is_some_and(|dir| {
-        image_at(view, Path::new(path)).is_none() && !view.dirs.contains_key(dir)
-    })
+    match mount_paths::inside(path) {
+        Inside::Named(dir) => image_at(view, path).is_none() && !view.dirs.contains_key(dir),
+        Inside::ById(_) | Inside::Dangling(_) | Inside::Nothing => false,
+    }
 }
 
-fn line(text: &mut String, user: &User) {
-    let how = match &user.usage {
-        Usage::WorkingDirectory => "cwd",
-        Usage::RootDirectory => "root",
-        Usage::OpenFile => "open",
-        Usage::Mapping => "map",
-        Usage::Mount { .. } => "mount",
-    };
+fn line(text: &mut String, held: &Held) {
+    let user = User::of(held);
     let path = user.path.to_string_lossy();
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "{}\t{}\t{how}\t{}",
+        "{}\t{}\t{}\t{}",
         user.pid,
-        user.name.escape_debug(),
+        user.command.escape_debug(),
+        user.usage,
         path.escape_debug()
     );
 }

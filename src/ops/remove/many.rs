@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::{How, Plan, References, Removed, Target};
 use crate::oci::{ImageId, TagRef};
 use crate::ops::error::OpsError;
-use crate::ops::usage::images::{self as users, User};
+use crate::ops::usage::{Usage, images as users};
 use crate::store::{Names, Store, StoreError};
 
 /// What became of many.
@@ -81,7 +81,7 @@ pub fn rehearse_names(
         if how.force && rest.is_empty() {
             match users::container(&leases, &id) {
                 Some(_) if !group.untagged => rest.kept = true,
-                Some(user @ User::Container { running: true, .. }) => {
+                Some(user) if user.usage == (Usage::Container { running: true }) => {
                     many.refused.push(OpsError::ImageInUse { id, user });
                     continue;
                 }

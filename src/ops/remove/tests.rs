@@ -181,9 +181,11 @@ fn a_mount_removes_what_it_has_seen_only() {
 #[test]
 fn what_is_in_use_is_refused_in_docker_s_words() {
     let names = names([image("a", &["x:1"], &[])]);
-    let user = || User::Process {
+    let user = || User {
         pid: 7,
-        name: "bash".to_owned(),
+        command: "bash".to_owned(),
+        usage: Usage::Cwd,
+        path: "/m/images/x/1".into(),
     };
     let text = |target: Target| {
         Plan::new(&names, &[], &target, false)

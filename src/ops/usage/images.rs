@@ -5,130 +5,80 @@
 //! they stay readable. Only what this process may see in `/proc` is found.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::{Usage, User};
+use crate::mount_paths::{self, Inside};
 use crate::oci::ImageId;
-use crate::store::containers::ContainerId;
-use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, notify};
-use crate::sys::mountinfo::{self, DeviceId};
-use crate::sys::proc::{self, Depth, Usage};
-
 use crate::ops::engines;
 use crate::ops::error::OpsError;
+use crate::store::{ImageRecord, LeaseId, LeaseKind, LiveLease, Names, notify};
+use crate::sys::holders::{self, Depth, Held, Holders, How, Question};
+use crate::sys::mountinfo::DeviceId;
 
-/// One user, as messages name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum User {
-    /// A process works inside.
-    Process {
-        /// Process id.
-        pid: u32,
-        /// Its short name.
-        name: String,
-    },
-    /// A part of the image is mounted elsewhere.
-    Mount(PathBuf),
-    /// A container engine has a container or an image on it: which.
-    Engine(String),
-    /// A container was made from it.
-    Container {
-        /// Which.
-        id: ContainerId,
-        /// Whether its process lives.
-        running: bool,
-    },
-}
-
-impl User {
-    /// docker's word on what removes an image from under this user.
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            User::Container { running: true, .. } => "cannot be forced",
-            User::Process { .. } | User::Mount(_) | User::Engine(_) | User::Container { .. } => {
-                "must be forced"
-            }
-        }
-    }
-
-    /// With the state of a container, as docker says it where an image was asked for by ID.
-    pub fn by_state(&self) -> String {
-        match self {
-            User::Container { running: true, .. } => format!("running {self}"),
-            User::Container { running: false, .. } => format!("stopped {self}"),
-            User::Process { .. } | User::Mount(_) | User::Engine(_) => self.to_string(),
-        }
-    }
-}
-
-impl fmt::Display for User {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            User::Process { pid, name } => write!(f, "process {pid} ({name})"),
-            User::Mount(path) => write!(f, "mount {}", path.display()),
-            User::Engine(who) => write!(f, "{}", who.escape_debug()),
-            User::Container { id, .. } => write!(f, "container {}", id.short()),
-        }
-    }
-}
-
-/// The first user of an image found, looking at every live mount of its store, every lease, and what engines have on it.
+/// The first user of an image found, looking at every live mount of its store, every lease, and what engines have on it. `own`: a
+/// mount whose daemon asks, and looks itself.
 pub fn of_image(
     leases: &[LiveLease],
     names: &Names,
     image: &ImageRecord,
+    own: Option<&LeaseId>,
 ) -> Result<Option<User>, OpsError> {
-    for lease in leases {
-        let found = match &lease.record.kind {
-            LeaseKind::Run { image: id, .. } if *id == image.id => Some(runner(lease)),
-            LeaseKind::Daemon { mountpoint } => {
-                let users = of_mount(mountpoint).map_err(OpsError::Users)?;
-                let mut inside = users.into_iter().filter(|(path, _)| belongs(path, image));
-                let seen = inside.next().map(|(_, user)| user);
-                seen.or_else(|| {
-                    let mut told = told_by(lease).into_iter();
-                    told.find(|(id, _)| *id == image.id).map(|(_, user)| user)
-                })
-            }
-            LeaseKind::Run { .. }
-            | LeaseKind::Import
-            | LeaseKind::Check
-            | LeaseKind::Engine { .. }
-            | LeaseKind::Builds
-            | LeaseKind::Volume { .. } => None,
-        };
-        if found.is_some() {
-            return Ok(found);
-        }
+    let others: Vec<&LiveLease> = leases
+        .iter()
+        .filter(|lease| Some(&lease.id) != own)
+        .collect();
+    let (found, attached) = attached(&others)?;
+    let index = Index::of([image]);
+    if let Some((_, user)) = attached
+        .into_iter()
+        .find(|(path, _)| index.at(path).is_some())
+    {
+        return Ok(Some(user));
     }
-    of_engines(leases, names, image)
+    let mut told = others.iter().flat_map(|lease| told_by(lease));
+    if let Some((_, user)) = told.find(|(id, _)| *id == image.id) {
+        return Ok(Some(user));
+    }
+    let mut runners = others.iter().filter(|lease| runs_on(lease, &image.id));
+    if let Some(lease) = runners.next() {
+        return Ok(Some(runner(lease)));
+    }
+    // On the stores of one's own mount too.
+    let mut engines = engines::by_image(leases, names, &found.overlays)?;
+    let who = engines.remove(&image.id).unwrap_or_default();
+    Ok(who.into_iter().next().map(User::engine))
 }
 
-/// The first engine found that has something on an image.
-pub fn of_engines(
+/// What engines have on images: whose container or image.
+pub fn engines(
     leases: &[LiveLease],
     names: &Names,
-    image: &ImageRecord,
-) -> Result<Option<User>, OpsError> {
-    let mut engines = engines::by_image(leases, names)?;
-    let who = engines
-        .remove(&image.id)
-        .and_then(|who| who.into_iter().next());
-    Ok(who.map(User::Engine))
+) -> Result<BTreeMap<ImageId, Vec<String>>, OpsError> {
+    let question = Question {
+        overlays: true,
+        ..Question::default()
+    };
+    let found = holders::holders(&question).map_err(OpsError::Users)?;
+    engines::by_image(leases, names, &found.overlays)
 }
 
 /// The container that uses an image, one that runs if there is any.
 pub fn container(leases: &[LiveLease], image: &ImageId) -> Option<User> {
     let of = |want: bool| {
         leases.iter().find(|lease| {
-            matches!(&lease.record.kind, LeaseKind::Run { image: id, running, .. }
-                if id == image && *running == want)
+            runs_on(lease, image)
+                && matches!(lease.record.kind, LeaseKind::Run { running, .. } if running == want)
         })
     };
     of(true).or_else(|| of(false)).map(runner)
+}
+
+/// Whether a lease is that of a container of an image.
+pub(super) fn runs_on(lease: &LiveLease, id: &ImageId) -> bool {
+    matches!(&lease.record.kind, LeaseKind::Run { image, .. } if image == id)
 }
 
 /// The users of all images that have any, at the cost of one look.
@@ -136,48 +86,33 @@ pub fn by_image(
     leases: &[LiveLease],
     names: &Names,
 ) -> Result<BTreeMap<ImageId, Vec<User>>, OpsError> {
-    let mut found: BTreeMap<ImageId, Vec<User>> = BTreeMap::new();
-    let (mut inside, mut told) = (Vec::new(), Vec::new());
+    let mut users: BTreeMap<ImageId, Vec<User>> = BTreeMap::new();
     for lease in leases {
-        match &lease.record.kind {
-            LeaseKind::Run { image, .. } => found.entry(*image).or_default().push(runner(lease)),
-            LeaseKind::Daemon { mountpoint } => {
-                inside.extend(of_mount(mountpoint).map_err(OpsError::Users)?);
-                told.extend(told_by(lease));
+        if let LeaseKind::Run { image, .. } = &lease.record.kind {
+            users.entry(*image).or_default().push(runner(lease));
+        }
+    }
+    let all: Vec<&LiveLease> = leases.iter().collect();
+    let (found, attached) = attached(&all)?;
+    for (id, who) in engines::by_image(leases, names, &found.overlays)? {
+        let of_image = users.entry(id).or_default();
+        of_image.extend(who.into_iter().map(User::engine));
+    }
+    if !attached.is_empty() {
+        let index = Index::of(names.images.values());
+        for (path, user) in attached {
+            if let Some(id) = index.at(&path) {
+                users.entry(id).or_default().push(user);
             }
-            LeaseKind::Import
-            | LeaseKind::Check
-            | LeaseKind::Builds
-            | LeaseKind::Engine { .. }
-            | LeaseKind::Volume { .. } => {}
         }
     }
-    for (id, who) in engines::by_image(leases, names)? {
-        found
-            .entry(id)
-            .or_default()
-            .extend(who.into_iter().map(User::Engine));
-    }
-    if inside.is_empty() && told.is_empty() {
-        return Ok(found);
-    }
-    let trees: BTreeMap<PathBuf, ImageId> = names
-        .images
-        .values()
-        .flat_map(|image| trees(image).map(|tree| (PathBuf::from(tree), image.id)))
-        .collect();
-    for (path, user) in inside {
-        if let Some(id) = normal(&path).ancestors().find_map(|dir| trees.get(dir)) {
-            found.entry(*id).or_default().push(user);
+    for (id, user) in leases.iter().flat_map(told_by) {
+        let of_image = users.entry(id).or_default();
+        if !of_image.iter().any(|known| known.is_same(&user)) {
+            of_image.push(user);
         }
     }
-    for (id, user) in told {
-        let users = found.entry(id).or_default();
-        if !users.contains(&user) {
-            users.push(user);
-        }
-    }
-    Ok(found)
+    Ok(users)
 }
 
 /// How many users each image has, of those that have any.
@@ -194,14 +129,14 @@ fn runner(lease: &LiveLease) -> User {
         ..
     } = &lease.record.kind
     {
-        return User::Container {
-            id: id.clone(),
-            running: *running,
+        return User {
+            pid: lease.record.pid,
+            command: String::new(),
+            usage: Usage::Container { running: *running },
+            path: PathBuf::from(id.as_str()),
         };
     }
-    let pid = lease.record.pid;
-    let name = proc::name(pid).unwrap_or_default();
-    User::Process { pid, name }
+    User::leased(lease)
 }
 
 /// What a daemon reports of one user: a line of its answer to `users`.
@@ -219,6 +154,9 @@ pub struct Report {
 /// What the daemon of a mount knows and we may not: the mount can be in another namespace than ours, and a name that is gone from
 /// it still be mounted elsewhere.
 fn told_by(lease: &LiveLease) -> Vec<(ImageId, User)> {
+    if !matches!(lease.record.kind, LeaseKind::Daemon { .. }) {
+        return Vec::new();
+    }
     let told = notify::users(lease).unwrap_or_else(|error| {
         // It ends, or hangs: what we see is what there is.
         log::debug!("mount {}: {error}", lease.id.as_str());
@@ -227,78 +165,109 @@ fn told_by(lease: &LiveLease) -> Vec<(ImageId, User)> {
     let user = |line: &str| {
         let Report { image, pid, text } = serde_json::from_str(line).ok()?;
         let user = match pid {
-            Some(pid) => User::Process { pid, name: text },
-            None => User::Mount(text.into()),
+            Some(pid) => User {
+                pid,
+                command: text,
+                usage: Usage::Cwd,
+                path: PathBuf::new(),
+            },
+            None => User {
+                pid: 0,
+                command: String::new(),
+                usage: Usage::Mount,
+                path: text.into(),
+            },
         };
         Some((image, user))
     };
     told.lines().filter_map(user).collect()
 }
 
-/// Who is attached through one mount of a store, and where below its root. Asks the kernel only, never the mount: it may be
-/// hung.
-fn of_mount(mountpoint: &Path) -> std::io::Result<Vec<(PathBuf, User)>> {
-    let Some(device) = device_at(mountpoint)? else {
-        return Ok(Vec::new());
-    };
-    let mut found = Vec::new();
-    for user in proc::users_of(device, Depth::Attached)? {
-        match user.usage {
-            Usage::Mount { root, mount_point } => found.push((root, User::Mount(mount_point))),
-            Usage::WorkingDirectory | Usage::RootDirectory => {
-                // What is seen through a bind mount is found as that.
-                if let Ok(inside) = user.path.strip_prefix(mountpoint) {
-                    let (pid, name) = (user.pid, user.name);
-                    found.push((inside.to_owned(), User::Process { pid, name }));
-                }
-            }
-            Usage::OpenFile | Usage::Mapping => {}
+/// The devices of the mounts that daemons have, as far as they are mounted where we are.
+pub(super) fn devices<'a>(
+    leases: impl IntoIterator<Item = &'a LiveLease>,
+) -> Result<Vec<DeviceId>, OpsError> {
+    let mut devices = Vec::new();
+    for lease in leases {
+        if let LeaseKind::Daemon { mountpoint } = &lease.record.kind {
+            devices.extend(super::mounted_on(mountpoint).map_err(OpsError::Users)?);
         }
     }
-    Ok(found)
+    Ok(devices)
 }
 
-/// The device of the mica mount on a directory; the topmost if several are.
-pub(super) fn device_at(mountpoint: &Path) -> std::io::Result<Option<DeviceId>> {
-    let mounts = mountinfo::of_self()?;
-    let here = mounts.iter().rev().find(|m| m.mount_point == mountpoint);
-    Ok(here
-        .filter(|m| m.fs_type == OsStr::new("fuse.mica"))
-        .map(|m| m.device))
+/// Who is attached through the mounts of a store, and where below their roots; and all else that the look has found.
+fn attached(leases: &[&LiveLease]) -> Result<(Holders, Vec<(PathBuf, User)>), OpsError> {
+    let devices = devices(leases.iter().copied())?;
+    let question = Question {
+        whole: &devices,
+        depth: match devices.is_empty() {
+            true => Depth::Mounts,
+            false => Depth::Attached,
+        },
+        overlays: true,
+        ..Question::default()
+    };
+    let found = holders::holders(&question).map_err(OpsError::Users)?;
+    let users = found.held.iter().filter_map(of_held).collect();
+    Ok((found, users))
 }
 
-/// Whether a path below the mount's root lies in one of the image's trees.
-pub(super) fn belongs(inside: &Path, image: &ImageRecord) -> bool {
-    let inside = normal(inside);
-    trees(image).any(|tree| inside.starts_with(tree))
+/// What is held, if that attaches it, and where.
+pub fn of_held(held: &Held) -> Option<(PathBuf, User)> {
+    match held.how {
+        How::Mount | How::Overlay => {}
+        // What is seen through a bind mount is found as that.
+        How::Cwd | How::Root if !held.through_part => {}
+        How::Cwd | How::Root | How::Open | How::OpenDirectory | How::Mapped => return None,
+    }
+    Some((held.place.path()?.to_owned(), User::of(held)))
 }
 
-/// The path without root and dots.
-pub(super) fn normal(path: &Path) -> PathBuf {
-    let parts = path.components();
-    parts
-        .filter(|c| matches!(c, Component::Normal(_)))
-        .collect()
+/// Images by every path below a mount that can lead into their trees.
+pub(super) struct Index {
+    /// By repository and tag.
+    tags: BTreeMap<(String, String), ImageId>,
+    by_id: BTreeMap<String, ImageId>,
+    dangling: BTreeMap<String, ImageId>,
 }
 
-/// Where an image's trees are below a mount's root.
-fn trees(image: &ImageRecord) -> impl Iterator<Item = String> {
-    let by_tag = image.tags.iter().flat_map(|tag| {
-        let repository = tag.repository.familiar();
-        // The second spelling is for a tag whose name a repository has.
-        [
-            format!("images/{repository}/{}", tag.tag),
-            format!("images/{repository}/:{}", tag.tag),
-        ]
-    });
-    by_tag.chain(by_id(&image.id))
-}
+impl Index {
+    pub(super) fn of<'a>(images: impl IntoIterator<Item = &'a ImageRecord>) -> Index {
+        let mut index = Index {
+            tags: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            dangling: BTreeMap::new(),
+        };
+        for image in images {
+            for tag in &image.tags {
+                let repository = tag.repository.familiar().to_string();
+                // The second spelling is for a tag whose name a repository has.
+                for name in [tag.tag.to_string(), format!(":{}", tag.tag)] {
+                    index.tags.insert((repository.clone(), name), image.id);
+                }
+            }
+            index.by_id.insert(image.id.hex(), image.id);
+            index.dangling.insert(image.id.short(), image.id);
+        }
+        index
+    }
 
-fn by_id(id: &ImageId) -> [String; 2] {
-    [
-        format!("by-id/{}", id.hex()),
-        format!("images/.dangling/{}", id.short()),
-    ]
+    /// The image whose tree a path is in, from the root of a mount. Of two readings of a path the longer name counts.
+    pub(super) fn at(&self, path: &Path) -> Option<ImageId> {
+        match mount_paths::inside(path) {
+            Inside::ById(hex) => self.by_id.get(hex).copied(),
+            Inside::Dangling(short) => self.dangling.get(short).copied(),
+            Inside::Named(rest) => {
+                let mut splits = mount_paths::splits(rest).rev();
+                splits.find_map(|(dir, name)| {
+                    let name = (dir.to_owned(), name.to_owned());
+                    self.tags.get(&name).copied()
+                })
+            }
+            Inside::Nothing => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -315,6 +284,7 @@ mod tests {
             ("images/nginx/1.21/usr/bin".to_owned(), true),
             ("images/org/app/x".to_owned(), true),
             ("images/org/app/:x/y".to_owned(), true),
+            ("/images/org/app/x//deleted".to_owned(), true),
             (format!("by-id/{full}/etc"), true),
             (format!("images/.dangling/{short}"), true),
             ("images/nginx/1.2".to_owned(), false),
@@ -323,8 +293,10 @@ mod tests {
             ("/".to_owned(), false),
             ("layers/nginx/1.21".to_owned(), false),
         ];
+        let index = Index::of([&image]);
         for (path, expected) in table {
-            assert_eq!(belongs(Path::new(&path), &image), expected, "{path}");
+            let at = index.at(Path::new(&path));
+            assert_eq!(at == Some(image.id), expected, "{path}");
         }
     }
 }

@@ -2,21 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
+use super::User;
+use super::images::{self, Index};
+use super::volumes::{self as volume_users, Look};
+use crate::mount_paths::VOLUMES;
 use crate::oci::ImageId;
 use crate::ops::error::OpsError;
 use crate::ops::template::Value;
-use crate::ops::usage::volumes::{self as volume_users, Look, Usage, VolumeUser};
 use crate::ops::volumes::list::containers;
 use crate::ops::{engines, format, resolve};
 use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, Store, Volume, VolumeName};
-use crate::sys::holders::{self, Below, How, Place, Question};
-use crate::sys::proc;
+use crate::sys::holders::{self, Below, Depth, Question};
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// Who, and how.
-    pub user: VolumeUser,
+    pub user: User,
     /// What: the name of a volume, or a path below the root of a mount.
     pub of: String,
 }
@@ -88,7 +90,7 @@ fn target(store: &Store, leases: &[LiveLease], text: &str) -> Result<Target, Ops
 fn volume_at(store: &Store, leases: &[LiveLease], path: &Path) -> Result<Option<Volume>, OpsError> {
     for lease in leases {
         if let LeaseKind::Daemon { mountpoint } = &lease.record.kind
-            && path.parent() == Some(&mountpoint.join("volumes"))
+            && path.parent() == Some(&mountpoint.join(VOLUMES))
             && let Some(name) = path.file_name().and_then(|name| name.to_str())
             && let Ok(name) = VolumeName::parse(name)
         {
@@ -98,45 +100,26 @@ fn volume_at(store: &Store, leases: &[LiveLease], path: &Path) -> Result<Option<
     Ok(None)
 }
 
-fn row(pid: u32, how: How, shown: PathBuf, of: String) -> Row {
-    Row {
-        user: VolumeUser {
-            pid,
-            command: proc::name(pid).unwrap_or_default(),
-            usage: match how {
-                How::Cwd => Usage::Cwd,
-                How::Root => Usage::Root,
-                How::Open | How::OpenDirectory => Usage::Open,
-                How::Mapped => Usage::Mapped,
-                How::Mount => Usage::Mount,
-            },
-            path: shown,
-        },
-        of,
-    }
-}
-
 /// Whatever is held at a path or below, on any file system.
 fn of_path(path: &Path) -> Result<Vec<Row>, OpsError> {
     let (device, inside) = holders::locate(path).map_err(OpsError::Users)?;
     let question = Question {
-        whole: &[],
         below: Some(Below {
             device,
             inside: &inside,
             shown: path,
         }),
-        maps: true,
+        depth: Depth::Mapped,
+        ..Question::default()
     };
     let found = holders::holders(&question).map_err(OpsError::Users)?;
-    let known = found
-        .held
-        .into_iter()
-        .filter(|held| matches!(held.place, Place::At(_)));
-    let of = path.to_string_lossy();
-    Ok(known
-        .map(|held| row(held.pid, held.how, held.shown, of.clone().into_owned()))
-        .collect())
+    let known = found.held.iter();
+    let known = known.filter(|held| held.place.path().is_some());
+    let row = |held| Row {
+        user: User::of(held),
+        of: path.to_string_lossy().into_owned(),
+    };
+    Ok(known.map(row).collect())
 }
 
 fn of_volumes(
@@ -164,65 +147,46 @@ fn of_images(
     names: &Names,
     image: Option<&ImageRecord>,
 ) -> Result<Vec<Row>, OpsError> {
+    let devices = images::devices(leases)?;
+    let question = Question {
+        whole: &devices,
+        depth: match devices.is_empty() {
+            true => Depth::Mounts,
+            false => Depth::Mapped,
+        },
+        overlays: true,
+        ..Question::default()
+    };
+    let found = holders::holders(&question).map_err(OpsError::Users)?;
     let mut rows = Vec::new();
-    for (id, engines) in engines::by_image(leases, names)? {
+    for (id, engines) in engines::by_image(leases, names, &found.overlays)? {
         if image.is_none_or(|image| image.id == id) {
-            rows.extend(engines.into_iter().map(|command| Row {
-                user: VolumeUser {
-                    pid: 0,
-                    command,
-                    usage: Usage::Engine,
-                    path: PathBuf::new(),
-                },
+            rows.extend(engines.into_iter().map(|who| Row {
+                user: User::engine(who),
                 of: id.short(),
             }));
         }
     }
-    let mut devices = Vec::new();
     for lease in leases {
-        match &lease.record.kind {
-            LeaseKind::Daemon { mountpoint } => {
-                let device =
-                    crate::ops::usage::images::device_at(mountpoint).map_err(OpsError::Users)?;
-                devices.extend(device);
-            }
-            LeaseKind::Run { image: id, .. } if image.is_none_or(|image| image.id == *id) => {
-                let pid = lease.record.pid;
-                rows.push(Row {
-                    user: VolumeUser {
-                        pid,
-                        command: proc::name(pid).unwrap_or_default(),
-                        usage: Usage::Lease,
-                        path: PathBuf::new(),
-                    },
-                    of: id.short(),
-                });
-            }
-            LeaseKind::Run { .. }
-            | LeaseKind::Import
-            | LeaseKind::Check
-            | LeaseKind::Engine { .. }
-            | LeaseKind::Builds
-            | LeaseKind::Volume { .. } => {}
+        if let LeaseKind::Run { image: id, .. } = &lease.record.kind
+            && image.is_none_or(|image| image.id == *id)
+        {
+            rows.push(Row {
+                user: User::leased(lease),
+                of: id.short(),
+            });
         }
     }
-    if devices.is_empty() {
-        return Ok(rows);
-    }
-    let question = Question {
-        whole: &devices,
-        below: None,
-        maps: true,
-    };
-    for held in holders::holders(&question).map_err(OpsError::Users)?.held {
-        let Place::At(path) = &held.place else {
+    let index = image.map(|image| Index::of([image]));
+    for held in &found.held {
+        let Some(path) = held.place.path() else {
             continue;
         };
-        if image.is_none_or(|image| crate::ops::usage::images::belongs(path, image)) {
-            let of = crate::ops::usage::images::normal(path)
-                .to_string_lossy()
-                .into_owned();
-            rows.push(row(held.pid, held.how, held.shown, of));
+        if index.as_ref().is_none_or(|index| index.at(path).is_some()) {
+            rows.push(Row {
+                user: User::of(held),
+                of: path.to_string_lossy().trim_matches('/').to_owned(),
+            });
         }
     }
     Ok(rows)

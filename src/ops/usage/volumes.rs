@@ -1,95 +1,44 @@
 //! Who uses volumes.
 //!
 //! A user is a process that has a file of the volume open or mapped, or its working or root directory inside; a mount of the
-//! volume or of a part of it in any mount namespace, through a mica mount or of the data on the host; or a lease. An open directory
-//! is none: `ls` opens one.
+//! volume or of a part of it in any mount namespace, through a mica mount or of the data on the host, an overlay on it; or a lease.
+//! An open directory is none: `ls` opens one.
 //!
 //! What cannot be told is taken for a use of every volume: a place on a volumes' mount that has no name, and a process that we
 //! may not look into, if it may be one of ours (see [`may_be_ours`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs;
 use std::os::unix::fs::DirEntryExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use jiff::Timestamp;
 
+use super::{Usage, User};
+use crate::mount_paths;
 use crate::ops::error::OpsError;
 use crate::store::volumes::{BESIDE, beside_name};
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeId, VolumeName, Volumes};
-use crate::sys::holders::{self, Below, Held, How, Place, Question};
+use crate::sys::holders::{self, Below, Depth, Held, How, Place, Question};
 use crate::sys::mountinfo::{self, DeviceId};
 use crate::sys::proc;
 
 /// A volume of more files than this is not searched for a file that some process has open at an unknown place.
 const MAX_SEARCHED: usize = 50_000;
 
-/// How a volume is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Usage {
-    /// An open file.
-    Open,
-    /// A mapped file.
-    Mapped,
-    /// A working directory.
-    Cwd,
-    /// A root directory.
-    Root,
-    /// A mount.
-    Mount,
-    /// A lease.
-    Lease,
-    /// A stopped container that would use it again.
-    Container,
-    /// An engine's container or image that stands on it.
-    Engine,
-    /// A process that may use it, and that we may not look into.
-    Hidden,
-}
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Usage::Open => "open",
-            Usage::Mapped => "mapped",
-            Usage::Cwd => "cwd",
-            Usage::Root => "root",
-            Usage::Mount => "mount",
-            Usage::Lease => "lease",
-            Usage::Container => "container",
-            Usage::Engine => "engine",
-            Usage::Hidden => "hidden",
-        })
-    }
-}
-
-/// One user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeUser {
-    /// Process id; of a mount, of one process that sees it. 0: a daemon's own knowledge, no process.
-    pub pid: u32,
-    /// What the process is called.
-    pub command: String,
-    /// How.
-    pub usage: Usage,
-    /// What: a path as the process sees it; of a container its id.
-    pub path: PathBuf,
-}
-
 /// The users of a store's volumes at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct VolumeUsers {
-    by_volume: BTreeMap<VolumeId, Vec<VolumeUser>>,
+    by_volume: BTreeMap<VolumeId, Vec<User>>,
     /// May be users of any volume that is older than the time.
-    of_any: Vec<(VolumeUser, Option<Timestamp>)>,
+    of_any: Vec<(User, Option<Timestamp>)>,
 }
 
 /// How to look.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Look {
-    /// At mappings too; not from a thread that serves requests, see [`Question::maps`].
+    /// At mappings too; not from a thread that serves requests, see [`Depth::Mapped`].
     pub maps: bool,
     /// A process that is no user: who asks.
     pub except: Option<u32>,
@@ -97,7 +46,7 @@ pub struct Look {
 
 impl VolumeUsers {
     /// The users of one volume, each process and way once.
-    pub fn of(&self, volume: &Volume) -> Vec<VolumeUser> {
+    pub fn of(&self, volume: &Volume) -> Vec<User> {
         let mut users = self.by_volume.get(&volume.id).cloned().unwrap_or_default();
         // Start times are a little early.
         let since = volume.created - jiff::SignedDuration::from_secs(2);
@@ -151,7 +100,11 @@ pub fn find_among(
     let question = Question {
         whole: &devices,
         below,
-        maps: look.maps,
+        depth: match look.maps {
+            true => Depth::Mapped,
+            false => Depth::Open,
+        },
+        ..Question::default()
     };
     let found = holders::holders(&question).map_err(OpsError::Users)?;
     let daemons: BTreeSet<u32> = leases
@@ -169,7 +122,7 @@ pub fn find_among(
     };
     for held in &found.held {
         // A daemon holds its volumes' data for others; a mount in its namespace is no less a mount.
-        if held.how == How::Mount || !daemons.contains(&held.pid) {
+        if matches!(held.how, How::Mount | How::Overlay) || !daemons.contains(&held.pid) {
             finder.held(held);
         }
     }
@@ -205,13 +158,7 @@ fn of_leases(volumes: &Volumes, leases: &[LiveLease], users: &mut VolumeUsers) {
         };
         for volume in names.iter().filter_map(|name| volumes.get(name)) {
             let of_volume = users.by_volume.entry(volume.id.clone()).or_default();
-            of_volume.push(VolumeUser {
-                pid: lease.record.pid,
-                // Its children hold the lease when it has ended itself.
-                command: proc::name(lease.record.pid).unwrap_or_else(|| "(ended)".to_owned()),
-                usage: Usage::Lease,
-                path: PathBuf::new(),
-            });
+            of_volume.push(User::leased(lease));
         }
     }
 }
@@ -223,7 +170,7 @@ pub fn devices(leases: &[LiveLease]) -> Vec<DeviceId> {
         let LeaseKind::Daemon { mountpoint } = &lease.record.kind else {
             continue;
         };
-        let point = mountpoint.join("volumes");
+        let point = mountpoint.join(mount_paths::VOLUMES);
         // The daemon's view: ours may lack the mount.
         let mounts = mountinfo::of_process(lease.record.pid).or_else(|_| mountinfo::of_self());
         let mounts = mounts.unwrap_or_default();
@@ -251,10 +198,10 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    fn user(&mut self, pid: u32, usage: Usage, path: &Path) -> VolumeUser {
+    fn user(&mut self, pid: u32, usage: Usage, path: &Path) -> User {
         let command = self.commands.entry(pid);
         let command = command.or_insert_with(|| proc::name(pid).unwrap_or_default());
-        VolumeUser {
+        User {
             pid,
             command: command.clone(),
             usage,
@@ -263,15 +210,10 @@ impl Finder<'_> {
     }
 
     fn held(&mut self, held: &Held) {
-        let usage = match held.how {
-            How::Cwd => Usage::Cwd,
-            How::Root => Usage::Root,
-            How::Open => Usage::Open,
-            How::Mapped => Usage::Mapped,
-            How::Mount => Usage::Mount,
-            How::OpenDirectory => return,
-        };
-        let user = self.user(held.pid, usage, &held.shown);
+        if held.how == How::OpenDirectory {
+            return;
+        }
+        let user = self.user(held.pid, held.how.into(), &held.shown);
         let below = self.below.filter(|below| below.device == held.device);
         let on_host = match (&held.place, self.below) {
             (Place::At(path), Some(below)) => path.strip_prefix(below.inside).ok(),
@@ -280,10 +222,7 @@ impl Finder<'_> {
         let id = match (&held.place, on_host, below) {
             (_, Some(rest), _) => first(rest).and_then(VolumeId::parse),
             (Place::At(path), None, _) => {
-                let inside = path.strip_prefix("/").unwrap_or(path);
-                let name =
-                    first(inside).map(|name| name.strip_suffix(" (deleted)").unwrap_or(name));
-                let name = name.and_then(|name| VolumeName::parse(name).ok());
+                let name = mount_paths::volume(path).and_then(|name| VolumeName::parse(name).ok());
                 let volume = name.and_then(|name| self.volumes.get(&name));
                 volume.map(|volume| volume.id.clone())
             }
@@ -297,7 +236,7 @@ impl Finder<'_> {
     }
 
     /// A file or directory of the host that cannot be told by name, by its inode number.
-    fn searched(&mut self, held: &Held, user: VolumeUser) {
+    fn searched(&mut self, held: &Held, user: User) {
         let Some(inode) = held.inode else {
             return self.users.of_any.push((user, None));
         };

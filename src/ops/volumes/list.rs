@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::mount_paths::VOLUMES;
 use crate::ops::error::OpsError;
 use crate::ops::filter::Label;
 use crate::ops::template::Value;
@@ -13,7 +14,8 @@ use crate::store::containers::MountSource;
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeKind, VolumeName};
 use crate::sys::deep;
 
-use crate::ops::usage::volumes::{Usage, VolumeUser, VolumeUsers};
+use crate::ops::usage::volumes::VolumeUsers;
+use crate::ops::usage::{Usage, User};
 
 /// docker's filters, and `kind`.
 #[derive(Debug, Clone, Default)]
@@ -148,11 +150,11 @@ pub fn list(
 }
 
 /// How many processes and containers; a process that uses a volume in several ways is one.
-pub fn processes(users: &[VolumeUser]) -> usize {
+pub fn processes(users: &[User]) -> usize {
     let mut seen: Vec<(u32, &Path)> = Vec::new();
     for user in users {
         let who = match user.usage {
-            Usage::Container => (0, user.path.as_path()),
+            Usage::Container { .. } => (0, user.path.as_path()),
             _ => (user.pid, Path::new("")),
         };
         if !seen.contains(&who) {
@@ -163,17 +165,17 @@ pub fn processes(users: &[VolumeUser]) -> usize {
 }
 
 /// Containers that do not run and name a volume: it is theirs when they run again.
-pub fn containers(store: &Store, name: &VolumeName) -> Result<Vec<VolumeUser>, OpsError> {
+pub fn containers(store: &Store, name: &VolumeName) -> Result<Vec<User>, OpsError> {
     let mut users = Vec::new();
     for container in store.containers()? {
         let is_meant = container.record.mounts.iter().any(|mount| {
             matches!(&mount.source, MountSource::Volume { name: used, .. } if used == name.as_str())
         });
         if is_meant && !container.is_running() {
-            users.push(VolumeUser {
+            users.push(User {
                 pid: 0,
                 command: container.record.name.to_string(),
-                usage: Usage::Container,
+                usage: Usage::Container { running: false },
                 path: PathBuf::from(container.record.id.to_string()),
             });
         }
@@ -205,7 +207,7 @@ pub fn mountpoint(store: &Store, leases: &[LiveLease], volume: &Volume) -> PathB
         _ => None,
     });
     match mounts.min() {
-        Some(mount) => mount.join("volumes").join(volume.name.as_str()),
+        Some(mount) => mount.join(VOLUMES).join(volume.name.as_str()),
         None => store.volume_root(volume),
     }
 }

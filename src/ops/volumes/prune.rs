@@ -11,7 +11,8 @@ use crate::store::{Store, Volume, VolumeName};
 
 use super::list::{self, Filters};
 use super::{Removal, Tell, remove};
-use crate::ops::usage::volumes::{self as users, Look, VolumeUser};
+use crate::ops::usage::User;
+use crate::ops::usage::volumes::{self as users, Look};
 
 /// What to prune.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +84,7 @@ fn pick(store: &Store, options: &Options) -> Result<Vec<Volume>, OpsError> {
         except: None,
     };
     let used = users::find(store, &store.live_leases()?, look)?;
-    let goes_before = |user: &VolumeUser| {
+    let goes_before = |user: &User| {
         let mut before = options.without.iter();
         before.any(|id| user.path.as_os_str() == id.as_str())
     };
