@@ -43,6 +43,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -77,7 +78,7 @@ const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 
 /// An open store. Cheap to clone.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store(Arc<Inner>, Cause);
 
 struct Inner {
     layout: Layout,
@@ -95,6 +96,8 @@ struct Inner {
     freeing: OnceLock<Arc<freeing::Freeing>>,
     /// Files that were removed and are not let go of yet.
     held: Mutex<Vec<freeing::Holder>>,
+    /// Mounts show it differently now, and have not been told.
+    untold: AtomicBool,
 }
 
 /// The last `index.json` read. The file stays open, so that its inode number cannot come back as another
@@ -138,7 +141,7 @@ impl Store {
         if mode == OpenMode::ReadOnly {
             read_only.get_or_insert_with(|| "it was opened for reading".to_owned());
         }
-        Ok(Store(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             layout,
             read_only,
             names: Mutex::default(),
@@ -149,7 +152,14 @@ impl Store {
             reindexing: Mutex::default(),
             freeing: OnceLock::new(),
             held: Mutex::default(),
-        })))
+            untold: AtomicBool::default(),
+        });
+        Ok(Store(inner, Cause::default()))
+    }
+
+    /// The same store for changes that somebody else asked for: their events say who.
+    pub fn on_behalf_of(&self, cause: Cause) -> Store {
+        Store(Arc::clone(&self.0), cause)
     }
 
     /// The store that is meant when none is named.
@@ -237,7 +247,8 @@ impl Store {
     pub fn lock(&self) -> Result<StoreLock, StoreError> {
         self.writable()?;
         let lock = self.lock_unswept()?;
-        self.sweep(&lock);
+        // What is over is nobody's doing, whoever comes by.
+        self.on_behalf_of(Cause::default()).sweep(&lock);
         Ok(lock)
     }
 
@@ -280,7 +291,7 @@ impl Store {
 
     /// Changes the names: `edit` gets the current ones, and what it leaves is committed in one atomic step,
     /// or, if it or the commit fails, nothing. On success the change is durable. No file is removed: collect
-    /// garbage afterwards ([`Store::collect`]), then [`Store::notify_mounts`].
+    /// garbage afterwards ([`Store::collect`]), then [`Store::publish`].
     pub fn change<T, E: From<StoreError>>(
         &self,
         lock: &StoreLock,
@@ -319,6 +330,7 @@ impl Store {
         let bytes =
             index_json::write(&names).map_err(|reason| damaged_names(self.layout(), reason))?;
         let file = self.replace_document(layout::INDEX_JSON_NEW, layout::INDEX_JSON, &bytes)?;
+        self.0.untold.store(true, Ordering::Relaxed);
         reserve::keep(self.layout(), bytes.len() as u64);
         // The change is durable. Without a stamp the next reader parses the file.
         *self.0.names.lock() = file.metadata().ok().map(|stat| Snapshot {
@@ -391,6 +403,14 @@ impl Store {
         leases.extend(self.plugin_lease()?);
         leases.extend(builds::as_lease(self.layout())?);
         Ok(leases)
+    }
+
+    /// Tells the mounts what was changed through this handle and its clones since they were told last, if anything was. Every verb
+    /// ends with it; in between only who has to know that they show it. Call it without holding the lock.
+    pub fn publish(&self) {
+        if self.0.untold.swap(false, Ordering::Relaxed) {
+            self.notify_mounts();
+        }
     }
 
     /// Makes every live mount show the names as they are now; waits at most 5 s for all together. The answer

@@ -10,7 +10,9 @@
 use std::io;
 
 use crate::oci::Digest;
+use crate::store::Cause;
 use crate::sys::mountinfo::DeviceId;
+use crate::sys::proc;
 
 /// Inode number; for the kernel also the node's identity. 1 is the root.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -30,6 +32,13 @@ pub struct Caller {
     pub gid: u32,
     /// **Thread** id; 0 stands for a process of a foreign pid namespace.
     pub pid: u32,
+}
+
+impl Caller {
+    /// For the events of what it changes.
+    pub(super) fn cause(&self) -> Cause {
+        Cause::process(proc::thread_group(self.pid).unwrap_or(0), self.uid)
+    }
 }
 
 /// Seconds and nanoseconds since 1970; the nanoseconds always count forwards.

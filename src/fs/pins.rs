@@ -5,8 +5,6 @@ use super::face::{Caller, FsError};
 use super::superblock::Superblock;
 use super::trees::{DirNode, Subject};
 use crate::oci::TagRef;
-use crate::store::Cause;
-use crate::sys::proc;
 
 /// The attribute.
 pub(super) const PIN: &[u8] = b"user.mica.pin";
@@ -69,10 +67,9 @@ impl Superblock {
     fn set_pin(&self, caller: &Caller, tag: &TagRef, pinned: bool) -> Result<(), FsError> {
         self.may_change(caller)?;
         let changing = self.changing();
-        let _cause = Cause::new(proc::thread_group(caller.pid).unwrap_or(0), caller.uid);
-        let lock = self.store.lock()?;
-        self.store
-            .change(&lock, |names| names.set_pin(tag, pinned))?;
+        let store = self.store.on_behalf_of(caller.cause());
+        let lock = store.lock()?;
+        store.change(&lock, |names| names.set_pin(tag, pinned))?;
         drop(lock);
         if let Err(error) = self.take_in(&changing, &[]) {
             log::error!("the names have changed, but cannot be read: {error}");

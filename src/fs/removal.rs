@@ -20,7 +20,6 @@ use super::trees::{DirNode, Subject};
 use crate::oci::ImageId;
 use crate::ops::remove::{self, Plan, Removed, Target};
 use crate::ops::usage::User;
-use crate::store::Cause;
 use crate::sys::proc;
 use stages::Verdict;
 
@@ -197,13 +196,12 @@ impl Superblock {
         let by = proc::thread_group(caller.pid).unwrap_or(0);
         pause::at("begun");
         let changing = self.changing();
-        let _cause = Cause::new(by, caller.uid);
         let mut busy = None;
         let tree = self.trees.find(subject);
         let mut going = None;
         let mut entered = None;
         let removed = remove::remove_unless_entered(
-            &self.store,
+            &self.store.on_behalf_of(caller.cause()),
             false,
             |_| Ok(target.clone()),
             |_, leases, target, plan| {

@@ -10,8 +10,7 @@ use super::nodes::Place;
 use super::superblock::Superblock;
 use super::trees::Subject;
 use crate::oci::{ImageId, Repository, Tag, TagRef};
-use crate::store::{Cause, Names, StoreError};
-use crate::sys::proc;
+use crate::store::{Names, StoreError};
 
 impl Superblock {
     /// A new empty repository; it lasts as long as the mount, or until it is removed.
@@ -72,8 +71,7 @@ impl Superblock {
         let mount_point = self.options.mount_point.to_str();
         let id = view.image_behind(path, old, mount_point);
         let id = id.ok_or_else(|| FsError::Invalid(format!("{old:?} leads to no image")))?;
-        let _cause = Cause::new(proc::thread_group(caller.pid).unwrap_or(0), caller.uid);
-        self.change_names(|names| put_tag(names, &tag, id))?;
+        self.change_names(caller, |names| put_tag(names, &tag, id))?;
         self.events
             .note(Some(caller), &format!("Tagged: {tag} {id}"));
         self.after_change(&changing, &[]);
@@ -100,7 +98,6 @@ impl Superblock {
             return Err(FsError::NotPermitted);
         };
         self.may_change(caller)?;
-        let _cause = Cause::new(proc::thread_group(caller.pid).unwrap_or(0), caller.uid);
         if mode == RenameMode::Other {
             return Err(FsError::Invalid(
                 "only a plain rename is possible here".to_owned(),
@@ -123,7 +120,9 @@ impl Superblock {
                     .ok_or_else(|| FsError::Invalid(format!("{to_dir:?} is no repository")))?;
                 let new = tag_ref(&repository, to_name)?;
                 let (old, id) = (entry.tag.clone(), entry.id);
-                self.change_names(|names| names.rename_tag(&old, &new, SystemTime::now()))?;
+                self.change_names(caller, |names| {
+                    names.rename_tag(&old, &new, SystemTime::now())
+                })?;
                 self.events
                     .note(Some(caller), &format!("Renamed: {old} {new}"));
                 self.rename_tree(&Subject::Tag(old, id), &Subject::Tag(new, id));
@@ -167,7 +166,7 @@ impl Superblock {
         }
         if !moves.is_empty() {
             let now = SystemTime::now();
-            self.change_names(|names| {
+            self.change_names(caller, |names| {
                 for (old, new) in &moves {
                     names.rename_repository(old, new, now)?;
                 }
@@ -212,10 +211,12 @@ impl Superblock {
 
     fn change_names(
         &self,
+        caller: &Caller,
         edit: impl FnOnce(&mut Names) -> Result<(), StoreError>,
     ) -> Result<(), FsError> {
-        let lock = self.store.lock()?;
-        Ok(self.store.change(&lock, edit)?)
+        let store = self.store.on_behalf_of(caller.cause());
+        let lock = store.lock()?;
+        Ok(store.change(&lock, edit)?)
     }
 
     /// As `take_in`; the change is durable, so a failure to show it is not the caller's.

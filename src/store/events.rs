@@ -5,7 +5,6 @@
 //! failure of the change. When it is [`MAX_BYTES`] long it becomes `events.log.1` and a new one begins: of the past, between one and
 //! two of these lengths are known.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -25,7 +24,7 @@ pub const EVENTS: &str = "events.log";
 /// How long the log becomes before the next one begins.
 const MAX_BYTES: u64 = 4 << 20;
 /// Attributes that are facts: no label of an image can say them.
-const FACTS: [&str; 6] = ["exitCode", "image", "name", "pid", "previous", "uid"];
+pub(super) const FACTS: [&str; 6] = ["exitCode", "image", "name", "pid", "previous", "uid"];
 /// An image's labels go into its events if they are not longer than this together.
 const MAX_LABELS: usize = 2048;
 
@@ -46,41 +45,27 @@ pub struct Event {
     pub attributes: BTreeMap<String, String>,
 }
 
-thread_local! {
-    static CAUSE: Cell<Option<(u32, u32)>> = const { Cell::new(None) };
-}
-
-/// While it lives, changes that this thread makes are those of a process that asked for them through a mount.
-pub struct Cause(());
+/// Who asked for a change, if that is not the program which makes it: a process, through a mount.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cause(Option<(u32, u32)>);
 
 impl Cause {
-    /// On behalf of process `pid` of user `uid`.
-    pub fn new(pid: u32, uid: u32) -> Cause {
-        CAUSE.set(Some((pid, uid)));
-        Cause(())
-    }
-}
-
-impl Drop for Cause {
-    fn drop(&mut self) {
-        CAUSE.set(None);
+    /// Process `pid` (0: of a foreign pid namespace) of user `uid`.
+    pub fn process(pid: u32, uid: u32) -> Cause {
+        Cause(Some((pid, uid)))
     }
 }
 
 impl Event {
     /// Something that happens now.
     pub fn now(kind: &str, action: &str, id: &str) -> Event {
-        let mut event = Event {
+        Event {
             time: jiff::Timestamp::now(),
             kind: kind.to_owned(),
             action: action.to_owned(),
             id: id.to_owned(),
             attributes: BTreeMap::new(),
-        };
-        if let Some((pid, uid)) = CAUSE.get() {
-            event = event.with("pid", pid).with("uid", uid);
         }
-        event
     }
 
     /// The same with one more attribute.
@@ -91,12 +76,17 @@ impl Event {
 }
 
 impl Store {
-    /// Notes events. What cannot be written is lost, with a warning.
+    /// Notes events, with who caused them. What cannot be written is lost, with a warning.
     pub fn note(&self, events: &[Event]) {
         if events.is_empty() || self.read_only().is_some() {
             return;
         }
-        note_in(self.path(), events);
+        let Cause(Some((pid, uid))) = self.1 else {
+            return note_in(self.path(), events);
+        };
+        let events = events.iter().cloned();
+        let events = events.map(|event| event.with("pid", pid).with("uid", uid));
+        note_in(self.path(), &events.collect::<Vec<_>>());
     }
 
     /// Notes something done to an image, under a name if it had one.

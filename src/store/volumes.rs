@@ -24,6 +24,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
@@ -32,7 +33,7 @@ pub use data::{DataHold, Ownership};
 pub use hold::VolumeHold;
 pub use name::{VolumeId, VolumeName, VolumeNameError};
 
-use super::events::Event;
+use super::events::{Event, FACTS};
 use super::lock::{SharedLock, StoreLock};
 use super::{Lease, LeaseKind, Stamp, Store, StoreError, read_limited, stamp};
 
@@ -217,6 +218,7 @@ fn recent(ended: Timestamp, now: Timestamp) -> bool {
 fn changes(before: &Volumes, after: &Volumes) -> Vec<Event> {
     let event = |action: &str, volume: &Volume| {
         let labels = volume.labels.iter();
+        let labels = labels.filter(|(key, _)| !FACTS.contains(&key.as_str()));
         let event = Event::now("volume", action, volume.name.as_str()).with("driver", "local");
         labels.fold(event, |event, (key, value)| event.with(key, value))
     };
@@ -553,6 +555,7 @@ impl Store {
         }
         let bytes = json::write(&volumes).map_err(|reason| self.damaged(reason))?;
         let file = self.replace_document(VOLUMES_JSON_NEW, VOLUMES_JSON, &bytes)?;
+        self.0.untold.store(true, Ordering::Relaxed);
         self.note(&changes(&before, &volumes));
         *self.0.volumes.lock() = file.metadata().ok().map(|stat| VolumesSnapshot {
             file: Some((file, stamp(&stat))),

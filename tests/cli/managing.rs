@@ -1,5 +1,6 @@
 //! Pins, the trash, events, the log of a tag, the tree, and pruning by use: whole outputs.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
@@ -511,5 +512,40 @@ fn a_name_that_moves_leaves_a_dangling_image() {
         let left = sandbox.mica(["images", "-a"]).ok().stdout();
         assert!(!left.contains(old) && left.contains("app "), "{left}");
         sandbox.mica(["check"]).ok();
+    }
+}
+
+/// Whatever is changed through a mount, volumes as well.
+#[test]
+fn regression_fuse_every_event_of_a_mount_says_who_asked() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&ImageBuilder::new("app:1").layer(|l| l.file("f", "x")));
+    let mount = sandbox.mount();
+    let before = events(&sandbox, &[]).len();
+    let host = sandbox.mkdir("host");
+    let volumes = mount.path("volumes");
+    fs::create_dir(volumes.join("first")).unwrap();
+    fs::rename(volumes.join("first"), volumes.join("second")).unwrap();
+    fs::remove_dir(volumes.join("second")).unwrap();
+    // The kernel is told that it is a link, and shows a directory.
+    let _ = std::os::unix::fs::symlink(&host, volumes.join("bound"));
+    fs::remove_dir(volumes.join("bound")).unwrap();
+    std::os::unix::fs::symlink("1", mount.image("app/2")).unwrap();
+    fs::rename(mount.image("app/2"), mount.image("app/3")).unwrap();
+    fs::remove_dir(mount.image("app/3")).unwrap();
+    let all = events(&sandbox, &[]);
+    let (_, ours) = all.split_at(before);
+    let actions: Vec<&str> = ours
+        .iter()
+        .filter_map(|line| line.split(' ').nth(1))
+        .collect();
+    let expected = [
+        "create", "destroy", "create", "destroy", "create", "destroy", "tag", "untag", "tag",
+        "untag",
+    ];
+    assert_eq!(actions, expected, "{ours:#?}");
+    let who = format!("pid={}, uid=0", std::process::id());
+    for line in ours {
+        assert!(line.contains(&who), "{line}");
     }
 }

@@ -72,14 +72,15 @@ impl VolumeTree {
         if name != EPHEMERAL || (caller.uid != 0 && caller.uid != self.options.uid) {
             return Err(Errno::PERM.into());
         }
+        let store = self.store.on_behalf_of(caller.cause());
         let volume: Volume = self.volume_of(&node.volume).ok_or(Errno::STALE)?;
         match value {
-            Some(b"" | b"1") => volumes::demote(&self.store, &volume.name)?,
+            Some(b"" | b"1") => volumes::demote(&store, &volume.name)?,
             Some(_) => {
                 let reason = "the value of this mark is 1".to_owned();
                 return Err(FsError::Invalid(reason).into());
             }
-            None if volume.kind.is_ephemeral() => volumes::keep(&self.store, &volume.name)?,
+            None if volume.kind.is_ephemeral() => volumes::keep(&store, &volume.name)?,
             None => return Err(Errno::NODATA.into()),
         }
         self.telling.tell();

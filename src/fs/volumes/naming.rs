@@ -51,7 +51,7 @@ impl VolumeTree {
             gid: caller.gid,
             mode: mode & 0o777,
         });
-        let volume = volumes::create_new(&self.store, &create)?;
+        let volume = volumes::create_new(&self.store.on_behalf_of(caller.cause()), &create)?;
         self.known.changed(&volume.name, Some(&volume.id));
         self.telling.tell();
         self.visit(&volume, name)
@@ -64,7 +64,8 @@ impl VolumeTree {
             source: PathBuf::from(OsStr::from_bytes(target)),
             read_only: false,
         };
-        let volume = volumes::create_new(&self.store, &Create::new(Some(new_name(name)?), kind))?;
+        let create = Create::new(Some(new_name(name)?), kind);
+        let volume = volumes::create_new(&self.store.on_behalf_of(caller.cause()), &create)?;
         self.known.changed(&volume.name, Some(&volume.id));
         self.telling.tell();
         let now = Timestamp::now();
@@ -106,7 +107,8 @@ impl VolumeTree {
     fn remove(&self, caller: &Caller, volume: &Volume) -> Result<()> {
         self.may_change()?;
         let removal = self.removal(caller, volume);
-        volumes::remove(&self.store, &volume.name, &removal, &|| {
+        let store = self.store.on_behalf_of(caller.cause());
+        volumes::remove(&store, &volume.name, &removal, &|| {
             self.known.changed(&volume.name, None);
             self.telling.tell();
         })?;
@@ -127,7 +129,8 @@ impl VolumeTree {
         let volume = self.named(from)?;
         let to = new_name(to)?;
         let removal = self.removal(caller, &volume);
-        volumes::rename(&self.store, &volume.name, &to, &removal)?;
+        let store = self.store.on_behalf_of(caller.cause());
+        volumes::rename(&store, &volume.name, &to, &removal)?;
         self.known.changed(&volume.name, None);
         self.known.changed(&to, Some(&volume.id));
         self.telling.tell();

@@ -58,9 +58,14 @@ fn a_torn_line_is_skipped_alone() {
 
 #[test]
 fn who_asked_through_a_mount_is_named() {
-    let cause = Cause::new(17, 1000);
-    let by = Event::now("image", "tag", "x").attributes;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("s"), OpenMode::Create).unwrap();
+    let caller = store.on_behalf_of(Cause::process(17, 1000));
+    // No label can say it.
+    caller.note(&[Event::now("image", "tag", "x").with("pid", 1)]);
+    store.note(&[Event::now("image", "tag", "y")]);
+    let events = store.events().read().unwrap();
+    let by = &events[0].attributes;
     assert_eq!((by["pid"].as_str(), by["uid"].as_str()), ("17", "1000"));
-    drop(cause);
-    assert!(Event::now("image", "tag", "x").attributes.is_empty());
+    assert!(events[1].attributes.is_empty());
 }
