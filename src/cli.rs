@@ -7,6 +7,7 @@
 //! the wrong number of arguments, 125 a flag is wrong, 64 a template does not parse. Errors go to stderr; what docker's daemon would say carries docker's prefix
 //! `Error response from daemon: `, everything else starts with `mica: `.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -234,6 +235,8 @@ impl ImageVerb {
 pub struct Context {
     /// `--store`, when given.
     store: Option<PathBuf>,
+    /// What the verb has opened.
+    opened: RefCell<Vec<Store>>,
 }
 
 impl Context {
@@ -244,7 +247,26 @@ impl Context {
 
     /// The store, which must exist.
     pub fn store(&self) -> Result<Store, StoreError> {
-        Store::open(&self.store_path(), OpenMode::Existing)
+        self.open(OpenMode::Existing)
+    }
+
+    /// The store, which is made if it is not there.
+    pub fn new_store(&self) -> Result<Store, StoreError> {
+        self.open(OpenMode::Create)
+    }
+
+    fn open(&self, mode: OpenMode) -> Result<Store, StoreError> {
+        let store = Store::open(&self.store_path(), mode)?;
+        self.opened.borrow_mut().push(store.clone());
+        Ok(store)
+    }
+
+    /// Tells the mounts what the verb has changed, whatever became of it. What they do not take in is a warning: the change has
+    /// happened.
+    fn publish(&self) {
+        for store in self.opened.take() {
+            store.publish();
+        }
     }
 
     /// The store, if there is one: before the first `load` there is nothing, and that is no error for who only looks.
@@ -274,8 +296,13 @@ pub fn main() -> ExitCode {
         Err(error) => return usage::tell(&error),
     };
     init_logging(&cli.verb);
-    let context = Context { store: cli.store };
-    match run(cli.verb, &context) {
+    let context = Context {
+        store: cli.store,
+        opened: RefCell::default(),
+    };
+    let done = run(cli.verb, &context);
+    context.publish();
+    match done {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

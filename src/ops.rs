@@ -36,6 +36,7 @@ pub mod resolve;
 pub mod rows;
 pub mod run;
 pub mod save;
+pub mod system_prune;
 pub mod tag;
 pub mod template;
 pub mod time;

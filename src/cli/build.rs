@@ -16,7 +16,7 @@ use crate::oci::{ImageId, Platform, TagRef};
 use crate::ops::build::{self, Failure, Options};
 use crate::ops::run::hosts;
 use crate::runtime::OutOfReach;
-use crate::store::{OpenMode, Store};
+use crate::store::Store;
 use crate::sys::userns;
 use host::{Console, Steps};
 
@@ -114,13 +114,11 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         ids: ids(),
         limits: args.limits.limits(),
     };
-    let store = Store::open(&context.store_path(), OpenMode::Create)?;
+    let store = context.new_store()?;
     crate::ops::containers::sweep(&store);
     let console = Console::new(args.quiet).context("a file for the build's output")?;
     let mut steps = Steps::new(&store, &console, out_of_reach);
     let built = build::build(&store, options, &mut steps);
-    // Of a failed build, too, something may have come.
-    store.notify_mounts();
     match built {
         Ok(built) => {
             for name in &built.unused {

@@ -28,9 +28,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         .findings
         .iter()
         .for_each(|finding| lines.print(&finding.to_string()));
-    if args.repair && !report.findings.is_empty() {
-        store.notify_mounts();
-    }
     match report.damages() {
         0 => {
             lines.finish()?;

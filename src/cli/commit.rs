@@ -84,7 +84,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         }
         let mut lines = Lines::default();
         lines.print(&committed.id.to_string());
-        store.notify_mounts();
         lines.finish()?;
         Ok(ExitCode::SUCCESS)
     })

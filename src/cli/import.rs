@@ -13,7 +13,6 @@ use super::output::Lines;
 use crate::oci::Platform;
 use crate::ops::OpsError;
 use crate::ops::import::{self, ImportError, Options};
-use crate::store::{OpenMode, Store};
 
 /// Make an image from a tar archive of a file system
 ///
@@ -55,9 +54,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         limits: args.limits.limits(),
     };
     let mut content = open(&args.file)?;
-    let store = Store::open(&context.store_path(), OpenMode::Create)?;
+    let store = context.new_store()?;
     let id = import::import(&store, &options, &mut content).map_err(unwrapped)?;
-    store.notify_mounts();
     let mut lines = Lines::default();
     lines.print(&id.to_string());
     lines.finish()?;

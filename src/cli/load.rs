@@ -14,7 +14,6 @@ use super::progress::Progress;
 use crate::oci::Platform;
 use crate::ops::load::{Loaded, Options, Silent, Sink, load};
 use crate::registry::archive::Input;
-use crate::store::{OpenMode, Store};
 
 /// Load images from an archive or an OCI layout
 ///
@@ -59,7 +58,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     } else {
         Input::Path(args.input)
     };
-    let store = Store::open(&context.store_path(), OpenMode::Create)?;
+    let store = context.new_store()?;
     let progress: Box<dyn Sink> = if args.quiet {
         Box::new(Silent)
     } else {
@@ -74,7 +73,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         },
         &*progress,
     )?;
-    store.notify_mounts();
     print(&loaded)?;
     Ok(ExitCode::SUCCESS)
 }

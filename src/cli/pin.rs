@@ -51,6 +51,5 @@ pub fn unpin(args: UnpinArgs, context: &Context) -> anyhow::Result<ExitCode> {
 fn set(names: &[String], pinned: bool, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     pin::set(&store, names, pinned)?;
-    store.notify_mounts();
     Ok(ExitCode::SUCCESS)
 }

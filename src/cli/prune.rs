@@ -90,7 +90,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         }
     };
     let pruned = prune::prune(&store, &options, shown.as_ref())?;
-    store.notify_mounts();
     report(TITLE, &pruned.lines(), pruned.bytes, false)
 }
 

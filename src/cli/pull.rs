@@ -10,7 +10,7 @@ use crate::oci::{Digest, Platform, Reference};
 use crate::ops::OpsError;
 use crate::ops::pull::{self, Event, Options, PullError, Pulled, Silent, Sink};
 use crate::registry::Client;
-use crate::store::{OpenMode, Store};
+use crate::store::Store;
 
 /// Download images from a registry
 ///
@@ -37,7 +37,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         limits: args.limits.limits(),
         registry: args.transfer.registry(),
     };
-    let store = Store::open(&context.store_path(), OpenMode::Create)?;
+    let store = context.new_store()?;
     transfer::each(&args.names, |name, lines| {
         one(name, &args.transfer, &options, &store, lines)
     })
@@ -105,7 +105,6 @@ fn image(
         }
     };
     let pulled = pull::pull(store, client, reference, options, &*progress)?;
-    store.notify_mounts();
     if !args.quiet {
         lines.print(&format!("Digest: {}", pulled.digest));
         lines.print(&status(&pulled));

@@ -93,7 +93,6 @@ fn one(
             )),
         }
     }
-    store.notify_mounts();
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use crate::ops::containers;
 use crate::ops::run::{self, Created, Options, RunError, hosts, limits, mounts, security};
 use crate::ops::{OpsError, resolve};
 use crate::runtime::{self, Job, NotStarted, OutOfReach};
-use crate::store::{OpenMode, Store};
+use crate::store::Store;
 use crate::sys::userns;
 
 /// Run a command in an image
@@ -215,7 +215,7 @@ fn make(args: &Args, context: &Context) -> anyhow::Result<(Store, Created, Optio
     absent::publish(&args.publish)?;
     let options = options(args)?;
     let cidfile = args.cidfile.as_deref().map(CidFile::open).transpose()?;
-    let store = Store::open(&context.store_path(), OpenMode::Create)?;
+    let store = context.new_store()?;
     containers::sweep(&store);
     fetch(args, image, &store)?;
     let created = run::create(&store, image, command, &options)?;
@@ -280,14 +280,7 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
         containers::remove(&store, id.as_str(), removed)?;
         return Err(error);
     }
-    let job = match job(&store, created) {
-        Ok(job) => job,
-        Err(failed) => {
-            let (error, created) = *failed;
-            containers::finish(&store, &created.container, created.lock)?;
-            return Err(error.into());
-        }
-    };
+    let job = Job::new(&store, run::ready(&store, created)?);
     if args.detach {
         runtime::run_detached(job, out_of_reach, finish)?;
         output::print(&format!("{id}\n"))?;
@@ -318,25 +311,6 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
 pub(super) fn finish(job: Job) {
     if let Err(error) = containers::finish(&job.store, &job.container, job.lock) {
         print_error(&error.into());
-    }
-}
-
-/// Finds what a new container wants mounted.
-fn job(store: &Store, created: Created) -> Result<Job, Box<(RunError, Created)>> {
-    let fresh = run::is_fresh(&created.fresh);
-    match mounts::ready(store, &created.container.record.mounts, &fresh) {
-        Ok((mounts, volumes)) => Ok(Job {
-            store: store.clone(),
-            container: created.container,
-            lock: created.lock,
-            mounts,
-            volumes,
-            images: Vec::new(),
-        }),
-        Err(error) => {
-            drop(fresh);
-            Err(Box::new((error, created)))
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::Context;
 use super::output::{Lines, print_error};
 use super::run::{failed, finish};
 use crate::ops::containers;
-use crate::ops::run::{self, RunError, mounts};
+use crate::ops::run::{self, RunError};
 use crate::runtime::{self, Job, OutOfReach};
 use crate::store::Store;
 
@@ -50,8 +50,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 fn start(store: &Store, text: &str, stays: bool, out_of_reach: OutOfReach) -> anyhow::Result<u8> {
-    let mut container = containers::find(store, text)?;
-    let Some(lock) = container.try_lock()? else {
+    let Some(ready) = run::again(store, text)? else {
         if stays {
             return Err(RunError::Refused(format!(
                 "container {text} runs already, and its output goes to its log: mica logs -f {text} shows it, mica exec {text} COMMAND enters it"
@@ -61,25 +60,7 @@ fn start(store: &Store, text: &str, stays: bool, out_of_reach: OutOfReach) -> an
         // It runs already, which is no error.
         return Ok(0);
     };
-    let (uses, fresh) = run::renew_volumes(store, &container)?;
-    if uses != container.record.mounts {
-        let held = store.lock()?;
-        let record = crate::store::containers::ContainerRecord {
-            mounts: uses,
-            ..container.record.clone()
-        };
-        container.write_record(record, &held)?;
-    }
-    let fresh = run::is_fresh(&fresh);
-    let (mounts, volumes) = mounts::ready(store, &container.record.mounts, &fresh)?;
-    let job = Job {
-        store: store.clone(),
-        container,
-        lock,
-        mounts,
-        volumes,
-        images: Vec::new(),
-    };
+    let job = Job::new(store, ready);
     if !stays {
         runtime::run_detached(job, out_of_reach, finish)?;
         return Ok(0);

@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use crate::ops::build;
-use crate::ops::containers;
-use crate::ops::containers::prune::{Filters as ContainerFilters, Pruned as ContainerPruned};
-use crate::ops::prune::{self, Options};
+use crate::ops::containers::prune::Filters as ContainerFilters;
+use crate::ops::gc;
+use crate::ops::prune::Options;
+use crate::ops::system_prune::{Parts, Plan};
 use crate::ops::volumes::list::{Filters as VolumeFilters, Verb};
 use crate::ops::volumes::prune as volume_prune;
-use crate::ops::{gc, trash, volumes};
-use crate::store::{GcPlan, Store, VolumeName};
+use crate::store::VolumeName;
 
 use super::filters::LongFilterArgs;
 use super::output::Lines;
@@ -33,129 +32,6 @@ pub struct Args {
     /// Print what would be removed and how much space that frees; remove nothing, with -f neither
     #[arg(long)]
     dry_run: bool,
-}
-
-/// What goes, in this order.
-struct Parts {
-    containers: ContainerPruned,
-    leftovers: GcPlan,
-    ended: gc::Ended,
-    trash: trash::Emptied,
-    images: prune::Pruned,
-    volumes: volume_prune::Pruned,
-    builds: build::prune::Pruned,
-}
-
-impl Parts {
-    fn bytes(&self) -> u64 {
-        let parts = [
-            self.containers.bytes,
-            self.leftovers.bytes,
-            self.ended.bytes,
-            self.trash.bytes,
-            self.images.bytes,
-            self.volumes.bytes,
-            self.builds.bytes,
-        ];
-        parts.into_iter().fold(0, u64::saturating_add)
-    }
-}
-
-/// What is asked for, part by part.
-struct Plan<'a> {
-    store: &'a Store,
-    /// Unless what was asked for is a matter of images only.
-    containers: Option<ContainerFilters>,
-    images: Options,
-    /// If volumes go too.
-    volumes: Option<volume_prune::Options>,
-    /// The cache of builds goes too.
-    builds: bool,
-}
-
-impl Plan<'_> {
-    /// What would go. Changes nothing.
-    fn rehearse(&self) -> anyhow::Result<Parts> {
-        let containers = match &self.containers {
-            Some(filters) => containers::prune::rehearse(self.store, filters)?,
-            None => ContainerPruned::default(),
-        };
-        let images = Options {
-            without: containers.ids(),
-            ..self.images.clone()
-        };
-        let volumes = match &self.volumes {
-            None => volume_prune::Pruned::default(),
-            Some(options) => {
-                let options = volume_prune::Options {
-                    without: containers.ids(),
-                    ..options.clone()
-                };
-                volume_prune::rehearse(self.store, &options)?
-            }
-        };
-        let images = prune::rehearse(self.store, &images)?;
-        let builds = self.builds(build::prune::Options {
-            dry_run: true,
-            without_images: images.images(),
-            without_containers: containers.ids(),
-            ..build::prune::Options::default()
-        })?;
-        Ok(Parts {
-            containers,
-            leftovers: gc::gc(self.store, true)?,
-            ended: gc::end_volumes(self.store, true),
-            trash: trash::rehearse(self.store)?,
-            images,
-            volumes,
-            builds,
-        })
-    }
-
-    /// What builds keep and nothing else has.
-    fn builds(&self, options: build::prune::Options) -> anyhow::Result<build::prune::Pruned> {
-        match self.builds {
-            true => Ok(build::prune::prune(self.store, &options)?),
-            false => Ok(build::prune::Pruned::default()),
-        }
-    }
-
-    /// Removes; with `shown` no more than that.
-    fn apply(&self, shown: Option<&Parts>) -> anyhow::Result<Parts> {
-        let store = self.store;
-        let ids = shown.map(|shown| shown.containers.ids());
-        // Containers first: they keep images and volumes.
-        let containers = match &self.containers {
-            Some(filters) => containers::prune::prune(store, filters, ids.as_ref())?,
-            None => ContainerPruned::default(),
-        };
-        // Leftovers before images: a removal takes them with it, and then they would not be counted.
-        let leftovers = gc::gc(store, false)?;
-        let ended = gc::end_volumes(store, false);
-        let trash = trash::empty(store)?;
-        let ids = shown.map(|shown| shown.images.images());
-        let images = prune::prune(store, &self.images, ids.as_ref())?;
-        store.notify_mounts();
-        let volumes = match &self.volumes {
-            None => volume_prune::Pruned::default(),
-            Some(options) => {
-                let names = shown.map(|shown| shown.volumes.volumes.iter().cloned().collect());
-                let tell = || volumes::tell(store);
-                volume_prune::prune(store, options, names.as_ref(), &tell)?
-            }
-        };
-        // By now the images that go are gone.
-        let builds = self.builds(build::prune::Options::default())?;
-        Ok(Parts {
-            builds,
-            containers,
-            leftovers,
-            ended,
-            trash,
-            images,
-            volumes,
-        })
-    }
 }
 
 /// Prunes everything that can be.

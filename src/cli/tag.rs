@@ -39,6 +39,5 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let targets = tag::parse_targets(&args.targets)?;
     let store = context.store()?;
     tag::tag(&store, &args.source, &targets)?;
-    store.notify_mounts();
     Ok(ExitCode::SUCCESS)
 }

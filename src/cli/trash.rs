@@ -105,7 +105,6 @@ pub fn restore(args: RestoreArgs, context: &Context) -> anyhow::Result<ExitCode>
     let mut targets = tag::parse_targets(args.target.as_slice())?;
     let store = context.store()?;
     let restored = trash::restore(&store, &args.name, targets.pop().as_ref())?;
-    store.notify_mounts();
     let mut lines = Lines::default();
     for one in restored {
         lines.print(&match one.name {

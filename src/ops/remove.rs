@@ -17,8 +17,10 @@ use super::error::OpsError;
 use super::resolve::{self, Resolved};
 use crate::ops::usage::{Usage, User, images as users};
 
+mod asked;
 mod many;
 
+pub use asked::{Done, Request, remove_all};
 pub use many::{Many, rehearse_names, remove_names};
 
 /// What is to go.

@@ -11,11 +11,13 @@ pub mod logs;
 pub mod masks;
 pub mod mounts;
 mod names;
+mod ready;
 pub mod security;
 pub mod user;
 
-pub use create::{Created, Options, create, is_fresh, renew_volumes};
+pub use create::{Created, Options, create};
 pub use names::is_valid as is_valid_name;
+pub use ready::{Ready, again, ready};
 
 use super::error::OpsError;
 use crate::store::StoreError;

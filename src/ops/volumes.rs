@@ -36,9 +36,9 @@ use crate::ops::usage::{Usage, User};
 /// Makes every mount show the volumes as they are now. Called without the lock.
 pub type Tell<'a> = &'a dyn Fn();
 
-/// For the command line: [`Store::notify_mounts`].
+/// For the command line.
 pub fn tell(store: &Store) {
-    store.notify_mounts();
+    store.publish();
 }
 
 /// What to make.

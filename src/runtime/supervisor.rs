@@ -15,6 +15,7 @@ use super::guard::{Guard, guard};
 use super::stdio::{self, Moving, Output, Pumps};
 use super::{NotStarted, OutOfReach, code_of, files, image, namespaces};
 use crate::fuse::session::{Session, State};
+use crate::ops::run::Ready;
 use crate::ops::run::env;
 use crate::ops::run::logs::LogWriter;
 use crate::ops::run::mounts::{ReadyMount, ReadySource};
@@ -43,6 +44,20 @@ pub struct Job {
     pub volumes: Vec<VolumeName>,
     /// Trees that no image of the store is: what a build has made so far.
     pub images: Vec<ImageRecord>,
+}
+
+impl Job {
+    /// A container of a store.
+    pub fn new(store: &Store, ready: Ready) -> Job {
+        Job {
+            store: store.clone(),
+            container: ready.container,
+            lock: ready.lock,
+            mounts: ready.mounts,
+            volumes: ready.volumes,
+            images: Vec::new(),
+        }
+    }
 }
 
 /// Runs a container in the foreground; its exit code. The job comes back: what happens to the container now is for the caller.

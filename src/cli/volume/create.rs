@@ -8,7 +8,7 @@ use anyhow::bail;
 
 use crate::ops::OpsError;
 use crate::ops::volumes::{self, Create, CreateKind};
-use crate::store::{OpenMode, Store, VolumeName};
+use crate::store::VolumeName;
 
 use super::super::Context;
 use super::super::output::Lines;
@@ -63,10 +63,9 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));
         create.labels.insert(key.to_owned(), value.to_owned());
     }
-    let store = Store::open(&context.store_path(), OpenMode::Create)?;
+    let store = context.new_store()?;
     super::sweep(&store);
     let volume = volumes::create(&store, &create)?;
-    volumes::tell(&store);
     let mut lines = Lines::default();
     lines.print(volume.name.as_str());
     lines.finish()?;

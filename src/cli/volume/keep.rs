@@ -33,7 +33,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    volumes::tell(&store);
     lines.finish()?;
     Ok(match failed {
         true => ExitCode::FAILURE,

@@ -15,7 +15,6 @@ use serde_json::json;
 
 use crate::ops::volumes::plugin::Plugin;
 use crate::ops::volumes::plugin::http::{self, HttpError};
-use crate::store::{OpenMode, Store};
 
 use super::super::Context;
 
@@ -43,7 +42,7 @@ pub struct Args {
 
 /// Serves the plugin.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
-    let store = Store::open(&context.store_path(), OpenMode::Create)?;
+    let store = context.new_store()?;
     let plugin = Arc::new(Plugin::new(store)?);
     let listener = match activated()? {
         Some(listener) => listener,

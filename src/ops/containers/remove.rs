@@ -142,7 +142,7 @@ fn evaporate(store: &Store, container: &Container) -> Result<(), RunError> {
         return Ok(());
     }
     // A mount that does not answer is told by its own watch.
-    let tell = || drop(store.notify_mounts());
+    let tell = || store.publish();
     life::evaporate(store, &volumes, None, &tell)?;
     if unheld(store, &volumes)?.is_empty() {
         return Ok(());
