@@ -33,6 +33,7 @@ mod privacy;
 mod reindex;
 mod reserve;
 mod settings;
+mod sum;
 pub mod trash;
 mod usage;
 pub mod used;

@@ -3,7 +3,7 @@
 //! One entry per tag; a dangling image has one entry without `org.opencontainers.image.ref.name`. The first
 //! entry of an image carries its facts (`io.mica.image.*`); the others only its ID. An image in the trash has one entry, too. Times are RFC 3339 with
 //! nanoseconds, layers are hex digits separated by blanks, origins a JSON array. Entries that say less, or
-//! something twice, make the whole file damaged: mica guesses no names.
+//! something twice, make the whole file damaged: mica guesses no names. So does a checksum that does not fit.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::names::{ImageRecord, Names, Origin, TagRecord, manifest_descriptor};
+use super::sum::Place;
 use super::trash::Trashed;
 use crate::oci::{DiffId, Digest, ImageId, Platform, Repository, TagRef};
 
@@ -30,6 +31,11 @@ const PINNED: &str = "io.mica.pinned";
 const TRASH: &str = "io.mica.image.trash";
 /// On an image that is itself in the trash.
 const IN_TRASH: &str = "io.mica.image.in-trash";
+/// An annotation of the index itself.
+const SUM: Place = Place {
+    before: "{\"annotations\":{\"io.mica.sum\":\"",
+    after: "\"},",
+};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -132,7 +138,7 @@ pub fn write(names: &Names) -> Result<Vec<u8>, String> {
     };
     let mut bytes = serde_json::to_vec(&document).map_err(|error| error.to_string())?;
     bytes.push(b'\n');
-    Ok(bytes)
+    Ok(SUM.seal(&bytes))
 }
 
 fn image_facts(image: &ImageRecord) -> Result<BTreeMap<String, String>, String> {
@@ -195,6 +201,7 @@ fn trash_facts(
 
 /// Reads `index.json`; the error says what is wrong with which entry.
 pub fn parse(bytes: &[u8]) -> Result<Names, String> {
+    SUM.verify(bytes)?;
     let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if document.schema_version != 2 {
         return Err(format!("schema version {}", document.schema_version));

@@ -1,11 +1,13 @@
 //! [`Volumes`] as `volumes.json`. Keys that this version does not know are kept; a volume that says less than it
-//! must, or a name or id that is there twice, makes the whole file damaged.
+//! must, a name or id that is there twice, or a checksum that does not fit makes the whole file damaged.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::store::sum::Place;
 
 use super::{Volume, VolumeId, VolumeKind, VolumeName, Volumes};
 
@@ -61,6 +63,13 @@ enum Kind {
     },
 }
 
+/// The file's first key. A mica that does not know it keeps it, as the last.
+const SUM: Place = Place {
+    before: "{\n  \"sum\": \"",
+    after: "\",",
+};
+const SUM_KEY: &str = "sum";
+
 /// Keys of [`Entry`] that belong to a kind: not to be kept when the kind has changed.
 const KIND_KEYS: &[&str] = &[
     "kind", "since", "used", "idle", "source", "readOnly", "file",
@@ -99,11 +108,12 @@ pub(super) fn write(volumes: &Volumes) -> Result<Vec<u8>, String> {
     };
     let mut bytes = serde_json::to_vec_pretty(&document).map_err(|error| error.to_string())?;
     bytes.push(b'\n');
-    Ok(bytes)
+    Ok(SUM.seal(&bytes))
 }
 
 /// Reads `volumes.json`; the error says what is wrong.
 pub(super) fn parse(bytes: &[u8]) -> Result<Volumes, String> {
+    SUM.verify(bytes)?;
     let version: Version = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if version.format != FORMAT {
         return Err(format!(
@@ -111,7 +121,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Volumes, String> {
             version.format
         ));
     }
-    let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let mut document: Document =
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    document.other.remove(SUM_KEY);
     let mut volumes = Volumes {
         removed: document.removed.into_iter().collect(),
         making: document.making.into_iter().collect(),
