@@ -33,6 +33,8 @@ const MAX_LIST: u64 = 1 << 16;
 const MOST_HELD: Duration = Duration::from_secs(60);
 /// Whoever connects and says nothing, or does not read the answer, is hung up on.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Before a connection is taken again that could not be: descriptors may be had again.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// What requests ask for; called from a thread per request.
 pub(super) trait Handler: Send + Sync + 'static {
@@ -80,8 +82,17 @@ impl Control {
 
     /// Takes every connection that waits.
     pub(super) fn accept(&self, handler: &Arc<impl Handler>) {
-        // Ends with WouldBlock; any other error concerns one connection or a shortage, and poll will call again.
-        while let Ok((stream, _)) = self.0.accept() {
+        loop {
+            let stream = match self.0.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // One connection, or a shortage: poll calls again at once.
+                Err(error) => {
+                    log::debug!("control socket: {error}");
+                    thread::sleep(SHORTAGE_PAUSE);
+                    return;
+                }
+            };
             if !is_ours(&stream) {
                 log::warn!("control socket: somebody else has asked, and gets no answer");
                 continue;

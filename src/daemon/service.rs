@@ -1,6 +1,6 @@
 //! One mount from its first check to its end; see [`super`] for the story.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +41,8 @@ const END_PATIENCE: Duration = Duration::from_secs(2);
 /// A stat or a shell's completion that happens to be inside passes: so often and so long the unmount is tried again.
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
+/// Between two tries to read names that cannot be read.
+const CATCH_UP_PAUSE: Duration = Duration::from_secs(1);
 /// At least and at most between two looks at what is over in the trash.
 const TRASH_PAUSE: Duration = Duration::from_secs(1);
 const TRASH_LOOK: Duration = Duration::from_secs(3600);
@@ -94,7 +96,9 @@ struct Service {
     again: Option<Instant>,
     signals: SignalFd,
     control: Option<Control>,
-    watch: Option<Watch>,
+    watch: Watch,
+    /// When to read the names again, which could not be read.
+    behind: Option<Instant>,
     /// Ends ephemeral volumes; none on a store that cannot be written to.
     _reaper: Option<Reaper>,
     /// Kept until the end: it says that this mount lives.
@@ -131,13 +135,7 @@ impl Service {
         }
         let (lease, control) = announce(&store, &point)?;
         // From here on a change of names is noticed; the tree reads them afterwards.
-        let watch = match Watch::new(store.path()) {
-            Ok(watch) => Some(watch),
-            Err(error) => {
-                log::warn!("cannot watch {}: {error}", store.path().display());
-                None
-            }
-        };
+        let watch = Watch::new(store.path());
         let activity = Arc::new(Activity::default());
         let queue = NotifyQueue::new();
         let options = FsOptions {
@@ -223,6 +221,7 @@ impl Service {
             signals,
             control,
             watch,
+            behind: None,
             _reaper: reaper,
             lease,
         })
@@ -257,16 +256,28 @@ impl Service {
                 }
             }
             self.keep_volumes();
-            if let Some(watch) = &self.watch
-                && watch.index_changed()
-                && let Err(error) = self.shared.refresh()
-            {
-                log::error!("reading the store's names again: {error}");
-            }
+            self.catch_up();
             if let Some(control) = &self.control {
                 control.accept(&self.shared);
             }
             Shared::empty_trash(&self.shared);
+        }
+    }
+
+    /// Shows what has changed in the store. What fails now is tried until it succeeds: whoever asked for it has gone on.
+    fn catch_up(&mut self) {
+        let due = self.behind.is_some_and(|behind| behind <= Instant::now());
+        if !self.watch.index_changed() && !due {
+            return;
+        }
+        match self.shared.refresh() {
+            Ok(()) => self.behind = None,
+            Err(error) => {
+                if self.behind.is_none() {
+                    log::error!("reading the store's names again: {error}: trying until it works");
+                }
+                self.behind = Some(Instant::now() + CATCH_UP_PAUSE);
+            }
         }
     }
 
@@ -354,8 +365,8 @@ impl Service {
             PollFd::from_borrowed_fd(self.session.event_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
         ];
-        let watch = self.watch.as_ref().map(AsFd::as_fd);
-        let control = self.control.as_ref().map(AsFd::as_fd);
+        let watch = self.watch.event_fd();
+        let control = self.control.as_ref().map(Control::as_fd);
         fds.extend(
             watch
                 .into_iter()
@@ -368,12 +379,15 @@ impl Service {
         if let Some(stores) = &self.stores {
             fds.push(PollFd::from_borrowed_fd(stores.event_fd(), PollFlags::IN));
         }
-        let again = self.again.map(|again| {
-            let left = again.saturating_duration_since(Instant::now());
-            Timespec::try_from(left).unwrap_or_default()
-        });
-        let trash = self.shared.until_trash_ends();
-        let left = [again, trash].into_iter().flatten();
+        let span = |left: Duration| Timespec::try_from(left).unwrap_or_default();
+        let until = |end: Instant| span(end.saturating_duration_since(Instant::now()));
+        let left = [
+            self.again.map(until),
+            self.behind.map(until),
+            self.watch.look_after().map(span),
+            self.shared.until_trash_ends(),
+        ];
+        let left = left.into_iter().flatten();
         let left = left.min_by_key(|left| (left.tv_sec, left.tv_nsec));
         match poll(&mut fds, left.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

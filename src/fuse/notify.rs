@@ -15,11 +15,15 @@ use std::time::{Duration, Instant};
 
 use fuser::INodeNo;
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 
 use crate::fs::{InodeNo, KernelCache};
 
 /// How long who queues a lot waits for the kernel; a request that holds a directory's lock can keep it waiting.
 const SETTLE: Duration = Duration::from_secs(5);
+/// Before an invalidation is sent again for which the kernel had no memory: at first, and at most.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(5);
+const SHORTAGE_PAUSE_MOST: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Eq, PartialEq)]
 enum Item {
@@ -142,9 +146,32 @@ impl KernelCache for NotifyQueue {
     }
 }
 
-/// What the kernel does not know it need not forget (ENOENT, which fuser drops); an ended connection needs nothing any more.
+/// What the kernel does not know it need not forget (ENOENT, which fuser drops); an ended connection needs nothing any more. A
+/// shortage passes: the kernel would keep showing what is gone.
 fn send(notifier: &fuser::Notifier, connection: &OwnedFd, item: &Item) {
-    let result = match item {
+    let mut pause = SHORTAGE_PAUSE;
+    loop {
+        let Err(error) = send_once(notifier, connection, item) else {
+            return;
+        };
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        if !matches!(
+            errno,
+            Some(Errno::NOMEM | Errno::INTR | Errno::AGAIN | Errno::NOBUFS)
+        ) {
+            log::debug!("invalidation {item:?}: {error}");
+            return;
+        }
+        if pause == SHORTAGE_PAUSE {
+            log::warn!("invalidation {item:?}: {error}: trying until it works");
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(SHORTAGE_PAUSE_MOST);
+    }
+}
+
+fn send_once(notifier: &fuser::Notifier, connection: &OwnedFd, item: &Item) -> io::Result<()> {
+    match item {
         Item::Entry { parent, name } => {
             notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
         }
@@ -153,9 +180,6 @@ fn send(notifier: &fuser::Notifier, connection: &OwnedFd, item: &Item) {
         Item::Inode { ino, attrs_only } => {
             notifier.inval_inode(INodeNo(ino.0), if *attrs_only { -1 } else { 0 }, 0)
         }
-    };
-    if let Err(error) = result {
-        log::debug!("invalidation {item:?}: {error}");
     }
 }
 

@@ -36,7 +36,16 @@ pub(super) fn notify(leases: &[LiveLease], except: Option<&LeaseId>) -> Vec<Live
     let mut silent = Vec::new();
     for (lease, stream) in asked {
         if let Err(error) = stream.and_then(|stream| hear(&stream, until)) {
-            log::warn!("mount {} did not catch up: {error}", lease.id.as_str());
+            if let LeaseKind::Daemon { mountpoint } = &lease.record.kind {
+                let mountpoint = mountpoint.display();
+                let error = match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                        "its daemon does not answer".to_owned()
+                    }
+                    _ => error.to_string(),
+                };
+                log::warn!("{mountpoint} does not show it yet: {error}; it will by itself");
+            }
             silent.push(lease.clone());
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use mica::store::{OpenMode, Store};
+use rustix::process::{Signal, kill_process};
 
 use crate::common::image::ImageBuilder;
 use crate::common::sandbox::Sandbox;
@@ -74,7 +75,7 @@ fn regression_fuse_a_silent_daemon_holds_nobody_up() {
     sandbox.load(&ImageBuilder::new("app:1").layer(|l| l.file("f", "x")));
     let mount = sandbox.mount();
     let daemon = mount.daemon().expect("a daemon");
-    rustix::process::kill_process(daemon, rustix::process::Signal::STOP).expect("kill");
+    kill_process(daemon, Signal::STOP).expect("kill");
     let mica = |args: &[&str]| {
         let mut command = sandbox.command();
         command.args(args).arg(&mount.point);
@@ -88,7 +89,55 @@ fn regression_fuse_a_silent_daemon_holds_nobody_up() {
     );
     mica(&["umount", "-l"]).ok();
     assert!(!mount.is_mounted());
-    rustix::process::kill_process(daemon, rustix::process::Signal::CONT).expect("kill");
+    kill_process(daemon, Signal::CONT).expect("kill");
+}
+
+/// A mount that a verb does not wait for any longer shows the change by itself as soon as it can: the verb has succeeded and warns.
+#[test]
+fn regression_fuse_a_mount_left_behind_catches_up() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&ImageBuilder::new("app:1").layer(|l| l.file("f", "x")));
+    let mount = sandbox.mount();
+    let daemon = mount.daemon().expect("a daemon");
+    let shows = |tag: &str, volume: &str| {
+        let file = mount.image("late").join(tag).join("f");
+        until("the mount shows the tag", || file.exists());
+        let listed = std::fs::read_dir(mount.image("late")).expect("a listing");
+        assert!(listed.flatten().any(|entry| entry.file_name() == tag));
+        let volume = mount.path("volumes").join(volume);
+        until("the mount shows the volume", || volume.is_dir());
+    };
+    let verbs = |tag: &str, volume: &str| {
+        let mut make = sandbox.command();
+        make.args(["volume", "create", volume])
+            .stdout(Stdio::null());
+        let mut make = make.spawn().expect("mica");
+        let run = sandbox.mica(["tag", "app:1", &format!("late:{tag}")]).ok();
+        assert!(
+            run.stderr().contains("will by itself"),
+            "{}",
+            run.describe()
+        );
+        assert!(make.wait().expect("mica").success());
+    };
+    // Known to be absent.
+    assert!(!mount.image("late").exists() && !mount.path("volumes/slow").exists());
+    kill_process(daemon, Signal::STOP).expect("kill");
+    verbs("1", "slow");
+    kill_process(daemon, Signal::CONT).expect("kill");
+    shows("1", "slow");
+    // Now it answers, and can open nothing.
+    let pid = daemon.as_raw_nonzero();
+    let limit = |soft: &str| {
+        sandbox
+            .sh(&format!("prlimit --pid {pid} --nofile{soft}"))
+            .ok()
+    };
+    let usual = limit(" --output SOFT --noheadings").stdout();
+    limit("=8:");
+    verbs("2", "poor");
+    limit(&format!("={}:", usual.trim()));
+    shows("2", "poor");
 }
 
 /// A volume that `volume create` has acknowledged is there after a power cut, an ephemeral one too.
