@@ -12,6 +12,7 @@ mod xattr;
 pub(super) use listing::dots;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::attr;
 use super::face::{AttrReply, EntryReply, FileAttr, FileKind, FsError, InodeNo, Lookup, Ttl};
@@ -24,6 +25,9 @@ use crate::layer::merged::{Image, MergedDir, MergedEntry};
 use crate::layer::{Entry, LayerFile, NodeNo, Target};
 use crate::oci::DiffId;
 use crate::tree::{Attributes, NAME_MAX, NodeKind};
+
+/// How long after a removal somebody may still be on his way in by a name that the kernel had.
+const ENTERING: Duration = Duration::from_secs(2);
 
 /// What a name in a tree is.
 enum Child {
@@ -275,8 +279,12 @@ impl Superblock {
     pub(super) fn tree_attr(&self, dir: &DirNode) -> Result<AttrReply, FsError> {
         let attr = match dir.is_root() {
             true => {
-                // A removal is under way: what comes of it is the answer.
-                drop(dir.tree.settled.read());
+                // A removal is under way: what comes of it is the answer. Who has asked in order to enter, by a name that the kernel
+                // still had, must not: there it is dead.
+                let removed = *dir.tree.settled.read();
+                if removed.is_some_and(|at| at.elapsed() < ENTERING) {
+                    return Err(FsError::NotFound);
+                }
                 self.root_attr_if_there(&dir.tree)?
             }
             false => {

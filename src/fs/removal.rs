@@ -9,6 +9,8 @@
 mod pause;
 mod stages;
 
+use std::time::Instant;
+
 pub(super) use stages::Stages;
 
 use super::face::{Caller, FsError};
@@ -260,7 +262,9 @@ impl Superblock {
         }
         // Nobody of this mount has it open any more but the kernel.
         self.store.let_go();
-        drop(going);
+        if let Some(mut settled) = going {
+            *settled = Some(Instant::now());
+        }
         drop(changing);
         self.notify_others();
         Ok(())

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -63,8 +64,8 @@ pub(super) struct Tree {
     content: Mutex<Weak<Content>>,
     /// When its use was last noted, see `used`.
     pub used: AtomicU64,
-    /// Held while it is being removed: until then nobody is told whether it is there.
-    pub settled: RwLock<()>,
+    /// Held while it is being removed: until then nobody is told whether it is there. Since when it is gone.
+    pub settled: RwLock<Option<Instant>>,
     /// Directories with another number than the tree's: topmost layer and node.
     revived: RwLock<HashMap<(u16, u32), TreeNo>>,
 }
