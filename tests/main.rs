@@ -17,6 +17,7 @@ mod cve;
 mod engines;
 mod ephemeral;
 mod everyday;
+mod faults;
 mod freeing;
 mod hold;
 mod hostile;

@@ -1,0 +1,269 @@
+//! A mount whose daemon does not get what it asks the system for: who needs it gets an error, and nothing else comes of it.
+//!
+//! strace lets one kind of call of the daemon's fail now and then while files of an image and of a volume are used. Only those of
+//! the connection itself are left alone (`read` and `writev` of /dev/fuse): what the kernel has handed over and nobody has got,
+//! nobody can answer.
+//!
+//! `MICA_FAULTS=all`: every call with every error, each time and now and then.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::image::ImageBuilder;
+use crate::common::mount::{Mount, runs};
+use crate::common::sandbox::Sandbox;
+use crate::ephemeral::until;
+
+/// What takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+const FILES: usize = 6;
+
+/// The calls, each with the error it meets in the short form.
+const CALLS: &[(&str, &str)] = &[
+    ("openat,openat2", "EMFILE"),
+    ("pread64", "EIO"),
+    ("pwrite64,write", "ENOSPC"),
+    ("statx,newfstatat,fstat", "ENOMEM"),
+    ("getdents64", "EIO"),
+    ("mkdirat,unlinkat,renameat2", "ENOSPC"),
+    ("fsync,fdatasync", "EIO"),
+    ("mmap", "ENOMEM"),
+    ("flock,ioctl", "ENOMEM"),
+];
+const ERRORS: &[(&str, Errno)] = &[
+    ("ENOMEM", Errno::NOMEM),
+    ("EMFILE", Errno::MFILE),
+    ("EIO", Errno::IO),
+    ("ENOSPC", Errno::NOSPC),
+];
+
+fn content(number: usize) -> Vec<u8> {
+    format!("file {number}\n").repeat(20_000).into_bytes()
+}
+
+struct World {
+    sandbox: Sandbox,
+    mount: Mount,
+    daemon: Pid,
+    /// The volume on the host.
+    data: PathBuf,
+}
+
+impl World {
+    fn new() -> World {
+        let sandbox = Sandbox::new();
+        let image = ImageBuilder::new("base:1").layer(|l| {
+            let dir = l.dir("d", 0o755);
+            (0..FILES).fold(dir, |l, number| {
+                l.file(format!("d/{number}"), content(number))
+            })
+        });
+        sandbox.load(&image);
+        let mount = sandbox.mount();
+        let daemon = mount.daemon().expect("a daemon");
+        sandbox.mica(["volume", "create", "vol"]).ok();
+        let inspect = ["volume", "inspect", "-f", "{{.Source}}", "vol"];
+        let data = sandbox.mica(inspect).ok().stdout();
+        let data = PathBuf::from(data.trim());
+        assert!(data.starts_with(sandbox.store()), "{data:?}");
+        World {
+            sandbox,
+            mount,
+            daemon,
+            data,
+        }
+    }
+
+    /// strace on the daemon, all of its threads, as soon as it is.
+    fn inject(&self, calls: &str, error: &str, when: &str, log: &Path) -> Child {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-p", &self.daemon.as_raw_nonzero().to_string()]);
+        strace.arg("-o").arg(log);
+        strace.args(["-e", &format!("trace={calls}")]);
+        strace.args(["-e", &format!("inject={calls}:error={error}:when={when}")]);
+        let strace = strace.stdin(Stdio::null()).spawn().expect("strace");
+        until("strace has every thread", || {
+            let tasks = format!("/proc/{}/task", self.daemon.as_raw_nonzero());
+            fs::read_dir(tasks).expect("tasks").flatten().all(|task| {
+                let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+                !status.contains("TracerPid:\t0")
+            })
+        });
+        strace
+    }
+
+    fn logged(&self) -> usize {
+        let mut length = 0;
+        for dir in [self.sandbox.dir().to_owned(), self.sandbox.store()] {
+            for entry in fs::read_dir(dir).expect("a directory").flatten() {
+                if entry.path().extension().is_some_and(|e| e == "log") {
+                    length += fs::read(entry.path()).expect("a log").len();
+                }
+            }
+        }
+        length
+    }
+
+    /// One kind of call fails while everything is used; afterwards everything is right. How many failed, and how many errors came of it.
+    fn round(&self, number: usize, calls: &str, error: &str, when: &str) -> (usize, usize) {
+        let what = format!("{calls}:error={error}:when={when}");
+        let s = &self.sandbox;
+        // A tree of its own, of which the kernel knows nothing yet.
+        s.mica(["tag", "base:1", &format!("app:{number}")]).ok();
+        let tree = self.mount.image(format!("app/{number}/d"));
+        let volume = self.mount.path("volumes/vol");
+        let log = s.path(format!("strace-{number}"));
+        let before = self.logged();
+        let mut strace = self.inject(calls, error, when, &log);
+        let (sender, receiver) = mpsc::channel();
+        let user = {
+            let (tree, volume) = (tree.clone(), volume.clone());
+            thread::spawn(move || sender.send(work(&tree, &volume, number)))
+        };
+        // A verb is not the daemon: it has nothing to do with its errors.
+        s.mica(["tag", "base:1", &format!("more:{number}")]).ok();
+        let done = receiver.recv_timeout(PATIENCE);
+        let _ = kill_process(Pid::from_child(&strace), Signal::TERM);
+        strace.wait().expect("strace");
+        let done = done.unwrap_or_else(|_| panic!("{what}: a caller waits for ever"));
+        user.join().expect("a thread").expect("a receiver");
+        let injected = fs::read_to_string(&log).expect("strace's log");
+        let injected = injected.matches("(INJECTED)").count();
+
+        let expected = ERRORS.iter().find(|(name, _)| *name == error).expect(error);
+        for (step, error) in &done.errors {
+            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+            let right = [Some(expected.1), Some(Errno::IO)].contains(&errno);
+            assert!(right, "{what}: {step}: {error}");
+        }
+        let errors = done.errors.len();
+        assert!(errors <= injected, "{what}: {injected}: {:?}", done.errors);
+        let of_image = done
+            .errors
+            .iter()
+            .any(|(step, _)| step.starts_with("image"));
+        assert!(
+            !of_image || self.logged() > before,
+            "{what}: no word in the log"
+        );
+
+        assert!(runs(self.daemon), "{what}: the daemon has ended");
+        for file in 0..FILES {
+            let read = fs::read(tree.join(file.to_string()));
+            let read = read.unwrap_or_else(|error| panic!("{what}: afterwards: {error}"));
+            assert!(read == content(file), "{what}: afterwards: file {file}");
+        }
+        for (name, content) in &done.synced {
+            for root in [&volume, &self.data] {
+                let read = fs::read(root.join(name)).expect(name);
+                assert!(read == *content, "{what}: {name} in {root:?}");
+            }
+        }
+        until("the mount shows what came meanwhile", || {
+            self.mount.image(format!("more/{number}/d/0")).exists()
+        });
+        (injected, errors)
+    }
+}
+
+/// What using the mount has led to.
+#[derive(Default)]
+struct Done {
+    errors: Vec<(String, io::Error)>,
+    /// Files that were acknowledged to be on the disk.
+    synced: Vec<(String, Vec<u8>)>,
+}
+
+impl Done {
+    fn note<T>(&mut self, step: String, result: io::Result<T>) -> Option<T> {
+        result.map_err(|error| self.errors.push((step, error))).ok()
+    }
+}
+
+/// Reads a tree of an image and changes a volume. What comes is right or an error.
+fn work(tree: &Path, volume: &Path, round: usize) -> Done {
+    let mut done = Done::default();
+    for number in 0..FILES {
+        let read = fs::read(tree.join(number.to_string()));
+        if let Some(read) = done.note(format!("image: {number}"), read) {
+            assert!(read == content(number), "file {number} has other bytes");
+        }
+    }
+    let list = |path: &Path| fs::read_dir(path)?.collect::<io::Result<Vec<_>>>();
+    if let Some(names) = done.note("image: list".to_owned(), list(tree)) {
+        assert_eq!(names.len(), FILES);
+    }
+    for number in 0..4 {
+        let name = format!("{round}-{number}");
+        let dir = volume.join(format!("{name}.d"));
+        let bytes = content(number);
+        let made = || -> io::Result<()> {
+            let mut file = File::create(volume.join(&name))?;
+            file.write_all(&bytes)?;
+            file.sync_all()
+        };
+        if done.note(format!("volume: {name}"), made()).is_some() {
+            done.synced.push((name.clone(), bytes.clone()));
+        }
+        let others = || -> io::Result<()> {
+            fs::create_dir(&dir)?;
+            fs::write(dir.join("a"), "a")?;
+            fs::rename(dir.join("a"), dir.join("b"))?;
+            fs::set_permissions(dir.join("b"), fs::Permissions::from_mode(0o600))?;
+            let mut text = String::new();
+            File::open(dir.join("b"))?.read_to_string(&mut text)?;
+            assert_eq!(text, "a");
+            assert_eq!(list(&dir)?.len(), 1);
+            fs::remove_file(dir.join("b"))?;
+            fs::remove_dir(&dir)
+        };
+        done.note(format!("volume: {name}.d"), others());
+    }
+    done
+}
+
+/// An error of a system call of the daemon is an error for the one who asked, with a word in the log when it concerns an image, and nothing else.
+#[test]
+fn fuse_an_error_below_is_its_callers_alone() {
+    let all = std::env::var("MICA_FAULTS").is_ok_and(|value| value == "all");
+    let world = World::new();
+    let start = Instant::now();
+    let mut rounds = 0;
+    let mut total = (0, 0);
+    let mut round = |calls: &str, error: &str, when: &str| {
+        rounds += 1;
+        let (injected, errors) = world.round(rounds, calls, error, when);
+        println!("{calls}:error={error}:when={when}: {injected} failed calls, {errors} errors");
+        total = (total.0 + injected, total.1 + errors);
+    };
+    for (calls, error) in CALLS {
+        match all {
+            false => round(calls, error, "2+3"),
+            true => {
+                for (error, _) in ERRORS {
+                    for when in ["1+1", "1+2", "2+3", "3+5", "7+11"] {
+                        round(calls, error, when);
+                    }
+                }
+            }
+        }
+    }
+    println!(
+        "{rounds} rounds in {:?}: {} failed calls, {} errors",
+        start.elapsed(),
+        total.0,
+        total.1
+    );
+    assert!(total.0 > 0 && total.1 > 0);
+    world.mount.unmount();
+    world.sandbox.mica(["check"]).ok();
+}
