@@ -15,8 +15,12 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::mount::UnmountFlags;
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::image::ImageBuilder;
 pub use super::mount::Mount;
+use super::mount::runs;
 use super::tier;
 
 /// A debug build may need this long for a real image on a busy machine; what takes longer hangs.
@@ -333,6 +337,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        end_what_is_left(self.dir.path());
         if !thread::panicking() {
             return;
         }
@@ -347,6 +352,41 @@ impl Drop for Inner {
                 log.display(),
                 String::from_utf8_lossy(&text)
             );
+        }
+    }
+}
+
+/// Ends what the test has started and not ended, such as the daemon of a mount by hand: it would outlive the suite.
+fn end_what_is_left(dir: &Path) {
+    let ours = dir.as_os_str().as_bytes();
+    let is_ours = |pid: &Pid| {
+        let proc = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+        let comm = fs::read(proc.join("comm")).unwrap_or_default();
+        let environ = fs::read(proc.join("environ")).unwrap_or_default();
+        comm.starts_with(b"mica") && environ.windows(ours.len()).any(|at| at == ours)
+    };
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut left: Vec<Pid> = numbers.filter_map(Pid::from_raw).filter(is_ours).collect();
+    if left.is_empty() {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::KILL] {
+        for pid in &left {
+            // It may have ended meanwhile.
+            let _ = kill_process(*pid, signal);
+        }
+        let end = Instant::now() + Duration::from_secs(2);
+        while !left.is_empty() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+            left.retain(|pid| runs(*pid));
+        }
+    }
+    let below = format!(" {}/", dir.display());
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    for line in table.lines().rev().filter(|line| line.contains(&below)) {
+        if let Some(point) = line.split(' ').nth(4) {
+            let _ = rustix::mount::unmount(point, UnmountFlags::DETACH);
         }
     }
 }
