@@ -122,10 +122,10 @@ impl FileSystem for Superblock {
         self.forget_node(ino, count);
     }
 
-    fn getattr(&self, _caller: &Caller, ino: InodeNo) -> Result<AttrReply, FsError> {
+    fn getattr(&self, caller: &Caller, ino: InodeNo) -> Result<AttrReply, FsError> {
         let mut reply = match self.known(ino)? {
             Known::Own(node) => self.own_attr(&node),
-            Known::Dir(dir) => self.tree_attr(&dir),
+            Known::Dir(dir) => self.attr_asked(caller, &dir),
             Known::Leaf(slot, node) => self.leaf_attr(ino, slot, node),
         }?;
         reply.attr = self.owned(reply.attr);

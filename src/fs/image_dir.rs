@@ -15,7 +15,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::attr;
-use super::face::{AttrReply, EntryReply, FileAttr, FileKind, FsError, InodeNo, Lookup, Ttl};
+use super::face::{
+    AttrReply, Caller, EntryReply, FileAttr, FileKind, FsError, InodeNo, Lookup, Ttl,
+};
 use super::inode;
 use super::nodes::Place;
 use super::slots::Slot;
@@ -276,6 +278,15 @@ impl Superblock {
         )
     }
 
+    /// As [`Superblock::tree_attr`], for somebody who may be about to enter.
+    pub(super) fn attr_asked(&self, caller: &Caller, dir: &DirNode) -> Result<AttrReply, FsError> {
+        let mut reply = self.tree_attr(dir)?;
+        if dir.is_root() && self.stages.note_asking(dir.ino, caller.pid) {
+            reply.ttl = Ttl::Zero;
+        }
+        Ok(reply)
+    }
+
     pub(super) fn tree_attr(&self, dir: &DirNode) -> Result<AttrReply, FsError> {
         let attr = match dir.is_root() {
             true => {
@@ -304,12 +315,14 @@ impl Superblock {
         let tree = self.tree(subject)?;
         let attr = self.root_attr_if_there(&tree)?;
         self.trees.refer_root(&tree);
+        // Nobody's number: whoever looks it up may be about to enter.
+        let staged = self.stages.note_asking(tree.root_ino(), 0);
         Ok(match subject.image() {
             // So that its use is noticed, see `used`.
             Some(_) => EntryReply {
                 attr,
                 entry_ttl: Ttl::Hour,
-                attr_ttl: Ttl::Hour,
+                attr_ttl: if staged { Ttl::Zero } else { Ttl::Hour },
             },
             None => forever(attr),
         })

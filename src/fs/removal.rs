@@ -3,7 +3,8 @@
 //! The commit point is the rmdir of a root directory (or the unlink of `name:tag`): it calls the same `ops::remove` as
 //! `mica rmi`. What `rm -r` does before that, unlinking all it has listed, is staged (`stages`): answered with success to a
 //! process that has listed the root itself, with "read-only" to anybody else, and changes nothing. Users are looked for
-//! before the commit and again behind it: somebody may have entered while it was written. A process that the kernel
+//! before the commit and again behind it: somebody may have entered while it was written. While something is staged whoever
+//! enters has to ask for the root directory's attributes, and then users are looked for again before more is staged. A process that the kernel
 //! gave another's listing from its cache is known by the root directory that it has open.
 
 mod pause;
@@ -69,6 +70,13 @@ impl Superblock {
         }
         match self.stages.verdict(root, process) {
             Verdict::Staged => {}
+            Verdict::Entered => {
+                if let Some(why) = self.obstacle(&subject, id, process.pid)? {
+                    self.stages.withdraw(root, process);
+                    self.stages.refuse(root, process, &why);
+                    return Err(FsError::Busy(why));
+                }
+            }
             Verdict::Refused(why) => return Err(FsError::Busy(why)),
             Verdict::Unknown => {
                 if let Some(why) = self.obstacle(&subject, id, process.pid)? {

@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ use crate::sys::proc;
 const MAX_LISTERS: usize = 4096;
 /// How long a refusal stands before users are looked for again: `rm -r` goes on asking for every file.
 const REFUSAL: Duration = Duration::from_secs(1);
+/// How long somebody may be on his way in after he has asked for the root directory's attributes.
+const ENTERING: Duration = Duration::from_millis(100);
 /// How often a watcher wakes up for nothing.
 const NAP: Duration = Duration::from_secs(3600);
 
@@ -45,6 +48,8 @@ impl Process {
 pub(super) enum Verdict {
     /// It has a stage.
     Staged,
+    /// It has a stage, and somebody may have entered since users were looked for.
+    Entered,
     /// It was refused a moment ago, for this reason.
     Refused(String),
     Unknown,
@@ -68,12 +73,16 @@ struct State {
     listers: VecDeque<(InodeNo, Process)>,
     stages: HashMap<(InodeNo, Process), Stage>,
     watched: HashSet<Process>,
+    /// When somebody else than its remover last asked for the root directory of a tree with a stage.
+    asked: HashMap<InodeNo, Instant>,
 }
 
 /// All listers and stages, by the root directory's number.
 pub(in crate::fs) struct Stages {
     cache: Arc<dyn KernelCache>,
     state: Mutex<State>,
+    /// How many stages there are, to know cheaply that there is none.
+    open: AtomicUsize,
 }
 
 impl Stages {
@@ -81,7 +90,26 @@ impl Stages {
         Arc::new(Stages {
             cache,
             state: Mutex::default(),
+            open: AtomicUsize::new(0),
         })
+    }
+
+    /// Notes that thread `tid` asks for the root directory, as whoever enters does; whether it is to ask again each time.
+    pub fn note_asking(&self, root: InodeNo, tid: u32) -> bool {
+        if self.open.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let removers: Vec<u32> = state
+            .stages
+            .iter()
+            .filter(|((of, _), stage)| *of == root && matches!(stage, Stage::Open { .. }))
+            .map(|((_, process), _)| process.pid)
+            .collect();
+        if removers.iter().any(|remover| *remover != tid) {
+            state.asked.insert(root, Instant::now());
+        }
+        !removers.is_empty()
     }
 
     pub fn note_listing(&self, root: InodeNo, tid: u32) {
@@ -123,7 +151,12 @@ impl Stages {
     }
 
     pub(super) fn verdict(&self, root: InodeNo, process: Process) -> Verdict {
-        match self.state.lock().stages.get(&(root, process)) {
+        let state = self.state.lock();
+        let asked = state.asked.get(&root);
+        match state.stages.get(&(root, process)) {
+            Some(Stage::Open { .. }) if asked.is_some_and(|at| at.elapsed() < ENTERING) => {
+                Verdict::Entered
+            }
             Some(Stage::Open { .. }) => Verdict::Staged,
             Some(Stage::Refused { why, when }) if when.elapsed() < REFUSAL => {
                 Verdict::Refused(why.clone())
@@ -173,7 +206,34 @@ impl Stages {
             handle,
         };
         state.stages.insert((root, process), stage);
+        self.count(&mut state);
+        // Since users were looked for somebody may have come.
+        state.asked.insert(root, Instant::now());
+        drop(state);
+        // From now on who enters asks us first.
+        self.cache.invalidate_attributes_now(root);
         Ok(())
+    }
+
+    /// The process has begun to remove a tree that somebody has entered: nothing of it has happened.
+    pub fn withdraw(&self, root: InodeNo, process: Process) {
+        let mut state = self.state.lock();
+        let stage = state.stages.remove(&(root, process));
+        self.count(&mut state);
+        drop(state);
+        if let Some(Stage::Open { leaves, .. }) = stage {
+            self.restore(&leaves);
+        }
+    }
+
+    /// After the stages have changed.
+    fn count(&self, state: &mut State) {
+        let open = |stage: &&Stage| matches!(stage, Stage::Open { .. });
+        let count = state.stages.values().filter(open).count();
+        self.open.store(count, Ordering::SeqCst);
+        if count == 0 {
+            state.asked.clear();
+        }
     }
 
     pub fn add_leaf(&self, root: InodeNo, process: Process, leaf: InodeNo) {
@@ -196,6 +256,8 @@ impl Stages {
                 }
                 !ends
             });
+            state.asked.remove(&root);
+            self.count(&mut state);
         }
         self.restore(&ended);
     }
@@ -236,6 +298,7 @@ impl Stages {
                 }
                 !ends
             });
+            self.count(&mut state);
         }
         for (what, leaves) in dropped {
             log::info!(
