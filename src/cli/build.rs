@@ -2,6 +2,7 @@
 
 mod host;
 mod input;
+mod moving;
 pub mod prune;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::runtime::OutOfReach;
 use crate::store::Store;
 use crate::sys::userns;
 use host::{Console, Steps};
+use moving::Line;
 
 /// Build an image from a Dockerfile
 ///
@@ -97,6 +99,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let (input, recipe) = input::find(&args.context, args.file.as_deref())?;
     let arguments = input::arguments(&args.build_arg);
     let extra_hosts = args.add_host.iter().map(|text| hosts::line(text));
+    let line = match args.quiet || args.progress == "plain" {
+        true => None,
+        false => Line::new(),
+    };
     let options = Options {
         epoch: input::epoch(&arguments)?,
         arguments,
@@ -113,11 +119,12 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         extra_hosts: extra_hosts.collect::<Result<_, _>>()?,
         ids: ids(),
         limits: args.limits.limits(),
+        watcher: line.as_ref().map(Line::watcher).unwrap_or_default(),
     };
     let store = context.new_store()?;
     crate::ops::containers::sweep(&store);
     let console = Console::new(args.quiet).context("a file for the build's output")?;
-    let mut steps = Steps::new(&store, &console, out_of_reach);
+    let mut steps = Steps::new(&store, &console, out_of_reach, line);
     let built = build::build(&store, options, &mut steps);
     match built {
         Ok(built) => {

@@ -17,6 +17,7 @@ mod digest;
 mod emit;
 mod fetched;
 mod mounts;
+pub mod moving;
 mod owner;
 pub mod prune;
 mod run;
@@ -30,6 +31,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
@@ -40,6 +42,7 @@ use super::run::mounts::ReadyMount;
 use crate::layer::from_dir::FromDirError;
 use crate::layer::merged::Image;
 use crate::layer::{IndexError, Limits, ReadError};
+use crate::oci::dockerfile::ignore::{Ignore, clean};
 use crate::oci::dockerfile::{Dockerfile, DockerfileError};
 use crate::oci::{DocumentError, ImageId, Platform, TagRef};
 use crate::store::containers::{Container, ContainerLock};
@@ -47,6 +50,7 @@ use crate::store::{ImageRecord, Store, StoreError};
 use crate::sys::idmap::IdMap;
 use context::Context;
 pub use fetched::is_tar;
+use moving::{Moving, Watcher};
 use source::Source;
 use stages::Builder;
 
@@ -119,6 +123,8 @@ pub struct Options {
     pub ids: Option<IdMap>,
     /// How much a layer may hold.
     pub limits: Limits,
+    /// Who is told how far it is.
+    pub watcher: Watcher,
 }
 
 /// What happens.
@@ -363,31 +369,53 @@ pub fn build(store: &Store, options: Options, host: &mut dyn Host) -> Result<Bui
                 Some(bytes) => Some(bytes),
                 None => context::read_file(&path, ".dockerignore".as_ref(), MAX_TEXT)?,
             };
-            let ignore = crate::oci::dockerfile::ignore::Ignore::parse(&ignore.unwrap_or_default());
+            let ignore = Ignore::parse(&ignore.unwrap_or_default());
             let ignore = ignore.map_err(|error| BuildError::Context(error.to_string()))?;
-            let context = Context::walk(&path, &ignore)?;
+            let context = Context::walk(&path, &ignore, &options.watcher);
+            options.watcher.tell(Moving::Done);
+            let context = context?;
             host.tell(&Event::Context {
                 bytes: context.size,
             });
             (Some(Source::Context(Arc::new(context))), file)
         }
         Input::Archive(mut archive) => {
-            let (pumped, _) = intake::write(&import, &options.limits, &|_| {}, &mut archive)
-                .map_err(|error| match error {
-                    IntakeError::Store(error) => BuildError::Store(error),
-                    error => BuildError::Context(format!("the build context is no tar: {error}")),
-                })?;
+            let read = AtomicU64::new(0);
+            let advance = |more| {
+                let bytes = read.fetch_add(more, Ordering::Relaxed) + more;
+                let moving = Moving::Context { entries: 0, bytes };
+                options.watcher.tell(moving);
+            };
+            let taken = intake::write(&import, &options.limits, &advance, &mut archive);
+            options.watcher.tell(Moving::Done);
+            let (pumped, _) = taken.map_err(|error| match error {
+                IntakeError::Store(error) => BuildError::Store(error),
+                error => BuildError::Context(format!("the build context is no tar: {error}")),
+            })?;
             host.tell(&Event::Context {
                 bytes: pumped.tar_size,
             });
-            let image = Image::new(vec![store.open_layer(&pumped.diff_id)?])?;
-            let source = Source::Image(Arc::new(image));
-            let file = match recipe {
-                Recipe::Text { name, bytes, .. } => dockerfile(&name, &bytes)?,
+            let whole = vec![store.open_layer(&pumped.diff_id)?];
+            let source = Source::Image(Arc::new(Image::new(whole.clone())?));
+            let (name, file) = match recipe {
+                Recipe::Text { name, bytes, .. } => (name.clone(), dockerfile(&name, &bytes)?),
                 Recipe::InContext(name) => {
                     let shown = name.display().to_string();
                     let bytes = fetched::read(&source, shown.as_bytes(), MAX_TEXT)?;
-                    dockerfile(&shown, &bytes.ok_or_else(|| no_dockerfile(&name))?)?
+                    let bytes = bytes.ok_or_else(|| no_dockerfile(&name))?;
+                    (shown.clone(), dockerfile(&shown, &bytes)?)
+                }
+            };
+            let hidden = hidden(&source, &name, host)?;
+            let source = match hidden.is_empty() {
+                true => source,
+                false => {
+                    let made = intake::produce(&import, &options.limits, |out| {
+                        emit::whiteouts(&hidden, out)
+                    });
+                    let without = store.open_layer(&made.map_err(BuildError::from)?.0)?;
+                    let layers = [whole, vec![without]].concat();
+                    Source::Image(Arc::new(Image::new(layers)?))
                 }
             };
             (Some(source), file)
@@ -403,6 +431,26 @@ pub fn build(store: &Store, options: Options, host: &mut dyn Host) -> Result<Bui
         },
     };
     Builder::new(store, &options, import, &file, source, host)?.build()
+}
+
+/// What of an archive no step sees, as with docker: whoever packed it has left out what he wanted to; only of the two files that
+/// docker's daemon itself takes from it `.dockerignore` is asked.
+fn hidden(source: &Source, recipe: &str, host: &mut dyn Host) -> Result<Vec<Vec<u8>>, BuildError> {
+    const IGNORE: &[u8] = b".dockerignore";
+    let Some(text) = fetched::read(source, IGNORE, MAX_TEXT)? else {
+        return Ok(Vec::new());
+    };
+    match Ignore::parse(&text) {
+        Ok(ignore) => {
+            let files = [IGNORE.to_vec(), clean(recipe.as_bytes())];
+            let files = files.into_iter().filter(|path| ignore.excludes(path));
+            Ok(files.collect())
+        }
+        Err(error) => {
+            host.tell(&Event::Warning(&error.to_string()));
+            Ok(Vec::new())
+        }
+    }
 }
 
 fn no_dockerfile(path: &std::path::Path) -> BuildError {

@@ -291,6 +291,50 @@ fn root_build_takes_its_input_from_many_places() {
     );
 }
 
+/// On a terminal, and there alone, a line moves while something takes long; however narrow it is.
+#[test]
+fn root_build_shows_on_a_terminal_how_far_it_is() {
+    let s = sandbox();
+    let root = context(&s, "c", &[("Dockerfile", "FROM app:1\nCOPY big /\n")]);
+    fs::write(root.join("big"), vec![7; 96 << 20]).unwrap();
+    let mica = env!("CARGO_BIN_EXE_mica");
+    let on_terminal = |columns: usize, more: &str| {
+        let line = format!("tar -c -C c . | {mica} build --no-cache {more} -");
+        let run = s.sh(&format!(
+            "script -qec \"stty cols {columns}; {line}\" /dev/null </dev/null"
+        ));
+        run.ok().stdout()
+    };
+    let moving = |text: &str| -> Vec<String> {
+        let pieces = text
+            .split(['\r', '\n'])
+            .map(|piece| piece.trim_end_matches("\x1b[K"));
+        let begins = [
+            "Reading the build context: ",
+            "Step 2/2: writing the layer: ",
+        ];
+        pieces
+            .filter(|piece| begins.iter().any(|begin| piece.starts_with(begin)))
+            .map(str::to_owned)
+            .collect()
+    };
+    for columns in [80, 40] {
+        let text = on_terminal(columns, "");
+        let shown = moving(&text);
+        let of_context = shown
+            .iter()
+            .filter(|line| line.starts_with("Reading"))
+            .count();
+        assert!(of_context > 0 && of_context < shown.len(), "{text:?}");
+        assert!(shown.iter().all(|line| line.len() < columns), "{shown:?}");
+        // What moved is gone before the next line.
+        assert!(text.contains("\r\x1b[KSending build context"), "{text:?}");
+    }
+    assert!(moving(&on_terminal(80, "--progress plain")).is_empty());
+    let quiet = build(&s, "c", &["--no-cache"]).ok();
+    assert!(!quiet.stderr().contains('\r'), "{}", quiet.describe());
+}
+
 #[test]
 fn root_build_fails_as_its_command_does() {
     let s = sandbox();

@@ -280,6 +280,91 @@ fn root_build_leaves_out_what_dockerignore_names() {
     assert_eq!(files("t:2"), ["keep.log"]);
 }
 
+/// As docker: whoever packs an archive leaves out what he wants to. Of the two files that the build itself takes from it their
+/// patterns are asked.
+#[test]
+fn root_build_asks_dockerignore_of_an_archive_for_two_files_only() {
+    let s = sandbox();
+    for (ignore, expected) in [
+        (
+            "*.log\nDockerfile\n",
+            &[".dockerignore", "a.log", "sub/", "sub/Dockerfile"][..],
+        ),
+        (
+            ".*\nsub\n",
+            &["Dockerfile", "a.log", "sub/", "sub/Dockerfile"],
+        ),
+        ("*\n!a.log\n", &["a.log", "sub/", "sub/Dockerfile"]),
+        (
+            "[\n",
+            &[
+                ".dockerignore",
+                "Dockerfile",
+                "a.log",
+                "sub/",
+                "sub/Dockerfile",
+            ],
+        ),
+    ] {
+        let dockerfile = "FROM app:1\nCOPY . /t/\n";
+        let root = context(
+            &s,
+            "c",
+            &[
+                ("Dockerfile", dockerfile),
+                ("sub/Dockerfile", dockerfile),
+                (".dockerignore", ignore),
+                ("a.log", ""),
+            ],
+        );
+        let tar = Command::new("tar")
+            .args(["-c", "-C"])
+            .arg(&root)
+            .arg(".")
+            .output();
+        let tar = tar.unwrap().stdout;
+        let (code, out, err) = piped(&s, &["build", "-t", "t:1", "-"], &tar);
+        assert_eq!(code, Some(0), "{out}{err}");
+        assert_eq!(
+            err.contains("line 1: syntax error"),
+            ignore == "[\n",
+            "{err}"
+        );
+        let lines = listing(&s, "t:1", "t/");
+        let mut files: Vec<&str> = lines
+            .iter()
+            .filter_map(|line| line.split(" t/").nth(1))
+            .filter(|path| !path.is_empty())
+            .collect();
+        files.sort_unstable();
+        assert_eq!(files, expected, "{ignore}");
+    }
+    // One in a directory, named with -f.
+    let tar = Command::new("sh")
+        .args([
+            "-euc",
+            "printf 'sub/Dockerfile\\n' >c/.dockerignore; exec tar -c -C c .",
+        ])
+        .current_dir(s.dir())
+        .output();
+    let tar = tar.unwrap().stdout;
+    let (code, out, err) = piped(
+        &s,
+        &["build", "-t", "t:1", "-f", "./sub/Dockerfile", "-"],
+        &tar,
+    );
+    assert_eq!(code, Some(0), "{out}{err}");
+    let lines = listing(&s, "t:1", "t/");
+    assert!(
+        lines.iter().any(|line| line.ends_with(" t/Dockerfile")),
+        "{lines:?}"
+    );
+    assert!(
+        !lines.iter().any(|line| line.ends_with(" t/sub/Dockerfile")),
+        "{lines:?}"
+    );
+}
+
 #[test]
 fn root_build_keeps_names_attributes_and_holes() {
     let s = sandbox();

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, waitpid};
 
+use super::moving::Line;
 use crate::cli::output::{Lines, Printable};
 use crate::oci::{ImageId, Platform, TagRef};
 use crate::ops::build::{BuildError, End, Event, Execution, Host, Ran};
@@ -107,6 +109,7 @@ pub(super) struct Steps<'a> {
     store: &'a Store,
     console: &'a Console,
     out_of_reach: OutOfReach,
+    line: Option<Arc<Line>>,
 }
 
 impl<'a> Steps<'a> {
@@ -114,11 +117,13 @@ impl<'a> Steps<'a> {
         store: &'a Store,
         console: &'a Console,
         out_of_reach: OutOfReach,
+        line: Option<Arc<Line>>,
     ) -> Steps<'a> {
         Steps {
             store,
             console,
             out_of_reach,
+            line,
         }
     }
 }
@@ -136,7 +141,12 @@ impl Host for Steps<'_> {
                 number,
                 total,
                 text,
-            } => format!("Step {number}/{total} : {text}"),
+            } => {
+                if let Some(line) = &self.line {
+                    line.step(*number, *total);
+                }
+                format!("Step {number}/{total} : {text}")
+            }
             Event::Triggers(1) => "# Executing 1 build trigger".to_owned(),
             Event::Triggers(count) => format!("# Executing {count} build triggers"),
             Event::Cached => " ---> Using cache".to_owned(),

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, 
 use rustix::io::Errno;
 
 use super::BuildError;
+use super::moving::{Moving, Watcher};
 use crate::oci::dockerfile::ignore::{Ignore, Matched};
 use crate::tree::{Attributes, NodeKind};
 
@@ -49,7 +50,7 @@ pub struct Node {
 
 impl Context {
     /// Opens and walks the directory `path`.
-    pub fn walk(path: &Path, ignore: &Ignore) -> Result<Context, BuildError> {
+    pub fn walk(path: &Path, ignore: &Ignore, watcher: &Watcher) -> Result<Context, BuildError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = openat(CWD, path, flags, Mode::empty()).and_then(|root| {
             let stat = rustix::fs::fstat(&root)?;
@@ -62,14 +63,18 @@ impl Context {
             nodes: vec![node(b"", 0, &stat)],
             size: 1024,
         };
-        context.fill(ignore)?;
+        context.fill(ignore, watcher)?;
         Ok(context)
     }
 
-    fn fill(&mut self, ignore: &Ignore) -> Result<(), BuildError> {
+    fn fill(&mut self, ignore: &Ignore, watcher: &Watcher) -> Result<(), BuildError> {
         // A directory, its path, and what the rules say of it; `only`: it is left out itself, what is taken in again is not.
         let mut todo: Vec<(usize, Vec<u8>, Matched)> = vec![(0, Vec::new(), ignore.root())];
         while let Some((parent, path, above)) = todo.pop() {
+            watcher.tell(Moving::Context {
+                entries: self.nodes.len(),
+                bytes: self.size,
+            });
             let directory = self.open_directory(&path)?;
             let failed = |error: Errno| self.unreadable("read", &path, error.into());
             let mut names: Vec<Box<[u8]>> = Vec::new();

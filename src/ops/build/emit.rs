@@ -8,7 +8,7 @@ use super::copy::{Content, Item};
 use crate::layer::from_dir;
 use crate::layer::merged::{Image, NodeRef};
 use crate::layer::{TarMember, TarWriter};
-use crate::tree::NodeKind;
+use crate::tree::{Attributes, NodeKind};
 
 /// Read at once from a file.
 const BUFFER: usize = 256 << 10;
@@ -20,6 +20,34 @@ pub fn write(items: &[Item], out: &mut dyn Write) -> Result<(), BuildError> {
     for item in items {
         let first = item.link.and_then(|first| items.get(first));
         entry(item, first, &mut out, &mut buffer)?;
+    }
+    out.finish()?;
+    Ok(())
+}
+
+/// Writes a layer in which these paths are deleted, and the end.
+pub fn whiteouts(paths: &[Vec<u8>], out: &mut dyn Write) -> Result<(), BuildError> {
+    let mut out = TarWriter::new(out);
+    let attributes = Attributes {
+        kind: NodeKind::Regular,
+        mode: 0o644,
+        nlink: 1,
+        ..Attributes::IMPLICIT_DIRECTORY
+    };
+    for path in paths {
+        let name = path
+            .iter()
+            .rposition(|byte| *byte == b'/')
+            .map_or(0, |at| at + 1);
+        let (above, name) = path.split_at(name);
+        out.entry(&TarMember {
+            path: &[above, b".wh.", name].concat(),
+            attributes: &attributes,
+            target: b"",
+            hard_link: None,
+            xattrs: &[],
+            segments: None,
+        })?;
     }
     out.finish()?;
     Ok(())

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::arguments::{self, expand};
 use super::copy::{Copying, How};
 use super::mounts::{self, Kind, RunMount};
+use super::moving::Counted;
 use super::source::Source;
 use super::stages::Builder;
 use super::state::{State, record};
@@ -388,8 +389,9 @@ impl Builder<'_> {
                 latest: self.options.epoch.map(|epoch| epoch.as_second()),
                 ..upper::source(container, &directory, &base)
             };
+            let watcher = &self.options.watcher;
             let made = intake::produce(&self.import, &self.options.limits, |out| {
-                from_dir::write(&source, out)
+                from_dir::write(&source, &mut Counted::new(out, watcher))
             });
             made.map_err(BuildError::from)
         };

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use super::arguments::expand;
 use super::copy::{Content, Copying, How};
 use super::digest::Fields;
+use super::moving::Counted;
 use super::source::{Place, Source};
 use super::stages::Builder;
 use super::state::State;
@@ -400,8 +401,9 @@ impl Builder<'_> {
 
     /// Brings a layer of these entries into the store.
     pub(super) fn layer(&self, items: Vec<super::copy::Item>) -> Result<DiffId, BuildError> {
+        let watcher = &self.options.watcher;
         let made = intake::produce(&self.import, &self.options.limits, |out| {
-            emit::write(&items, out)
+            emit::write(&items, &mut Counted::new(out, watcher))
         });
         Ok(made.map_err(BuildError::from)?.0)
     }
