@@ -19,6 +19,7 @@ mod copying;
 mod differential;
 mod hostile;
 mod mounts;
+mod programs;
 mod rootless;
 
 /// A context with these files.

@@ -1,7 +1,7 @@
 //! All tests of mica in one binary.
 //!
 //! Tiers by name: `fuse_` and `root_` need root, /dev/fuse and a private mount namespace (each test makes its own);
-//! `net_` needs `docker-registry` and `skopeo`, and talks to this machine only.
+//! `net_` needs `docker-registry` and `skopeo`, and talks to this machine only, but for one that installs a package with apt.
 
 // Helpers of tests count as tests; clippy sees only the functions with the attribute.
 #![allow(clippy::unwrap_used)]

@@ -49,6 +49,31 @@ fn root_build_refuses_in_dockers_words() {
             "line 2: ENV must have two arguments",
         ),
         (
+            "FROM app:1\nENV =x\n",
+            1,
+            "line 2: ENV names can not be blank",
+        ),
+        (
+            "FROM app:1\nENV a=b c\n",
+            1,
+            "line 2: Syntax error - can't find = in \"c\". Must be of the form: name=value",
+        ),
+        (
+            "FROM app:1\nARG A B=1 =2\n",
+            1,
+            "line 2: ARG names can not be blank",
+        ),
+        (
+            "FROM app:1\nCOPY --from=127.0.0.1:1/none:1 /x /y\n",
+            1,
+            "cannot get image 127.0.0.1:1/none:1",
+        ),
+        (
+            "FROM app:1 AS 1a\n",
+            1,
+            "line 1: invalid name for build stage: \"1a\"",
+        ),
+        (
             "FROM app:1\nRUN <<EOF\nx\n",
             1,
             "line 2: unterminated heredoc",
@@ -165,6 +190,17 @@ fn root_build_refuses_in_dockers_words() {
         assert_eq!(run.status.code(), Some(code), "{shown}");
         assert!(run.stderr().contains(words), "{words}\n{shown}");
     }
+    for file in [
+        &b"FROM app:1\nRUN echo \xff\n"[..],
+        b"FROM app:1\n\xfe\xff x\n",
+    ] {
+        fs::write(s.path("c/Dockerfile"), file).unwrap();
+        let error = build(&s, "c", &[]).code(1).stderr();
+        assert!(
+            error.contains("parse error on line 2: the line is not valid UTF-8"),
+            "{error}"
+        );
+    }
     assert_eq!(left(&s), [] as [PathBuf; 0]);
 }
 
@@ -189,11 +225,18 @@ fn root_build_refuses_what_is_no_context() {
             && error.contains("empty/Dockerfile: no such file or directory"),
         "{error}"
     );
-    let error = s
-        .mica(["build", "https://example.org/x.git"])
-        .code(1)
-        .stderr();
-    assert!(error.contains("contexts are not fetched"), "{error}");
+    // Nor is git run, whose options and paths such a name could hold.
+    for url in [
+        "https://example.org/x.git",
+        "https://example.org/x.git#main:../../etc",
+        "git://example.org/x#--upload-pack=touch:d",
+        "git@example.org:x",
+        "github.com/a/b",
+    ] {
+        let error = s.mica(["build", url]).code(1).stderr();
+        assert!(error.contains("contexts are not fetched"), "{error}");
+    }
+    s.mica(["build", "--", "--upload-pack=x"]).code(1);
     context(
         &s,
         "c",
