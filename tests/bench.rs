@@ -2,10 +2,11 @@
 //! beside the file system that they lie on.
 //!
 //! Medians of interleaved runs. Targets are printed beside the figures and judge nothing: only an error makes this fail.
-//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,ls,verbs,commit,run,registry,volumes,scale` selects parts.
+//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,ls,verbs,commit,build,run,registry,volumes,scale` selects parts.
 
 mod common;
 mod bench {
+    pub mod builds;
     pub mod commits;
     pub mod million;
     pub mod registries;
@@ -41,6 +42,9 @@ fn main() {
     }
     if wanted("commit") {
         bench::commits::run(quick);
+    }
+    if wanted("build") {
+        bench::builds::run(quick);
     }
     if wanted("run") {
         bench::running::run(quick);

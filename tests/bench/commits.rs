@@ -22,12 +22,12 @@ const CHANGE: &str = r#"
 "#;
 
 /// buildah with storage of its own.
-struct Buildah {
+pub struct Buildah {
     storage: PathBuf,
 }
 
 impl Buildah {
-    fn new(sandbox: &Sandbox) -> Buildah {
+    pub fn new(sandbox: &Sandbox) -> Buildah {
         let storage = sandbox.mkdir("buildah");
         let conf = format!(
             "[storage]\ndriver = \"overlay\"\ngraphroot = {:?}\nrunroot = {:?}\n",
@@ -38,7 +38,7 @@ impl Buildah {
         Buildah { storage }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut buildah = Command::new("buildah");
         buildah.arg("--root").arg(self.storage.join("root"));
         buildah.arg("--runroot").arg(self.storage.join("run"));
@@ -49,7 +49,7 @@ impl Buildah {
         buildah
     }
 
-    fn says(&self, args: &[&str]) -> String {
+    pub fn says(&self, args: &[&str]) -> String {
         let output = self.command(args).output().expect("buildah");
         assert!(output.status.success(), "buildah {args:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
