@@ -242,6 +242,7 @@ fn root_power_cuts_lose_nothing_acknowledged() {
         };
         usual[kind] = rig.verb(&args, &before, &state, usual[kind]);
     }
+    println!("{} power cuts, nothing lost", rig.cuts);
 }
 
 /// fsync on a file and on its directory, through the mount, means the disk.
@@ -292,4 +293,5 @@ fn fuse_power_cuts_keep_what_a_volume_has_synced() {
         });
     }
     rig.text(&store, &["umount", &shown]);
+    println!("{} power cuts, nothing synced lost", rig.cuts);
 }

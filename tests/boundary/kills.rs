@@ -73,6 +73,7 @@ fn root_a_run_killed_at_any_moment_of_its_start_leaves_nothing() {
         }
         drop(last);
     }
+    println!("{kills} kills of run, no process left");
     // The next verb takes what was left of files.
     shown(&s, "ps -a");
     assert!(left(&s).is_empty(), "{:?}", left(&s));
