@@ -1,7 +1,9 @@
 //! A store of an earlier mica, open to all as it was made then: opened, shut and used.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use crate::common::sandbox::Sandbox;
@@ -103,4 +105,54 @@ fn fuse_a_store_of_before_is_mounted() {
         mark("evaporates", &mut value),
         Err(rustix::io::Errno::NODATA)
     );
+}
+
+/// The daemon of a mount that an earlier mica has left behind: its lease, and the answers that it has.
+#[test]
+fn a_mount_of_before_is_told_and_keeps_nobody_waiting() {
+    let sandbox = unpacked();
+    // The first verb shuts the store.
+    sandbox.mica(["images"]).ok();
+    let leases = sandbox.store().join("leases");
+    let lease = leases.join("daemon-1-0-0.json");
+    let record =
+        r#"{"kind":"daemon","mountpoint":"/of/before","pid":1,"since":"2024-05-06T07:08:09Z"}"#;
+    fs::write(&lease, format!("{record}\n")).expect("a lease");
+    let held = fs::File::open(&lease).expect("the lease");
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).expect("flock");
+    let listener = UnixListener::bind(leases.join("daemon-1-0-0.sock")).expect("a socket");
+    let (sender, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut line = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut line);
+            let answer: &[u8] = match line.trim() {
+                "sync" => b"ok\n",
+                "users" => b"",
+                _ => b"error: unknown request\n",
+            };
+            let _ = stream.write_all(answer);
+            if sender.send(line.trim().to_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    for verb in [
+        &["tag", "old:2", "new:1"][..],
+        &["rmi", "new:1"],
+        &["volume", "create", "made"],
+        &["volume", "rm", "made"],
+        &["rm", "stopped"],
+        &["gc"],
+        &["images"],
+        &["system", "df"],
+        &["users"],
+    ] {
+        let run = sandbox.mica(verb).ok();
+        assert!(!run.stderr().contains("/of/before"), "{}", run.describe());
+    }
+    let asked: Vec<String> = asked.try_iter().collect();
+    let told = asked.iter().filter(|line| *line == "sync").count();
+    assert_eq!(told, 4, "{asked:?}");
 }
