@@ -23,8 +23,6 @@ use crate::mount_paths::STORES;
 use crate::store::{OpenMode, Store};
 use crate::sys::mount::{self, FuseFlags, MountPoint};
 
-/// The directory of M that they are mounted on.
-
 /// How long one look for the end of the connection waits.
 const LOOK: Duration = Duration::from_secs(3600);
 

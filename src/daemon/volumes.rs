@@ -30,8 +30,6 @@ use crate::store::{LeaseId, Store, VolumeId};
 use crate::sys::mount::{self, FuseFlags, MountError, MountPoint};
 use crate::sys::mountinfo::DeviceId;
 
-/// The directory of M that the volumes are mounted on.
-
 /// As for a mount itself: more is no accident.
 const MAX_DEAD_MOUNTS: usize = 64;
 

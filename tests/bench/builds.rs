@@ -219,7 +219,7 @@ pub fn run(quick: bool) {
 fn pairs(
     bench: &Bench,
     rounds: usize,
-    context: &PathBuf,
+    context: &Path,
     mut change: impl FnMut(usize),
 ) -> (Duration, Duration) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
