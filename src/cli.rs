@@ -19,6 +19,7 @@ use crate::store::{OpenMode, Store, StoreError};
 
 mod absent;
 mod archive_output;
+mod attach;
 mod build;
 mod bundle;
 mod check;
@@ -26,6 +27,7 @@ mod commit;
 mod completion;
 mod connect;
 mod container;
+mod cp;
 mod create;
 mod df;
 mod diff;
@@ -113,11 +115,15 @@ enum Verb {
     #[command(disable_help_flag = true)]
     Create(Box<create::CreateArgs>),
     Exec(exec::Args),
+    Attach(attach::Args),
+    Cp(cp::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Start(start::Args),
     Stop(kill::StopArgs),
     Kill(kill::KillArgs),
+    Pause(kill::PauseArgs),
+    Unpause(kill::UnpauseArgs),
     Wait(start::WaitArgs),
     Restart(rename::RestartArgs),
     Rename(rename::RenameArgs),
@@ -349,11 +355,15 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Run(args) => run::run(*args, context),
         Verb::Create(args) => create::run(*args, context),
         Verb::Exec(args) => exec::run(args, context),
+        Verb::Attach(args) => attach::run(args, context),
+        Verb::Cp(args) => cp::run(args, context),
         Verb::Ps(args) => ps::run(args, context),
         Verb::Logs(args) => logs::run(args, context),
         Verb::Start(args) => start::run(args, context),
         Verb::Stop(args) => kill::stop(args, context),
         Verb::Kill(args) => kill::kill(args, context),
+        Verb::Pause(args) => kill::pause(args, context),
+        Verb::Unpause(args) => kill::unpause(args, context),
         Verb::Wait(args) => start::wait(args, context),
         Verb::Restart(args) => rename::restart(args, context),
         Verb::Rename(args) => rename::rename(args, context),

@@ -11,7 +11,7 @@
 //! | [`LayerFile`] | index + tar: verified reads of file content |
 //! | [`diff`] | what changed from one image to another, without looking at what they share |
 //! | [`from_dir`] | the layer that an upper directory of an overlayfs is |
-//! | [`TarWriter`] | writes tar entries, exactly |
+//! | [`TarWriter`], [`TarReader`] | write tar entries, exactly, and read them as they stream by |
 //! | [`merged`] | layers stacked to an image, directory by directory, lazily |
 //!
 //! The index holds the *folded* layer: duplicates are resolved, whiteouts are attached to the name they hide, and
@@ -29,6 +29,7 @@ pub mod from_dir;
 mod index;
 mod limits;
 pub mod merged;
+mod read;
 mod scan;
 mod tar;
 mod tar_split;
@@ -46,6 +47,9 @@ pub use index::{
     Entries, Entry, Extent, Extents, LayerIndex, LowerLink, NodeNo, Target, XattrKinds, Xattrs,
 };
 pub use limits::Limits;
+pub use read::{TarReadError, TarReader};
 pub use scan::LayerScanner;
+pub use tar::sparse::Segment;
+pub use tar::{EntryKind, TarEntry};
 pub use tar_split::{TarSplitError, tar_split};
 pub use write::IndexBuilder;

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod check;
 pub mod commit;
 pub mod containers;
+pub mod copy;
 pub mod df;
 pub mod diff;
 pub mod engines;

@@ -11,6 +11,7 @@
 //! The child is tied to the supervisor: if that is killed, the kernel kills the child, or a guard does, a small process beside
 //! the supervisor, and with it every process of the container. What is left then are files: the next verb sees by the lock that the container does not run.
 
+mod attach;
 mod channel;
 mod child;
 mod exec;
@@ -22,13 +23,16 @@ mod out_of_reach;
 mod stdio;
 mod supervisor;
 mod view;
+mod visit;
 
 use rustix::process::WaitStatus;
 
+pub use attach::{AttachOptions, DetachKeys, Left, attach};
 pub use exec::{ExecOptions, exec};
 pub use out_of_reach::OutOfReach;
-pub use supervisor::{Job, run, run_detached};
+pub use supervisor::{Job, run, run_attached, run_detached};
 pub use view::View;
+pub use visit::{Found, Visitor, visit_running, visit_stopped};
 
 /// Why something was not started, with docker's exit code for it.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,7 @@ pub mod idmap;
 pub mod inherited;
 pub mod inotify;
 pub mod io;
+pub mod local_socket;
 pub mod lock;
 pub mod memory;
 pub mod mount;

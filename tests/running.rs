@@ -10,12 +10,15 @@ use crate::common::image::{ImageBuilder, LayerBuilder};
 use crate::common::sandbox::{Run, Sandbox};
 use crate::common::tier;
 
+mod attaching;
 mod basics;
+mod copying;
 mod ends;
 mod isolation;
 mod listing;
 mod objects;
 mod options;
+mod pausing;
 mod programs;
 mod rootless;
 pub(crate) mod syscalls;

@@ -91,7 +91,7 @@ const FLAGS: &[(&[&str], &str)] = &[
         "nothing watches the health of containers: leave it out, or ask with mica exec",
     ),
     (
-        &["-a", "--attach", "--detach-keys", "--sig-proxy"],
+        &["-a", "--attach", "--sig-proxy"],
         "without -d all of a container's output comes here: leave it out",
     ),
     (

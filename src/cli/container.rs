@@ -7,7 +7,8 @@ use clap::Subcommand;
 
 use super::prune::{report, total};
 use super::{
-    Context, commit, create, diff, exec, inspect, kill, logs, prompt, ps, rename, rm, run, start,
+    Context, attach, commit, cp, create, diff, exec, export, inspect, kill, logs, prompt, ps,
+    rename, rm, run, start,
 };
 use crate::ops::containers;
 use crate::ops::containers::prune::{Filters, Pruned};
@@ -23,10 +24,15 @@ pub enum ContainerVerb {
     #[command(disable_help_flag = true)]
     Create(Box<create::CreateArgs>),
     Exec(exec::Args),
+    Attach(attach::Args),
+    Cp(cp::Args),
+    Export(export::Args),
     Logs(logs::Args),
     Start(start::Args),
     Stop(kill::StopArgs),
     Kill(kill::KillArgs),
+    Pause(kill::PauseArgs),
+    Unpause(kill::UnpauseArgs),
     Wait(start::WaitArgs),
     Restart(rename::RestartArgs),
     Rename(rename::RenameArgs),
@@ -54,10 +60,15 @@ impl ContainerVerb {
             ContainerVerb::Run(args) => run::run(*args, context),
             ContainerVerb::Create(args) => create::run(*args, context),
             ContainerVerb::Exec(args) => exec::run(args, context),
+            ContainerVerb::Attach(args) => attach::run(args, context),
+            ContainerVerb::Cp(args) => cp::run(args, context),
+            ContainerVerb::Export(args) => export::run(args, context),
             ContainerVerb::Logs(args) => logs::run(args, context),
             ContainerVerb::Start(args) => start::run(args, context),
             ContainerVerb::Stop(args) => kill::stop(args, context),
             ContainerVerb::Kill(args) => kill::kill(args, context),
+            ContainerVerb::Pause(args) => kill::pause(args, context),
+            ContainerVerb::Unpause(args) => kill::unpause(args, context),
             ContainerVerb::Wait(args) => start::wait(args, context),
             ContainerVerb::Restart(args) => rename::restart(args, context),
             ContainerVerb::Rename(args) => rename::rename(args, context),

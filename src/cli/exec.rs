@@ -76,6 +76,11 @@ fn exec(args: Args, context: &Context) -> anyhow::Result<u8> {
         let id = &container.record.id;
         return Err(RunError::Refused(format!("container {id} is not running")).into());
     }
+    if container.is_paused() {
+        let id = &container.record.id;
+        let text = format!("Container {id} is paused, unpause the container before exec");
+        return Err(RunError::Refused(text).into());
+    }
     let mut env = Vec::new();
     for path in &args.env_file {
         env.extend(lines(path)?.iter().filter_map(|line| variable(line)));

@@ -2,27 +2,38 @@
 
 use std::process::ExitCode;
 
-use super::Context;
 use super::archive_output::OutputArgs;
+use super::{Context, cp};
+use crate::ops::containers;
 use crate::ops::export::{self, ExportError};
+use crate::runtime::OutOfReach;
 
-/// Export an image's file system as a tar archive
+/// Export the file system of a container or an image as a tar archive
 ///
-/// The merged tree, exactly: owners, times, hard links, devices, extended attributes and holes are the image's. The same
-/// image gives the same bytes. mica import makes an image of one layer of it.
+/// The merged tree, exactly: owners, times, hard links, devices, extended attributes and holes. Of a container it is what the image
+/// has and what the container has changed, without its volumes; the same image gives the same bytes. mica import makes an image of
+/// one layer of it.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     output: OutputArgs,
-    /// A name, a digest reference, an ID or the beginning of one
-    #[arg(value_name = "IMAGE", add = super::completion::images())]
-    image: String,
+    /// A container by name or ID, or else an image by name, digest reference or ID
+    #[arg(value_name = "CONTAINER|IMAGE", add = super::completion::images())]
+    name: String,
 }
 
 /// Runs the verb.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     args.output.check()?;
-    let plan = export::plan(&context.store()?, &args.image).map_err(unwrapped)?;
+    let out_of_reach = OutOfReach::ensure()?;
+    let store = context.store()?;
+    // docker's export knows containers alone.
+    if let Some(container) = containers::look(&store, &args.name)? {
+        args.output
+            .write(|out| cp::export_container(&store, &container, out_of_reach, out))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plan = export::plan(&store, &args.name).map_err(unwrapped)?;
     args.output.write(|out| plan.write(out))?;
     Ok(ExitCode::SUCCESS)
 }

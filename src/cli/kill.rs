@@ -1,4 +1,4 @@
-//! `mica kill` and `mica stop`.
+//! `mica kill`, `mica stop`, `mica pause` and `mica unpause`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Context;
 use super::rm::each;
 use crate::ops::containers;
+use crate::ops::run::RunError;
 
 /// Send a signal to containers
 #[derive(clap::Args)]
@@ -27,11 +28,9 @@ pub fn kill(args: KillArgs, context: &Context) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Stop containers
-///
-/// Sends the image's stop signal (TERM, if it names none), and KILL to what runs on after that.
+/// How containers are stopped, and which.
 #[derive(clap::Args)]
-pub struct StopArgs {
+pub(super) struct Stopping {
     /// Seconds before it is killed; -1: never
     #[arg(
         short,
@@ -47,19 +46,62 @@ pub struct StopArgs {
     signal: Option<String>,
     /// Names or IDs
     #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
-    containers: Vec<String>,
+    pub(super) containers: Vec<String>,
+}
+
+impl Stopping {
+    /// Seconds before it is killed, if it ever is, and the signal, if not the image's.
+    pub(super) fn means(&self) -> Result<(Option<Duration>, Option<i32>), RunError> {
+        let patience = u64::try_from(self.time).ok().map(Duration::from_secs);
+        let signal = self.signal.as_deref().map(containers::number_of);
+        Ok((patience, signal.transpose()?))
+    }
+}
+
+/// Stop containers
+///
+/// Sends the image's stop signal (TERM, if it names none), and KILL to what runs on after that.
+#[derive(clap::Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    stopping: Stopping,
 }
 
 /// Stops containers.
 pub fn stop(args: StopArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
-    let patience = u64::try_from(args.time).ok().map(Duration::from_secs);
-    let signal = args
-        .signal
-        .as_deref()
-        .map(containers::number_of)
-        .transpose()?;
-    each(&args.containers, |text| {
+    let (patience, signal) = args.stopping.means()?;
+    each(&args.stopping.containers, |text| {
         containers::stop(&store, text, patience, signal)
     })
+}
+
+/// Stop all processes of containers for a while
+///
+/// They stand still (SIGSTOP) until mica unpause, or until the container is stopped or killed.
+#[derive(clap::Args)]
+pub struct PauseArgs {
+    /// Names or IDs
+    #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
+    containers: Vec<String>,
+}
+
+/// Pauses containers.
+pub fn pause(args: PauseArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let store = context.store()?;
+    each(&args.containers, |text| containers::pause(&store, text))
+}
+
+/// Let the processes of paused containers go on
+#[derive(clap::Args)]
+pub struct UnpauseArgs {
+    /// Names or IDs
+    #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
+    containers: Vec<String>,
+}
+
+/// Lets containers go on.
+pub fn unpause(args: UnpauseArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let store = context.store()?;
+    each(&args.containers, |text| containers::unpause(&store, text))
 }

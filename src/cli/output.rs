@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use crate::ops::OpsError;
 use crate::ops::build::BuildError;
 use crate::ops::commit::CommitError;
+use crate::ops::copy::CopyError;
 use crate::ops::diff::DiffError;
 use crate::ops::pull::PullError;
 use crate::ops::run::RunError;
@@ -80,6 +81,7 @@ fn is_daemons(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(OpsError::is_daemons)
         || error.downcast_ref().is_some_and(CommitError::is_daemons)
         || error.downcast_ref().is_some_and(RunError::is_daemons)
+        || error.downcast_ref().is_some_and(CopyError::is_daemons)
         || error.downcast_ref().is_some_and(BuildError::is_daemons)
         || matches!(error.downcast_ref(), Some(DiffError::NoSuch(_)))
         || matches!(

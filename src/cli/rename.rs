@@ -1,8 +1,8 @@
 //! `mica rename`, `mica restart`, `mica top` and `mica port`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
+use super::kill::Stopping;
 use super::rm::each;
 use super::{Context, output, start};
 use crate::ops::containers;
@@ -29,35 +29,16 @@ pub fn rename(args: RenameArgs, context: &Context) -> anyhow::Result<ExitCode> {
 /// Stop containers and start them again
 #[derive(clap::Args)]
 pub struct RestartArgs {
-    /// Seconds before it is killed; -1: never
-    #[arg(
-        short,
-        long,
-        visible_alias = "timeout",
-        value_name = "SECONDS",
-        default_value_t = 10,
-        allow_negative_numbers = true
-    )]
-    time: i64,
-    /// Send this signal
-    #[arg(short, long)]
-    signal: Option<String>,
-    /// Names or IDs
-    #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
-    containers: Vec<String>,
+    #[command(flatten)]
+    stopping: Stopping,
 }
 
 /// Restarts containers; one that does not run is started.
 pub fn restart(args: RestartArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let out_of_reach = OutOfReach::ensure()?;
     let store = context.store()?;
-    let patience = u64::try_from(args.time).ok().map(Duration::from_secs);
-    let signal = args
-        .signal
-        .as_deref()
-        .map(containers::number_of)
-        .transpose()?;
-    each(&args.containers, |text| {
+    let (patience, signal) = args.stopping.means()?;
+    each(&args.stopping.containers, |text| {
         let container = containers::find(&store, text)?;
         if container.record.auto_remove && container.is_running() {
             // It would be gone before it could start.

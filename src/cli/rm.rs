@@ -30,9 +30,23 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         force: args.force,
         volumes: args.volumes,
     };
-    each(&args.containers, |text| {
-        containers::remove(&store, text, options)
-    })
+    let mut code = ExitCode::SUCCESS;
+    let mut lines = Lines::default();
+    for text in &args.containers {
+        let there = containers::look(&store, text);
+        match containers::remove(&store, text, options) {
+            Ok(()) => lines.print(text),
+            Err(error) => {
+                print_error(&error.into());
+                // As docker's: it is not there any more, whoever has removed it.
+                if !(args.force && matches!(there, Ok(None))) {
+                    code = ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+    lines.finish()?;
+    Ok(code)
 }
 
 /// Does something to each container and prints its name; goes on after an error.

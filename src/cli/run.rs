@@ -9,12 +9,12 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::Context as _;
 
 use super::output::{self, print_error};
-use super::{Context, absent};
+use super::{Context, absent, attach};
 use crate::oci::Platform;
 use crate::ops::containers;
 use crate::ops::run::{self, Created, Options, RunError, hosts, limits, mounts, security};
 use crate::ops::{OpsError, resolve};
-use crate::runtime::{self, Job, NotStarted, OutOfReach};
+use crate::runtime::{self, DetachKeys, Job, NotStarted, OutOfReach};
 use crate::store::Store;
 use crate::sys::userns;
 
@@ -118,6 +118,9 @@ pub struct Args {
     /// Run only if the image is for this platform (such as linux/amd64); get it for that platform if it is not here
     #[arg(long, value_name = "PLATFORM", value_parser = super::load::platform)]
     platform: Option<Platform>,
+    /// With -it: leave it by these keys in place of ctrl-p,ctrl-q; it goes on then
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Write the container's ID into this file, which must not be there yet
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
@@ -272,6 +275,7 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
     if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
         return Err(RunError::Usage("the input device is not a TTY".to_owned()).into());
     }
+    let keys = attach::keys(args.detach_keys.as_deref())?;
     let (store, created, cidfile) = make(&args, context)?;
     let id = created.container.record.id.clone();
     if let Some(Err(error)) = cidfile.map(|file| file.write(id.as_str())) {
@@ -286,14 +290,9 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
         output::print(&format!("{id}\n"))?;
         return Ok(0);
     }
-    let (job, result) = runtime::run(job, out_of_reach);
-    let alone = job
-        .container
-        .record
-        .ids
-        .as_ref()
-        .is_some_and(|ids| ids.is_single());
-    finish(job);
+    let ids = job.container.record.ids.as_ref();
+    let alone = ids.is_some_and(|ids| ids.is_single());
+    let result = stay(job, &keys, out_of_reach);
     // Who gets along with one has nothing to hear of it.
     if alone
         && !matches!(result, Ok(0))
@@ -305,6 +304,21 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
         eprintln!("{}", output::Printable(&text));
     }
     Ok(result?)
+}
+
+/// Runs it in front of the caller, who can leave it if he has given it his terminal.
+pub(super) fn stay(
+    job: Job,
+    keys: &DetachKeys,
+    out_of_reach: OutOfReach,
+) -> Result<u8, NotStarted> {
+    let config = &job.container.record.config;
+    if config.tty && config.open_stdin && io::stdin().is_terminal() {
+        return runtime::run_attached(job, keys, out_of_reach, finish).map(attach::left);
+    }
+    let (job, result) = runtime::run(job, out_of_reach);
+    finish(job);
+    result
 }
 
 /// What follows the end of a container.

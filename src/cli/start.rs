@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use super::Context;
 use super::output::{Lines, print_error};
 use super::run::{failed, finish};
+use super::{Context, attach};
 use crate::ops::containers;
 use crate::ops::run::{self, RunError};
-use crate::runtime::{self, Job, OutOfReach};
+use crate::runtime::{self, AttachOptions, DetachKeys, Job, OutOfReach};
 use crate::store::Store;
 
 /// Start containers that have ended
@@ -16,9 +16,12 @@ pub struct Args {
     /// Stay with it: its output comes here, its exit status is this command's
     #[arg(short, long)]
     attach: bool,
-    /// With -a: give it this standard input, if it was made with -i
+    /// Stay with it, and give it this standard input if it was made with -i
     #[arg(short, long)]
     interactive: bool,
+    /// With -a: leave it by these keys in place of ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Names or IDs
     #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
@@ -29,6 +32,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let out_of_reach = OutOfReach::ensure()?;
     let store = context.store()?;
     let stays = args.attach || args.interactive;
+    let keys = attach::keys(args.detach_keys.as_deref())?;
     if stays && args.containers.len() > 1 {
         let text = "you cannot start and attach multiple containers at once";
         return Err(RunError::Usage(text.to_owned()).into());
@@ -36,7 +40,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let mut code = 0;
     let mut lines = Lines::default();
     for text in &args.containers {
-        match start(&store, text, stays, out_of_reach) {
+        match start(&store, text, (stays, args.interactive), &keys, out_of_reach) {
             Ok(ended) if stays => code = ended,
             Ok(_) => lines.print(text),
             Err(error) => {
@@ -49,13 +53,21 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-fn start(store: &Store, text: &str, stays: bool, out_of_reach: OutOfReach) -> anyhow::Result<u8> {
+fn start(
+    store: &Store,
+    text: &str,
+    (stays, stdin): (bool, bool),
+    keys: &DetachKeys,
+    out_of_reach: OutOfReach,
+) -> anyhow::Result<u8> {
     let Some(ready) = run::again(store, text)? else {
         if stays {
-            return Err(RunError::Refused(format!(
-                "container {text} runs already, and its output goes to its log: mica logs -f {text} shows it, mica exec {text} COMMAND enters it"
-            ))
-            .into());
+            let options = AttachOptions {
+                stdin,
+                signals: true,
+                keys: keys.clone(),
+            };
+            return attach::to(&containers::find(store, text)?, &options);
         }
         // It runs already, which is no error.
         return Ok(0);
@@ -65,14 +77,13 @@ fn start(store: &Store, text: &str, stays: bool, out_of_reach: OutOfReach) -> an
         runtime::run_detached(job, out_of_reach, finish)?;
         return Ok(0);
     }
-    let (job, result) = runtime::run(job, out_of_reach);
-    finish(job);
-    Ok(result?)
+    Ok(super::run::stay(job, keys, out_of_reach)?)
 }
 
 /// Starts one in the background.
 pub(super) fn again(store: &Store, text: &str, out_of_reach: OutOfReach) -> anyhow::Result<()> {
-    start(store, text, false, out_of_reach).map(drop)
+    let keys = DetachKeys::default();
+    start(store, text, (false, false), &keys, out_of_reach).map(drop)
 }
 
 /// Wait for containers to end, and print their exit codes

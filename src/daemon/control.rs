@@ -7,23 +7,20 @@
 //! `share VOLUME` (the kernel has forgotten what it kept of it, others may change its data: `ok`), `stop` (unmount and end: `ok`). Anything else gets `error: ...`. Only the daemon's own user and root may ask: the directory is closed to
 //! others, and so is the socket; whoever comes all the same is hung up on.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Mode};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
-};
+use rustix::net::SocketFlags;
 
 use crate::oci::Digest;
 use crate::store::VolumeId;
 use crate::store::freeing::HeldFiles;
+use crate::sys::local_socket::{is_ours, listen_at};
 
 /// A request is a word; a line longer than this is none.
 const MAX_LINE: u64 = 64;
@@ -58,25 +55,7 @@ pub(super) struct Control(UnixListener);
 impl Control {
     /// Listens at `path`, however long it is: the address goes through a descriptor of the directory.
     pub(super) fn listen(path: &Path) -> io::Result<Self> {
-        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-        let directory = File::open(path.parent().ok_or_else(invalid)?)?;
-        let name = path
-            .file_name()
-            .and_then(|n| n.to_str())
-            .ok_or_else(invalid)?;
-        let address =
-            SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?;
-        let socket: OwnedFd = socket_with(
-            AddressFamily::UNIX,
-            SocketType::STREAM,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        )?;
-        bind(&socket, &address)?;
-        // Whatever our umask is; the directory lets nobody else in meanwhile.
-        let own = Mode::from_raw_mode(0o600);
-        rustix::fs::chmodat(&directory, name, own, AtFlags::empty())?;
-        listen(&socket, 64)?;
+        let socket = listen_at(path, SocketFlags::NONBLOCK)?;
         Ok(Control(UnixListener::from(socket)))
     }
 
@@ -117,13 +96,6 @@ impl AsFd for Control {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// Whether the other side is our own user or root.
-fn is_ours(stream: &UnixStream) -> bool {
-    let own = rustix::process::geteuid();
-    rustix::net::sockopt::socket_peercred(stream)
-        .is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
 }
 
 fn answer(stream: &UnixStream, handler: &impl Handler) -> io::Result<()> {

@@ -6,7 +6,7 @@
 //! apply to every entry), a size on entries that have no content (there is none then).
 
 mod content;
-mod resolve;
+pub(super) mod resolve;
 
 use super::error::{LayerError, Problem};
 use super::fold::{Folded, Folder};

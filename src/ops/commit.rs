@@ -214,6 +214,10 @@ pub fn pause(container: &Container) -> Result<Option<Frozen>, CommitError> {
     let Some(pid) = container.state.status.pid() else {
         return Ok(None);
     };
+    if container.is_paused() {
+        // They stand still, and shall afterwards.
+        return Ok(None);
+    }
     let frozen = freeze::freeze(pid).map_err(|source| CommitError::Pause {
         name: container.record.name.clone(),
         source,

@@ -2,6 +2,7 @@
 
 pub mod inspect;
 mod list;
+mod pausing;
 pub mod prune;
 mod remove;
 mod rename;
@@ -9,14 +10,17 @@ mod signals;
 mod top;
 
 pub use list::{COLUMNS, Filters, Options as ListOptions, Row, list, table, values};
+pub use pausing::{pause, unpause};
 pub use remove::{RemoveOptions, finish, remove, sweep};
 pub use rename::rename;
 pub use signals::{kill, number_of, stop, wait};
 pub use top::top;
 
+use std::time::{Duration, Instant};
+
 use super::run::RunError;
 use crate::store::Store;
-use crate::store::containers::Container;
+use crate::store::containers::{Container, ContainerLock};
 use crate::sys::deep;
 
 /// The container that `text` means: a name, an ID, or the beginning of one.
@@ -41,6 +45,27 @@ pub fn look(store: &Store, text: &str) -> Result<Option<Container>, RunError> {
             "Multiple IDs found with provided prefix: {text}"
         ))),
         (found, _) => Ok(found),
+    }
+}
+
+/// How long it is waited for who only looks into a container that does not run, or starts or removes it.
+const OTHERS: Duration = Duration::from_secs(60);
+
+/// The right to run or remove the container that `text` means, with how it stands now; `None`: it runs.
+pub fn take(store: &Store, text: &str) -> Result<(Container, Option<ContainerLock>), RunError> {
+    let deadline = Instant::now() + OTHERS;
+    loop {
+        let container = find(store, text)?;
+        match container.try_lock() {
+            Ok(None) if !container.is_running() && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // What it was before the lock it may be no more.
+            Ok(Some(lock)) => return Ok((find(store, container.record.id.as_str())?, Some(lock))),
+            Ok(None) => return Ok((container, None)),
+            Err(error) if error.is_missing() && Instant::now() < deadline => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub mod user;
 
 pub use create::{Created, Options, create};
 pub use names::is_valid as is_valid_name;
-pub use ready::{Ready, again, ready};
+pub use ready::{Ready, again, as_it_is, ready};
 
 use super::error::OpsError;
 use crate::store::StoreError;

@@ -25,6 +25,7 @@ use rustix::mount::{
 use rustix::process::{Signal, fchdir, set_parent_process_death_signal, umask};
 
 use super::channel::{Channel, FromChild, ToChild};
+use super::visit;
 use crate::mount_paths;
 use crate::sys::container::{exit_now, limit_mount, reset_signals, set_hostname};
 use crate::sys::deep;
@@ -34,7 +35,7 @@ use crate::sys::source::{Source, path_of};
 use crate::sys::userns::become_root;
 use mounts::{Terminal, Tree};
 pub(super) use mounts::{part_of, put};
-pub(super) use process::{Program, Stdio, come_with_little, run as run_program};
+pub(super) use process::{Program, Stdio, come_with_little, read_list, run as run_program};
 use sources::Host;
 pub(super) use sources::{Kind, Mount, Paths, What, fuse, open_mounts};
 
@@ -61,6 +62,8 @@ pub(super) struct Inside {
     pub(super) hostname: String,
     /// Of /dev/shm, if not the usual.
     pub(super) shm_size: Option<u64>,
+    /// In place of the program somebody looks into it and changes it from outside.
+    pub(super) visited: bool,
     pub(super) program: Program,
 }
 
@@ -139,6 +142,10 @@ fn become_container(
     stdio: Option<Stdio>,
 ) -> Result<std::convert::Infallible, Failure> {
     let Plan { paths, inside } = plan;
+    let way = match inside.visited {
+        true => Some(visit::way()?),
+        false => None,
+    };
     if inside.rootless {
         wait_for(channel)?;
         become_root().fails("taking the root ids of the user namespace")?;
@@ -151,6 +158,12 @@ fn become_container(
     let (host, connection) = sources::open(paths)?;
     set_hostname(&inside.hostname).fails("setting the host name")?;
     let (terminal, made) = assemble(&inside, host, connection, channel)?;
+    if let Some(way) = way {
+        let sent = channel.send(&FromChild::Ready { made }, None);
+        sent.fails("telling the supervisor")?;
+        wait_for(channel)?;
+        return Err(visit::serve(channel, way, false, &inside.program.user));
+    }
     let slave = match terminal {
         Some(Terminal { master, slave }) => {
             let sent = channel.send(&FromChild::Terminal, Some(master.as_fd()));

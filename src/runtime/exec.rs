@@ -42,6 +42,11 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
     let Status::Running { pid, .. } = container.state.status else {
         return Err(Failure::start(format!("container {} is not running", record.id)).into());
     };
+    if container.is_paused() {
+        let name = &record.name;
+        let text = format!("Container {name} is paused, unpause the container before exec");
+        return Err(Failure::start(text).into());
+    }
     let not_running = || Failure::start(format!("container {} is not running", record.id));
     let userns = record.ids.is_some();
     let target = match Entrance::open(pid, userns, &container.state.namespaces) {
@@ -133,7 +138,8 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
                 process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
             }
             Some((FromChild::Terminal, Some(master))) => {
-                let terminal = Moving::start_terminal(master, options.open_stdin, &output);
+                let terminal =
+                    Moving::start_terminal(master, options.open_stdin, &output, None, None);
                 moving = Some(terminal.map_err(NotStarted::because("opening the terminal"))?);
             }
             Some((FromChild::Failed { code, text }, _)) => {
@@ -147,12 +153,13 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
         return Ok(0);
     }
     if moving.is_none() {
-        let started = Moving::start(pumps, &output);
+        let started = Moving::start(pumps, &output, None);
         moving = Some(started.map_err(NotStarted::because("moving its output"))?);
     }
     if let Some(process) = &process {
         watch_process(process, &signals, None, moving.as_ref(), drop)
-            .map_err(NotStarted::because("waiting for the command"))?;
+            .map_err(NotStarted::because("waiting for the command"))
+            .map(drop)?;
     }
     let code = loop {
         match waitpid(joiner, WaitOptions::empty()) {

@@ -54,6 +54,17 @@ impl Entrance {
         Ok(Some(Entrance(found)))
     }
 
+    /// Of them only what it takes to see the files: the process stays unseen.
+    pub(super) fn files_only(self) -> Entrance {
+        let (user, files) = (LinkNameSpaceType::User, LinkNameSpaceType::Mount);
+        let wanted = self.0.into_iter();
+        Entrance(
+            wanted
+                .filter(|(_, kind)| *kind == user || *kind == files)
+                .collect(),
+        )
+    }
+
     /// What has to stay open until [`Entrance::enter`].
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.0.iter().map(|(descriptor, _)| descriptor.as_fd())

@@ -18,7 +18,9 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
+pub(in crate::runtime) use self::relay::write_all;
 use self::relay::{FileInput, Running, Watch};
+use super::attach::{DetachKeys, Hub};
 use super::child::Stdio;
 use crate::ops::run::logs::{LogWriter, Stream};
 use crate::sys::container::read_only_clone;
@@ -160,11 +162,17 @@ pub(super) struct Moving {
     _input: Option<Input>,
     raw: Option<RawTerminal>,
     master: Option<Arc<File>>,
+    /// Can be read when the caller has typed what detaches.
+    left: Option<OwnedFd>,
 }
 
 impl Moving {
-    /// Starts moving.
-    pub(super) fn start(pumps: Pumps, output: &Output) -> io::Result<Moving> {
+    /// Starts moving; whoever attaches to `hub` has a part in it.
+    pub(super) fn start(
+        pumps: Pumps,
+        output: &Output,
+        hub: Option<&Arc<Hub>>,
+    ) -> io::Result<Moving> {
         let (running, watch) = relay::line()?;
         let mut moving = Moving {
             running: Some(running),
@@ -172,7 +180,12 @@ impl Moving {
         };
         match (pumps.input, output) {
             (None, _) => {}
-            (Some(input), Output::Log(_)) => moving._input = Some(input),
+            (Some(input), Output::Log(_)) => {
+                if let (Some(hub), Input::Other(to)) = (hub, &input) {
+                    hub.take_input(Arc::new(to.try_clone()?));
+                }
+                moving._input = Some(input);
+            }
             (Some(Input::File(input, to)), Output::Caller) => {
                 let watch = Arc::clone(&watch);
                 moving.threads.push(thread(move || input.run(to, &watch))?);
@@ -183,7 +196,7 @@ impl Moving {
             }
         }
         for (from, stream) in pumps.outputs {
-            moving.drain(from, stream, output, &watch, false)?;
+            moving.drain(from, stream, output, &watch, false, hub)?;
         }
         Ok(moving)
     }
@@ -193,6 +206,8 @@ impl Moving {
         master: OwnedFd,
         open_stdin: bool,
         output: &Output,
+        hub: Option<&Arc<Hub>>,
+        keys: Option<&DetachKeys>,
     ) -> io::Result<Moving> {
         let (running, watch) = relay::line()?;
         let master = Arc::new(File::from(master));
@@ -202,6 +217,12 @@ impl Moving {
             ..Moving::default()
         };
         moving.resize();
+        if let Some(hub) = hub {
+            hub.take_terminal(Arc::clone(&master));
+            if open_stdin {
+                hub.take_input(Arc::clone(&master));
+            }
+        }
         if matches!(output, Output::Caller) {
             let stdin = io::stdin();
             if open_stdin {
@@ -209,15 +230,22 @@ impl Moving {
                     moving.raw = Some(RawTerminal::enter()?);
                 }
                 let to = Arc::clone(&master);
-                thread(move || {
-                    copy(&mut io::stdin(), &mut &*to);
-                    // The end of a file is what a terminal's user types as ^D.
-                    let _ = (&*to).write_all(&[4]);
-                })?;
+                if let Some(keys) = keys.filter(|_| stdin.is_terminal()) {
+                    let (left, line) = pipe_with(PipeFlags::CLOEXEC)?;
+                    moving.left = Some(left);
+                    let keys = keys.clone();
+                    thread(move || typed(keys, &to, line))?;
+                } else {
+                    thread(move || {
+                        copy(&mut io::stdin(), &mut &*to);
+                        // The end of a file is what a terminal's user types as ^D.
+                        let _ = (&*to).write_all(&[4]);
+                    })?;
+                }
             }
         }
         let from = master.try_clone()?;
-        moving.drain(from, Stream::Stdout, output, &watch, true)?;
+        moving.drain(from, Stream::Stdout, output, &watch, true, hub)?;
         Ok(moving)
     }
 
@@ -228,9 +256,12 @@ impl Moving {
         output: &Output,
         watch: &Watch,
         terminal: bool,
+        hub: Option<&Arc<Hub>>,
     ) -> io::Result<()> {
         let (output, watch) = (output.clone(), Arc::clone(watch));
-        let handle = thread(move || drain(from, stream, &output, &watch, terminal))?;
+        let hub = hub.cloned();
+        let handle =
+            thread(move || drain(from, stream, &output, &watch, terminal, hub.as_deref()))?;
         self.threads.push(handle);
         Ok(())
     }
@@ -244,6 +275,19 @@ impl Moving {
             // It may be gone already.
             let _ = tcsetwinsize(&**master, size);
         }
+    }
+
+    /// Can be read when the caller has typed what detaches.
+    pub(super) fn left(&self) -> Option<&OwnedFd> {
+        self.left.as_ref()
+    }
+
+    /// The caller leaves: his terminal is as it was, and no concern of ours any more.
+    pub(super) fn leave(&mut self) {
+        drop(self.left.take());
+        drop(self.raw.take());
+        // The size is that of whoever attaches.
+        self.master = None;
     }
 
     /// The program has ended: waits until everything it has written has arrived, and gives the caller his terminal back. The
@@ -262,7 +306,7 @@ impl Moving {
     }
 }
 
-fn thread<T: Send + 'static>(
+pub(super) fn thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     std::thread::Builder::new()
@@ -289,20 +333,63 @@ fn copy(from: &mut impl Read, to: &mut impl Write) {
     }
 }
 
+/// Passes on what is typed, until it is what detaches: `line` is told then.
+fn typed(mut keys: DetachKeys, to: &File, line: OwnedFd) {
+    let mut buffer = vec![0u8; 32 << 10];
+    loop {
+        let got = match io::stdin().read(&mut buffer) {
+            Ok(0) => {
+                // The end of a file is what a terminal's user types as ^D.
+                let _ = (&*to).write_all(&[4]);
+                break;
+            }
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        let mut pass = Vec::new();
+        let leaves = keys.feed(buffer.get(..got).unwrap_or_default(), &mut pass);
+        if (&*to).write_all(&pass).is_err() {
+            break;
+        }
+        if leaves {
+            // Whoever waits hears it, or has gone.
+            let _ = rustix::io::write(&line, &[0]);
+            break;
+        }
+    }
+    // Its end would be a word, too.
+    std::mem::forget(line);
+}
+
 fn drain(
     from: File,
     stream: Stream,
     output: &Output,
     watch: &Watch,
     terminal: bool,
+    hub: Option<&Hub>,
 ) -> io::Result<()> {
+    let tell = |bytes: &[u8]| {
+        if let Some(hub) = hub {
+            hub.tell(stream, bytes, watch);
+        }
+    };
     let Output::Log(log) = output else {
         let (stdout, stderr) = (io::stdout(), io::stderr());
         let to = match stream {
             Stream::Stdout => stdout.as_fd(),
             Stream::Stderr => stderr.as_fd(),
         };
-        return match relay::output(from, watch, terminal, |bytes| relay::write_all(to, bytes)) {
+        let sink = |bytes: &[u8]| {
+            let written = match hub.is_some_and(|hub| hub.logged(stream, bytes)) {
+                true => Ok(()),
+                false => write_all(to, bytes),
+            };
+            tell(bytes);
+            written
+        };
+        return match relay::output(from, watch, terminal, sink) {
             // Nobody reads it any more, which is the reader's decision.
             Err(error) if error.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => Ok(()),
             other => other,
@@ -313,6 +400,7 @@ fn drain(
             // The container goes on: a full disk is no reason to stop it.
             log::warn!("writing the log: {error}");
         }
+        tell(bytes);
         Ok(())
     });
     if let Err(error) = moved.and_then(|()| log.lock().finish(stream)) {
@@ -323,10 +411,10 @@ fn drain(
 
 /// The caller's terminal without echo, line editing and signals; as it was when dropped.
 #[derive(Debug)]
-struct RawTerminal(Termios);
+pub(super) struct RawTerminal(Termios);
 
 impl RawTerminal {
-    fn enter() -> io::Result<RawTerminal> {
+    pub(super) fn enter() -> io::Result<RawTerminal> {
         let stdin = io::stdin();
         let before = tcgetattr(&stdin)?;
         let mut raw = before.clone();

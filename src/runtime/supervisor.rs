@@ -7,10 +7,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, setsid, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open, set_parent_process_death_signal,
+    setsid, waitpid,
+};
 
+use super::attach::{DetachKeys, Hub, Left};
 use super::channel::{self, Channel, FromChild, ToChild};
-use super::child::{self, Failure, Inside, Paths, Plan, Program};
+use super::child::{self, Failure, Inside, Paths, Plan, Program, Stdio};
 use super::guard::{Guard, guard};
 use super::stdio::{self, Moving, Output, Pumps};
 use super::{NotStarted, OutOfReach, code_of, files, image, namespaces};
@@ -62,7 +66,7 @@ impl Job {
 
 /// Runs a container in the foreground; its exit code. The job comes back: what happens to the container now is for the caller.
 pub fn run(mut job: Job, _: OutOfReach) -> (Job, Result<u8, NotStarted>) {
-    let result = supervise(&mut job, &Output::Caller, || {});
+    let result = supervise(&mut job, &Output::Caller, None, || {});
     let result = noted(&mut job, result);
     (job, result)
 }
@@ -113,7 +117,7 @@ pub fn run_detached(
             let result = match log {
                 Ok(log) => {
                     let output = Output::Log(Arc::new(Mutex::new(log)));
-                    supervise(&mut job, &output, || tell(0, ""))
+                    supervise(&mut job, &output, None, || tell(0, ""))
                 }
                 Err(error) => Err(NotStarted::because("opening the log")(error)),
             };
@@ -125,6 +129,126 @@ pub fn run_detached(
             }
             exit_now(0)
         }
+    }
+}
+
+/// Runs a container at the caller's terminal, who can leave it by typing `keys`. It runs on then, with the process that was left with
+/// it, which gives the job to `finish` in the end.
+pub fn run_attached(
+    mut job: Job,
+    keys: &DetachKeys,
+    _: OutOfReach,
+    finish: impl FnOnce(Job),
+) -> Result<Left, NotStarted> {
+    let preparing = "preparing the supervisor";
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (read, write) = pipe.map_err(|e| NotStarted::because(preparing)(e.into()))?;
+    match fork().map_err(NotStarted::because(preparing))? {
+        Fork::Parent(child) => {
+            drop((write, job));
+            wait_for_supervisor(child, read)
+        }
+        Fork::Child => {
+            drop(read);
+            // Until it is left it ends with who started it, and the container with it.
+            if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+                log::debug!("tying the supervisor to its starter: {error}");
+            }
+            let to = File::from(write);
+            let leaving = Leaving { keys, to: &to };
+            let result = supervise(&mut job, &Output::Caller, Some(&leaving), || {});
+            let result = noted(&mut job, result);
+            finish(job);
+            let code = match &result {
+                Ok(code) => *code,
+                Err(error) => {
+                    // Without a starter there is nobody to tell.
+                    let _ = writeln!(&to, "{} {}", error.code, error.text);
+                    error.code
+                }
+            };
+            exit_now(code.into())
+        }
+    }
+}
+
+/// How the caller leaves.
+struct Leaving<'a> {
+    keys: &'a DetachKeys,
+    /// To the process that the caller waits for.
+    to: &'a File,
+}
+
+impl Leaving<'_> {
+    /// Leaves everything of the caller's behind, and lets him go.
+    fn leave(&self, job: &Job, hub: &Hub, moving: &mut Moving) -> std::io::Result<()> {
+        hub.log_to(LogWriter::open(&job.container.log())?);
+        moving.leave();
+        set_parent_process_death_signal(None)?;
+        detach();
+        let mut to = self.to;
+        writeln!(to, "{LEFT}")
+    }
+}
+
+/// The word for a caller who has left.
+const LEFT: &str = "left";
+
+/// In the process that the caller waits for: passes signals on until the supervisor has ended, or was left.
+fn wait_for_supervisor(child: u32, line: OwnedFd) -> Result<Left, NotStarted> {
+    let waiting = "waiting for the supervisor";
+    let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
+    let process = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    let Some(Ok(process)) = process else {
+        return Err(NotStarted::because(waiting)(
+            std::io::ErrorKind::Other.into(),
+        ));
+    };
+    let signals = SignalFd::block_forwarded(false).map_err(NotStarted::because(waiting))?;
+    loop {
+        let mut fds = [
+            PollFd::new(&line, PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(NotStarted::because(waiting)(error.into())),
+        }
+        let spoken = fds.first().is_some_and(|fd| !fd.revents().is_empty());
+        while let Some(number) = signals
+            .take_number()
+            .map_err(NotStarted::because(waiting))?
+        {
+            // A terminal tells the whole group of its size itself.
+            if !matches!(number, libc::SIGWINCH | libc::SIGCONT) {
+                // It may have ended.
+                let _ = signal(&process, number);
+            }
+        }
+        if !spoken {
+            continue;
+        }
+        let mut said = vec![0; 64 << 10];
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(&line, said.as_mut_slice()));
+        let length = length.unwrap_or(0);
+        let said = String::from_utf8_lossy(said.get(..length).unwrap_or_default()).into_owned();
+        if said.trim_end() == LEFT {
+            return Ok(Left::Detached);
+        }
+        let status = loop {
+            match waitpid(pid, WaitOptions::empty()) {
+                Ok(Some((_, status))) => break status,
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(NotStarted::because(waiting)(error.into())),
+            }
+        };
+        return match said.trim_end().split_once(' ') {
+            Some((code, text)) => Err(NotStarted {
+                code: code.parse().unwrap_or(125),
+                text: text.to_owned(),
+            }),
+            None => Ok(Left::Ended(code_of(status))),
+        };
     }
 }
 
@@ -164,7 +288,8 @@ fn noted(job: &mut Job, result: Result<u8, NotStarted>) -> Result<u8, NotStarted
 }
 
 /// The container while it lives.
-struct Living {
+#[derive(Debug)]
+pub(super) struct Living {
     pid: Pid,
     process: OwnedFd,
     reaped: Option<WaitStatus>,
@@ -205,7 +330,12 @@ impl Drop for Living {
     }
 }
 
-fn supervise(job: &mut Job, output: &Output, started: impl FnOnce()) -> Result<u8, NotStarted> {
+fn supervise(
+    job: &mut Job,
+    output: &Output,
+    leaving: Option<&Leaving<'_>>,
+    started: impl FnOnce(),
+) -> Result<u8, NotStarted> {
     let mut images = vec![job.container.record.image];
     images.extend(job.mounts.iter().filter_map(|mount| match &mount.source {
         ReadySource::Image { image, .. } => Some(*image),
@@ -228,8 +358,16 @@ fn supervise(job: &mut Job, output: &Output, started: impl FnOnce()) -> Result<u
     // Before any thread exists.
     let signals =
         SignalFd::block_forwarded(false).map_err(NotStarted::because("blocking signals"))?;
-    let (living, channel, pumps) = spawn(job, output)?;
+    let stdio = standard(job, output)?;
+    let plan = plan(job)?;
+    let (living, channel, pumps) = spawn(job, plan, stdio)?;
+    // One without a terminal and a log speaks with its caller alone.
+    let tty = job.container.record.config.tty;
+    let hub =
+        (tty || matches!(output, Output::Log(_))).then(|| Hub::new(job.container.directory(), tty));
     let mut start = Start {
+        hub,
+        keys: leaving.map(|leaving| leaving.keys.clone()),
         names,
         living,
         channel,
@@ -241,20 +379,33 @@ fn supervise(job: &mut Job, output: &Output, started: impl FnOnce()) -> Result<u
     let Start {
         mut living,
         session,
-        moving,
+        mut moving,
+        hub,
         ..
     } = start;
     started();
     let mut hint = Hint::new(job, living.pid);
     let on_signal = |number| hint.sent(number);
-    watch_process(
-        &living.process,
-        &signals,
-        session.as_ref(),
-        moving.as_ref(),
-        on_signal,
-    )
-    .map_err(NotStarted::because("waiting for the container"))?;
+    let mut on_signal = on_signal;
+    loop {
+        let event = watch_process(
+            &living.process,
+            &signals,
+            session.as_ref(),
+            moving.as_ref(),
+            &mut on_signal,
+        );
+        match event.map_err(NotStarted::because("waiting for the container"))? {
+            Watched::Ended => break,
+            Watched::Left => {
+                if let (Some(leaving), Some(hub), Some(moving)) = (leaving, &hub, &mut moving)
+                    && let Err(error) = leaving.leave(job, hub, moving)
+                {
+                    log::error!("leaving the container: {error}");
+                }
+            }
+        }
+    }
     let code = code_of(living.wait());
     let shown = with_output(code, moving);
     let mut state = job.container.state.clone();
@@ -270,6 +421,9 @@ fn supervise(job: &mut Job, output: &Output, started: impl FnOnce()) -> Result<u
     if let Err(error) = job.container.write_state(state, &job.lock) {
         log::warn!("{error}");
     }
+    if let Some(hub) = hub {
+        hub.end(code);
+    }
     Ok(shown)
 }
 
@@ -284,19 +438,25 @@ pub(super) fn with_output(code: u8, moving: Option<Moving>) -> u8 {
     }
 }
 
+/// What the child reads and writes, unless it has a terminal.
+fn standard(job: &Job, output: &Output) -> Result<(Option<Stdio>, Pumps), NotStarted> {
+    let config = &job.container.record.config;
+    if config.tty {
+        return Ok((None, Pumps::default()));
+    }
+    let (stdio, pumps) = stdio::prepare(config.open_stdin, output)
+        .map_err(NotStarted::because("preparing the container"))?;
+    Ok((Some(stdio), pumps))
+}
+
 /// Starts the child. It waits for its ids, or mounts at once.
-fn spawn(job: &Job, output: &Output) -> Result<(Living, Channel, Pumps), NotStarted> {
+pub(super) fn spawn(
+    job: &Job,
+    plan: Plan,
+    (stdio, pumps): (Option<Stdio>, Pumps),
+) -> Result<(Living, Channel, Pumps), NotStarted> {
     let preparing = "preparing the container";
     let record = &job.container.record;
-    let (stdio, pumps) = match record.config.tty {
-        true => (None, Pumps::default()),
-        false => {
-            let (stdio, pumps) = stdio::prepare(record.config.open_stdin, output)
-                .map_err(NotStarted::because(preparing))?;
-            (Some(stdio), pumps)
-        }
-    };
-    let plan = plan(job)?;
     let rootless = plan.inside.rootless;
     let guard = guard().map_err(NotStarted::because(preparing))?;
     let (ours, theirs) = channel::pair().map_err(NotStarted::because(preparing))?;
@@ -351,7 +511,7 @@ fn spawn(job: &Job, output: &Output) -> Result<(Living, Channel, Pumps), NotStar
     Ok((living, ours, pumps))
 }
 
-fn plan(job: &Job) -> Result<Plan, NotStarted> {
+pub(super) fn plan(job: &Job) -> Result<Plan, NotStarted> {
     let record = &job.container.record;
     let config = &record.config;
     let args = config.entrypoint.iter().chain(&config.cmd).flatten();
@@ -373,6 +533,7 @@ fn plan(job: &Job) -> Result<Plan, NotStarted> {
         read_only: record.read_only,
         hostname: record.hostname.clone(),
         shm_size: record.shm_size,
+        visited: false,
         program: Program {
             args: args.cloned().collect(),
             env: env::of_process(record),
@@ -421,6 +582,8 @@ pub(super) fn hint() -> &'static str {
 
 /// A container on its way to run.
 struct Start {
+    hub: Option<Arc<Hub>>,
+    keys: Option<DetachKeys>,
     names: Arc<Names>,
     living: Living,
     channel: Channel,
@@ -448,7 +611,8 @@ impl Start {
                 }
                 Some((FromChild::Terminal, Some(master))) => {
                     let open = job.container.record.config.open_stdin;
-                    let moving = Moving::start_terminal(master, open, output)
+                    let (hub, keys) = (self.hub.as_ref(), self.keys.as_ref());
+                    let moving = Moving::start_terminal(master, open, output, hub, keys)
                         .map_err(NotStarted::because("opening the terminal"))?;
                     self.moving = Some(moving);
                 }
@@ -510,9 +674,13 @@ impl Start {
         if let Some(pumps) = self.pumps.take()
             && self.moving.is_none()
         {
-            let moving =
-                Moving::start(pumps, output).map_err(NotStarted::because("moving its output"))?;
+            let moving = Moving::start(pumps, output, self.hub.as_ref())
+                .map_err(NotStarted::because("moving its output"))?;
             self.moving = Some(moving);
+        }
+        if let Some(hub) = &self.hub {
+            hub.listen()
+                .map_err(NotStarted::because("listening to who attaches"))?;
         }
         match self.channel.send(&ToChild::Go, None) {
             // It is called running already, and somebody has killed it: its exit status tells.
@@ -522,25 +690,37 @@ impl Start {
     }
 }
 
-/// Passes signals on until the container has ended.
+/// What there is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// The program has ended.
+    Ended,
+    /// The caller has typed what detaches.
+    Left,
+}
+
+/// Passes signals on until the container has ended, or is left.
 pub(super) fn watch_process(
     process: &OwnedFd,
     signals: &SignalFd,
     session: Option<&Session>,
     moving: Option<&Moving>,
     mut sent: impl FnMut(i32),
-) -> std::io::Result<()> {
+) -> std::io::Result<Watched> {
     loop {
         let mut fds = vec![
             PollFd::new(process, PollFlags::IN),
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
         ];
+        let left = moving.and_then(Moving::left);
+        fds.extend(left.map(|left| PollFd::new(left, PollFlags::IN)));
         fds.extend(session.map(|s| PollFd::from_borrowed_fd(s.event_fd(), PollFlags::IN)));
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let ended = fds.first().is_some_and(|fd| !fd.revents().is_empty());
+        let is_left = left.is_some() && fds.get(2).is_some_and(|fd| !fd.revents().is_empty());
         while let Some(number) = signals.take_number()? {
             match number {
                 libc::SIGWINCH => {
@@ -556,7 +736,10 @@ pub(super) fn watch_process(
             }
         }
         if ended {
-            return Ok(());
+            return Ok(Watched::Ended);
+        }
+        if is_left {
+            return Ok(Watched::Left);
         }
         if let Some(session) = session
             && let State::Broken(reason) = session.state()

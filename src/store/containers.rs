@@ -8,6 +8,7 @@
 //!   upper/  work/               what the container has changed: upper and work directory of an overlayfs
 //!   root/                       empty: what its processes see is mounted here, in their own namespace only
 //!   log                         what a detached container has printed
+//!   paused                      while its processes stand still: which
 //! ```
 //!
 //! A container runs as long as `lock` is locked; the kernel unlocks it when the supervisor ends, in whatever way, and the
@@ -24,8 +25,8 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 pub use record::{
-    ContainerConfig, ContainerId, ContainerRecord, ContainerState, MountSource, MountUse, Seccomp,
-    Security, Status, Ulimit, VERSION as RECORD_VERSION,
+    ContainerConfig, ContainerId, ContainerRecord, ContainerState, MountSource, MountUse, Pause,
+    Seccomp, Security, Status, Ulimit, VERSION as RECORD_VERSION,
 };
 
 use super::error::StoreError;
@@ -47,6 +48,7 @@ const LOOKERS: u32 = 1000;
 
 const CONFIG: &str = "config.json";
 const STATE: &str = "state.json";
+const PAUSED: &str = "paused";
 
 /// The exit code of what was killed with its supervisor: that of SIGKILL.
 const KILLED: u8 = 137;
@@ -58,6 +60,8 @@ pub struct Container {
     pub record: ContainerRecord,
     /// How it stands.
     pub state: ContainerState,
+    /// Which of its processes were stopped, if it runs and is paused.
+    pub pause: Option<Pause>,
     directory: PathBuf,
 }
 
@@ -109,6 +113,24 @@ impl Container {
     /// Whether its process lives.
     pub fn is_running(&self) -> bool {
         matches!(self.state.status, Status::Running { .. })
+    }
+
+    /// Whether its processes stand still.
+    pub fn is_paused(&self) -> bool {
+        self.pause.is_some()
+    }
+
+    /// Writes down that its processes stand still, or do no more. Not made durable: after a power cut it does not run.
+    pub fn write_pause(&mut self, pause: Option<Pause>) -> Result<(), StoreError> {
+        match &pause {
+            Some(pause) => put(&self.directory, PAUSED, pause, false)?,
+            None => {
+                let path = self.directory.join(PAUSED);
+                atomic::remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
+            }
+        }
+        self.pause = pause;
+        Ok(())
     }
 
     /// The right to run or remove it; `None` while it runs.
@@ -256,6 +278,7 @@ impl Store {
                 let container = Container {
                     record,
                     state,
+                    pause: None,
                     directory,
                 };
                 container.note(|event| event, "create");
@@ -420,9 +443,14 @@ fn read(layout: &Layout, id: &ContainerId) -> Result<Option<Container>, StoreErr
             finished: started,
         };
     }
+    let pause = match state.status.pid() {
+        Some(pid) => get::<Pause>(&directory.join(PAUSED))?.filter(|pause| pause.pid == pid),
+        None => None,
+    };
     Ok(Some(Container {
         record,
         state,
+        pause,
         directory,
     }))
 }

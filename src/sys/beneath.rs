@@ -144,6 +144,13 @@ impl Host {
         )
     }
 
+    /// Where the kernel says that a node is, seen from the root of this process.
+    pub fn path_of(&self, node: impl AsFd) -> Result<Vec<u8>> {
+        let name = DecInt::from_fd(node);
+        let path = rustix::fs::readlinkat(&self.descriptors, name, Vec::with_capacity(256))?;
+        Ok(path.into_bytes())
+    }
+
     /// A new regular file, opened; `EEXIST` if the name is taken.
     pub fn create(
         &self,

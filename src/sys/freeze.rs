@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,8 +17,11 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, setsid, waitpid,
 };
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
 use super::container::exit_now;
 use super::fork::{Fork, close_inherited, fork};
+use super::proc::start_time;
 
 /// Processes are stopped in a moment; what is in an uninterruptible wait is as good as stopped after this long.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -89,6 +92,79 @@ fn keep(init: u32, socket: &OwnedFd) -> ! {
     }
     drop(stopped);
     exit_now(0)
+}
+
+/// Stops the process `init`, all in its PID namespace and their descendants, and leaves them so; which they are, by number and start
+/// time. With `userns` as root of its user namespace: some may be of other ids than the caller. Only while this process has one
+/// thread.
+pub fn hold(init: u32, userns: bool) -> io::Result<Vec<(u32, u64)>> {
+    as_its_root(init, userns, || {
+        let mut stopped = stop_all(init)?;
+        let pids: Vec<u32> = stopped.processes.keys().copied().collect();
+        // They stay as they are.
+        stopped.processes.clear();
+        Ok(pids
+            .into_iter()
+            .filter_map(|pid| Some((pid, start_time(pid)?)))
+            .collect())
+    })
+}
+
+/// Lets them go on: those given, or all that stand still.
+pub fn release(init: u32, userns: bool, held: Option<&[(u32, u64)]>) -> io::Result<()> {
+    as_its_root(init, userns, || {
+        let mut stopped = Stopped::default();
+        for (pid, state) in members(init)? {
+            let was_held = |held: &[(u32, u64)]| {
+                let start = start_time(pid);
+                held.iter()
+                    .any(|(number, time)| *number == pid && Some(*time) == start)
+            };
+            if !matches!(state, b'T' | b't') || !held.is_none_or(was_held) {
+                continue;
+            }
+            let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let pidfd = raw.map(|raw| pidfd_open(raw, PidfdFlags::empty()));
+            if let Some(Ok(pidfd)) = pidfd {
+                stopped.processes.insert(pid, pidfd);
+            }
+        }
+        Ok(Vec::new())
+    })?;
+    Ok(())
+}
+
+/// Does something as root of the user namespace of a process, in a child, or here if there is none.
+fn as_its_root(
+    init: u32,
+    userns: bool,
+    work: impl FnOnce() -> io::Result<Vec<(u32, u64)>>,
+) -> io::Result<Vec<(u32, u64)>> {
+    if !userns {
+        return work();
+    }
+    let (user, _) = super::proc::namespace(init, "user")?;
+    let (flags, stream) = (SocketFlags::CLOEXEC, SocketType::STREAM);
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, stream, flags, None)?;
+    match fork()? {
+        Fork::Child => {
+            let entered = move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User));
+            let done = entered.map_err(io::Error::from).and_then(|()| work());
+            let said = done.map_err(|error| error.to_string());
+            let said = serde_json::to_vec(&said).unwrap_or_default();
+            let sent = std::fs::File::from(theirs);
+            exit_now(i32::from((&sent).write_all(&said).is_err()))
+        }
+        Fork::Parent(pid) => {
+            drop(theirs);
+            let mut said = Vec::new();
+            std::fs::File::from(ours).read_to_end(&mut said)?;
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            while let Err(Errno::INTR) = waitpid(pid, WaitOptions::empty()) {}
+            let said: Result<Vec<(u32, u64)>, String> = serde_json::from_slice(&said)?;
+            said.map_err(io::Error::other)
+        }
+    }
 }
 
 /// Stopped processes; they go on when this is dropped.

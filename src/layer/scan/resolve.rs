@@ -9,7 +9,7 @@ const MAJOR_MAX: i64 = 0xfff;
 const MINOR_MAX: i64 = 0xf_ffff;
 
 /// Precedence: PAX, then GNU long names, then the header. An error comes with the path, as far as it is known.
-pub(super) fn entry(
+pub(in crate::layer) fn entry(
     fields: Fields,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,

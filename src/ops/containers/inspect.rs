@@ -129,19 +129,19 @@ fn or_unset(texts: Option<&Vec<String>>) -> Value {
 fn state(container: &Container) -> Value {
     let time = |time: Timestamp| time.to_string();
     let never = || NEVER.to_owned();
-    let (word, pid, code, started, finished) = match container.state.status {
-        Status::Created => ("created", 0, 0, never(), never()),
-        Status::Running { pid, started } => ("running", pid, 0, time(started), never()),
+    let (pid, code, started, finished) = match container.state.status {
+        Status::Created => (0, 0, never(), never()),
+        Status::Running { pid, started } => (pid, 0, time(started), never()),
         Status::Exited {
             code,
             started,
             finished,
-        } => ("exited", 0, code, time(started), time(finished)),
+        } => (0, code, time(started), time(finished)),
     };
     fields_of(vec![
-        ("Status", text_of(word)),
+        ("Status", text_of(super::list::state(container))),
         ("Running", Value::Bool(container.is_running())),
-        ("Paused", Value::Bool(false)),
+        ("Paused", Value::Bool(container.is_paused())),
         ("Restarting", Value::Bool(false)),
         ("OOMKilled", Value::Bool(false)),
         ("Dead", Value::Bool(false)),

@@ -87,7 +87,7 @@ impl Filters {
                 Some((name, value)) => record.config.labels.get(name).is_some_and(|v| v == value),
                 None => record.config.labels.contains_key(value),
             },
-            "status" => state(container.state.status) == value,
+            "status" => state(container) == value,
             "exited" => {
                 matches!(container.state.status, Status::Exited { code, .. } if code.to_string() == value)
             }
@@ -176,19 +176,27 @@ pub fn list(store: &Store, options: &Options) -> Result<Vec<Row>, RunError> {
 }
 
 /// docker's word for a state.
-fn state(status: Status) -> &'static str {
-    match status {
+pub(super) fn state(container: &Container) -> &'static str {
+    match container.state.status {
         Status::Created => "created",
+        Status::Running { .. } if container.is_paused() => "paused",
         Status::Running { .. } => "running",
         Status::Exited { .. } => "exited",
     }
 }
 
 /// docker's STATUS column.
-fn status(status: Status, now: Timestamp) -> String {
-    match status {
+fn status(container: &Container, now: Timestamp) -> String {
+    let paused = if container.is_paused() {
+        " (Paused)"
+    } else {
+        ""
+    };
+    match container.state.status {
         Status::Created => "Created".to_owned(),
-        Status::Running { started, .. } => format!("Up {}", format::since(started, now)),
+        Status::Running { started, .. } => {
+            format!("Up {}{paused}", format::since(started, now))
+        }
         Status::Exited { code, finished, .. } => {
             format!("Exited ({code}) {}", ago(Some(finished), now))
         }
@@ -305,8 +313,8 @@ impl Row {
                 created.strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string(),
             ),
             ("RunningFor", ago(Some(record.created), now)),
-            ("Status", status(self.container.state.status, now)),
-            ("State", state(self.container.state.status).to_owned()),
+            ("Status", status(&self.container, now)),
+            ("State", state(&self.container).to_owned()),
             // The network is the host's.
             ("Ports", String::new()),
             ("Names", record.name.clone()),

@@ -25,10 +25,15 @@ pub struct RemoveOptions {
 
 /// Removes the container that `text` means.
 pub fn remove(store: &Store, text: &str, options: RemoveOptions) -> Result<(), RunError> {
-    let container = super::find(store, text)?;
+    let (container, lock) = super::take(store, text)?;
     let name = &container.record.name;
-    let lock = match container.try_lock()? {
+    let lock = match lock {
         Some(lock) => lock,
+        None if !options.force && container.is_paused() => {
+            return Err(RunError::Refused(format!(
+                "cannot remove container \"{name}\": container is paused and must be unpaused first"
+            )));
+        }
         None if !options.force => {
             return Err(RunError::Refused(format!(
                 "cannot remove container \"{name}\": container is running: stop the container before removing or force remove"

@@ -20,11 +20,11 @@ const ENDING: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGABRT, libc::SIGT
 /// Sends a signal to the process of the container that `text` means. If that ends it, it has ended when this returns: it can be
 /// removed, and its name is free if it was to go with its process.
 pub fn kill(store: &Store, text: &str, signal: i32) -> Result<(), RunError> {
-    let container = super::find(store, text)?;
+    let mut container = super::find(store, text)?;
+    let id = container.record.id.clone();
     let not_running = || {
         RunError::Refused(format!(
-            "cannot kill container: {text}: container {} is not running",
-            container.record.id
+            "cannot kill container: {text}: container {id} is not running"
         ))
     };
     let Some(process) = process_of(&container)? else {
@@ -35,6 +35,10 @@ pub fn kill(store: &Store, text: &str, signal: i32) -> Result<(), RunError> {
     if !send(&process, signal).map_err(RunError::io("sending the signal"))? {
         container.wait()?;
         return Err(not_running());
+    }
+    // One that is paused takes it when it goes on, unless it is to end by it.
+    if container.is_paused() && signal != libc::SIGKILL && signal == stop_signal(&container) {
+        super::pausing::wake(&mut container)?;
     }
     let patience = match signal {
         libc::SIGKILL => PATIENCE,
@@ -73,23 +77,16 @@ pub fn stop(
     patience: Option<Duration>,
     signal: Option<i32>,
 ) -> Result<(), RunError> {
-    let container = super::find(store, text)?;
+    let mut container = super::find(store, text)?;
     let Some(process) = process_of(&container)? else {
         return Ok(());
     };
-    let own = match container.record.config.stop_signal.as_str() {
-        "" => STOP_SIGNAL,
-        signal => signal,
-    };
-    let number = signal.or_else(|| number_of(own).ok()).unwrap_or_else(|| {
-        let name = &container.record.name;
-        // An image can say anything.
-        log::warn!("{name}: its stop signal {own:?} is none, {STOP_SIGNAL} is sent");
-        libc::SIGTERM
-    });
+    let number = signal.unwrap_or_else(|| stop_signal(&container));
     let waiting = RunError::io("stopping the container");
+    let sent = send(&process, number).map_err(RunError::io("stopping the container"))?;
+    super::pausing::wake(&mut container)?;
     let result = (|| {
-        let ended = !send(&process, number)?;
+        let ended = !sent;
         let ended = match patience {
             _ if ended => true,
             Some(patience) => process.wait(patience)?,
@@ -105,6 +102,20 @@ pub fn stop(
     // The supervisor has something left to do.
     container.wait()?;
     Ok(())
+}
+
+/// The signal that asks a container to end.
+fn stop_signal(container: &Container) -> i32 {
+    let own = match container.record.config.stop_signal.as_str() {
+        "" => STOP_SIGNAL,
+        signal => signal,
+    };
+    number_of(own).unwrap_or_else(|_| {
+        let name = &container.record.name;
+        // An image can say anything.
+        log::warn!("{name}: its stop signal {own:?} is none, {STOP_SIGNAL} is sent");
+        libc::SIGTERM
+    })
 }
 
 /// Waits for the end of a container; its exit code.

@@ -371,6 +371,27 @@ pub(super) fn check_bind(store: &Store, source: &Path) -> Result<(), RunError> {
     Ok(())
 }
 
+/// What of a container's mounts is there while it does not run: a volume that went with its end is an empty place in memory.
+pub fn lasting(store: &Store, mounts: &[MountUse]) -> Result<Vec<MountUse>, RunError> {
+    let all = store.volume_set()?;
+    let mut lasting = mounts.to_vec();
+    for mount in &mut lasting {
+        if let MountSource::Volume { name, .. } = &mount.source
+            && VolumeName::parse(name)
+                .ok()
+                .and_then(|name| all.get(&name))
+                .is_none()
+        {
+            mount.source = MountSource::Tmpfs {
+                size: None,
+                mode: Some(0o755),
+                options: Vec::new(),
+            };
+        }
+    }
+    Ok(lasting)
+}
+
 /// Finds what a container's record says it sees, and which volumes are among it. `fresh` destinations get the image's content
 /// if what is mounted there is empty.
 pub fn ready(

@@ -42,10 +42,32 @@ pub fn ready(store: &Store, created: Created) -> Result<Ready, RunError> {
     }
 }
 
+/// The container that `text` means, to be looked into as it is; the second: it does not run, and stays so meanwhile. Volumes that
+/// went with its end are places in memory.
+pub fn as_it_is(store: &Store, text: &str) -> Result<(Container, Option<Ready>), RunError> {
+    let (container, lock) = containers::take(store, text)?;
+    let Some(lock) = lock else {
+        return Ok((container, None));
+    };
+    let uses = mounts::lasting(store, &container.record.mounts)?;
+    let (mounts, volumes) = mounts::ready(store, &uses, &|_| false)?;
+    let ready = Ready {
+        container: container.clone(),
+        lock,
+        mounts,
+        volumes,
+    };
+    Ok((container, Some(ready)))
+}
+
 /// The container that `text` means, with anonymous volumes anew where the old ones are gone; `None`: it runs.
 pub fn again(store: &Store, text: &str) -> Result<Option<Ready>, RunError> {
-    let mut container = containers::find(store, text)?;
-    let Some(lock) = container.try_lock()? else {
+    let (mut container, lock) = containers::take(store, text)?;
+    let Some(lock) = lock else {
+        if container.is_paused() {
+            let text = "cannot start a paused container, try unpause instead";
+            return Err(RunError::Refused(text.to_owned()));
+        }
         return Ok(None);
     };
     let (uses, fresh) = create::renew_volumes(store, &container)?;

@@ -207,7 +207,7 @@ fn open_terminal(channel: &Channel) -> Result<OwnedFd, Failure> {
 const MAX_LIST: u64 = 16 << 20;
 
 /// A file of the container's, which can be anything: a pipe that nobody writes to, or a link to a device that never ends.
-fn read_list(path: &str) -> io::Result<String> {
+pub(in crate::runtime) fn read_list(path: &str) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(openat(CWD, path, flags, Mode::empty())?);
     let mut bytes = Vec::new();

@@ -94,7 +94,7 @@ pub(super) fn output(
 }
 
 /// Writes all of it, to what may be set not to wait.
-pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+pub(in crate::runtime) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),

@@ -274,6 +274,15 @@ pub struct ContainerState {
     pub namespaces: BTreeMap<String, u64>,
 }
 
+/// `paused`: the processes of a container that stand still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Its first process: of a run that is over the file says nothing.
+    pub pid: u32,
+    /// Those that were stopped for it, by number and start time; `None`: whoever stopped them did not come to say so.
+    pub held: Option<Vec<(u32, u64)>>,
+}
+
 /// How a container stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
