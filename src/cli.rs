@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::daemon;
 use crate::ops::template::TemplateError;
 use crate::store::{OpenMode, Store, StoreError};
 
@@ -296,12 +297,18 @@ impl Context {
 
 /// The program: parses the process's arguments and runs the verb.
 pub fn main() -> ExitCode {
+    if let Some(part) = std::env::args_os()
+        .nth(1)
+        .and_then(|verb| daemon::part(&verb))
+    {
+        return serve(part);
+    }
     completion::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage::tell(&error),
     };
-    init_logging(&cli.verb);
+    init_logging(matches!(cli.verb, Verb::Mount(_)));
     let context = Context {
         store: cli.store,
         opened: RefCell::default(),
@@ -390,7 +397,19 @@ fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {
 
 /// Log lines go to stderr: warnings, errors and what is changed through a mount, or what `MICA_LOG` asks for (env_logger's
 /// syntax). Only of the daemon they are a log, with times; what a verb says is for who has typed it.
-fn init_logging(verb: &Verb) {
+/// A process of a mount that mica starts itself: it needs none of what parses a command line, and stays small.
+fn serve(part: fn() -> anyhow::Result<()>) -> ExitCode {
+    init_logging(true);
+    match part() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn init_logging(of_daemon: bool) {
     let environment = env_logger::Env::new()
         .filter_or(
             "MICA_LOG",
@@ -399,7 +418,7 @@ fn init_logging(verb: &Verb) {
         .write_style("MICA_LOG_STYLE");
     // A second initialisation (tests) keeps the first.
     let mut builder = env_logger::Builder::from_env(environment);
-    if !matches!(verb, Verb::Mount(_)) && std::env::var_os("MICA_LOG").is_none() {
+    if !of_daemon && std::env::var_os("MICA_LOG").is_none() {
         builder.format(|to, record| {
             let text = record.args().to_string();
             writeln!(to, "mica: {}", output::Printable(&text))

@@ -8,11 +8,16 @@
 //!   it: a signal always ends the daemon;
 //! - when a serving thread is lost (a bug): it detaches the mount rather than let requests hang.
 //!
+//! With `-o survive=on` a small process, the [`keeper`], holds the connection as well, and starts the next server when one has died:
+//! what this one does differently at its beginning is in [`kept`] and `Service::start`.
+//!
 //! Names that verbs change reach the kernel in two ways: `sync` on the control socket, answered when every mount shows the
 //! change, and a watch on the store's index for those who die before they ask.
 
 mod control;
 mod ephemeral;
+mod keeper;
+mod kept;
 mod log_file;
 mod mount_point;
 mod readiness;
@@ -22,9 +27,10 @@ mod unmount;
 mod volumes;
 mod watch;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::fuse::options::MountOptions;
 use crate::sys::fork::{Fork, close_inherited, fork};
@@ -42,6 +48,8 @@ pub struct MountPlan {
     pub foreground: bool,
     /// The `-o` options.
     pub options: MountOptions,
+    /// The same as they were given.
+    pub words: Vec<String>,
 }
 
 /// Mounts. In the foreground it returns when the mount has ended, else when it is ready (from the parent; the daemon never
@@ -49,6 +57,11 @@ pub struct MountPlan {
 pub fn mount(plan: &MountPlan) -> anyhow::Result<()> {
     let root = rustix::process::geteuid().is_root();
     plan.options.check_privileges(root)?;
+    if plan.foreground && plan.options.survive {
+        bail!(
+            "survive=on and --foreground: whoever watches a process in the foreground starts it anew himself; leave one of them out"
+        );
+    }
     if plan.foreground {
         return service::run(plan, readiness::Reporter::foreground());
     }
@@ -77,6 +90,21 @@ pub fn mount(plan: &MountPlan) -> anyhow::Result<()> {
             std::process::exit(code)
         }
     }
+}
+
+/// The parts of a mount that mica starts itself, by the hidden word that it does so with.
+pub fn part(word: &OsStr) -> Option<fn() -> anyhow::Result<()>> {
+    match word.to_str() {
+        Some(keeper::KEEP) => Some(keeper::keep),
+        Some(keeper::SERVE) => Some(serve_kept),
+        _ => None,
+    }
+}
+
+/// Serves a mount whose server has died, for its keeper. Returns when it has ended.
+fn serve_kept() -> anyhow::Result<()> {
+    rustix::thread::set_name(c"mica").context("naming the process")?;
+    service::run_kept(kept::Before::take()?)
 }
 
 fn daemonised(plan: &MountPlan, reporter: readiness::Reporter) -> anyhow::Result<()> {

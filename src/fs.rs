@@ -12,9 +12,11 @@
 //! | `trees`, `slots`, `image_dir` | trees of images and layers, and the layers that are open |
 //! | `removal`, `renaming`, `pins` | what changes the store |
 //! | `used` | noticing that an image is used |
+//! | `lasting`, `again` | what the next server of the same connection knows of this one, and how it answers |
 //! | `stores` | the images as an additional image store of podman and its kin, on a connection of its own |
 //! | `superblock` | all of it together, and the way of a change from the store into the kernel's caches |
 
+mod again;
 mod attr;
 mod dispatch;
 mod error;
@@ -22,6 +24,7 @@ mod face;
 mod image_dir;
 mod info;
 mod inode;
+mod lasting;
 mod names_dir;
 mod namespace;
 mod nodes;
@@ -45,4 +48,5 @@ pub use face::{
     AttrReply, Caller, DirEntry, EntryReply, FileAttr, FileKind, FileSystem, FsError, Full,
     InodeNo, KernelCache, Lookup, RenameMode, RmPolicy, SetAttr, StatFs, Timestamp, Ttl,
 };
+pub use lasting::Lasting;
 pub use superblock::{FsOptions, Shape, Superblock};

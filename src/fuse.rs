@@ -10,6 +10,7 @@
 mod adapter;
 mod convert;
 mod errno;
+pub mod handshake;
 mod kernel;
 pub mod notify;
 pub mod options;

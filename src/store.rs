@@ -42,7 +42,7 @@ pub mod volumes;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -104,7 +104,7 @@ struct Inner {
 /// The last `index.json` read. The file stays open, so that its inode number cannot come back as another
 /// file's; the stamp also tells writing in place, which mica never does.
 struct Snapshot {
-    _file: File,
+    file: Arc<File>,
     stamp: Stamp,
     names: Arc<Names>,
 }
@@ -195,12 +195,31 @@ impl Store {
 
     /// The names as of now. Costs one `stat` while they do not change.
     pub fn names(&self) -> Result<Arc<Names>, StoreError> {
+        Ok(self.names_and_file()?.0)
+    }
+
+    /// The names in a file that [`Store::names_and_file`] gave, in whatever process.
+    pub fn names_of(&self, file: &File) -> Result<Arc<Names>, StoreError> {
+        let path = self.layout().index_json();
+        let stat = file.metadata().map_err(StoreError::io("stat", &path))?;
+        let length = usize::try_from(stat.len().min(MAX_INDEX_BYTES)).unwrap_or(0);
+        let mut bytes = vec![0; length];
+        // Not from where somebody else has stopped to read.
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(StoreError::io("read", &path))?;
+        let names =
+            index_json::parse(&bytes).map_err(|reason| damaged_names(self.layout(), reason))?;
+        Ok(Arc::new(names))
+    }
+
+    /// The names as of now, and the file that says so: it stays what it is when there are others.
+    pub fn names_and_file(&self) -> Result<(Arc<Names>, Arc<File>), StoreError> {
         let path = self.layout().index_json();
         let mut cached = self.0.names.lock();
         if let Some(snapshot) = &*cached {
             let stat = fs::metadata(&path).map_err(StoreError::io("stat", &path))?;
             if stamp(&stat) == snapshot.stamp {
-                return Ok(snapshot.names.clone());
+                return Ok((snapshot.names.clone(), snapshot.file.clone()));
             }
         }
         let file = match File::open(&path) {
@@ -214,13 +233,13 @@ impl Store {
         let bytes = read_limited(&file, &stat, MAX_INDEX_BYTES, &path)?;
         let names =
             index_json::parse(&bytes).map_err(|reason| damaged_names(self.layout(), reason))?;
-        let names = Arc::new(names);
+        let (names, file) = (Arc::new(names), Arc::new(file));
         *cached = Some(Snapshot {
-            _file: file,
+            file: file.clone(),
             stamp: stamp(&stat),
             names: names.clone(),
         });
-        Ok(names)
+        Ok((names, file))
     }
 
     /// Runs a reading `work` on a snapshot of the names. If it misses something and the names have changed
@@ -336,7 +355,7 @@ impl Store {
         // The change is durable. Without a stamp the next reader parses the file.
         *self.0.names.lock() = file.metadata().ok().map(|stat| Snapshot {
             stamp: stamp(&stat),
-            _file: file,
+            file: Arc::new(file),
             names: Arc::new(names),
         });
         Ok(())

@@ -12,6 +12,7 @@
 
 pub mod container;
 pub mod image;
+pub mod keeper;
 pub mod mount;
 pub mod podman;
 pub mod random;

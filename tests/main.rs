@@ -37,6 +37,7 @@ mod semantics;
 mod session;
 mod staging;
 mod store;
+mod surviving;
 mod tiny;
 mod usage;
 mod volume_files;

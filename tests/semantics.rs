@@ -15,6 +15,7 @@ mod calls;
 mod committing;
 mod damage;
 mod doc;
+mod ending;
 mod engines;
 mod facts;
 mod lasting;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mica::fs::{InodeNo, KernelCache};
+use mica::fuse::handshake::Link;
 use mica::fuse::notify::NotifyQueue;
 use mica::fuse::session::{self, Session, Settings, State};
 use mica::fuse::stats::Op;
@@ -46,7 +47,8 @@ fn world(strict: bool) -> World {
         strict,
         ..Settings::default()
     };
-    let session = session::start(Arc::clone(&tree), connection, &settings, &queue).unwrap();
+    let session =
+        session::start(Arc::clone(&tree), Link::Own(connection), &settings, &queue).unwrap();
     World {
         path,
         tree,

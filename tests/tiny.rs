@@ -214,6 +214,7 @@ impl FileSystem for Tiny {
         self.cache.invalidate_inode(parent, false);
         Ok(())
     }
+    fn renamed_before(&self, _: (InodeNo, &[u8])) {}
     fn rename(
         &self,
         _: &Caller,

@@ -25,7 +25,8 @@ pub struct Args {
     /// (who may remove through the mount: nobody, the mounting user and root, all), nlink=shared (one link more of each
     /// file, so that `du` of one directory counts shared files once), trash=DURATION, fsname=NAME, and how long ephemeral
     /// volumes live unused: volume_wait=SECONDS (60, for the first user), volume_linger=SECONDS (2, after the last one), volume_cache=on|off
-    /// (on: the kernel keeps names and attributes of volumes in the store that only this mount uses)
+    /// (on: the kernel keeps names and attributes of volumes in the store that only this mount uses), survive=on|off (on: when the daemon dies
+    /// another takes its place, and who uses images goes on)
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Keep what is removed through the mount for so long (30m, 12h, 7d, off), whatever `mica trash` has set
@@ -42,6 +43,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         mount_point: args.mount_point,
         foreground: args.foreground,
         options,
+        words: args.options,
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -57,6 +57,23 @@ pub(super) fn prepare(path: &Path, store: &Path) -> anyhow::Result<MountPoint> {
     )
 }
 
+/// Takes away the dead mounts at `path`: of a server that has died, inside a mount that goes on.
+pub(super) fn clear(path: &Path) -> anyhow::Result<()> {
+    for _ in 0..MAX_DEAD_MOUNTS {
+        let point = MountPoint::open(path)?;
+        let Some(mount) = point.mounted_here()?.filter(|m| m.fs_type == FS_TYPE) else {
+            return Ok(());
+        };
+        if point.answers() {
+            return Ok(());
+        }
+        let dead = point.identify(&mount);
+        drop(point);
+        dead.unmount(true)?;
+    }
+    Ok(())
+}
+
 /// The absolute path without symbolic links, of as much of it as exists.
 fn resolve(path: &Path) -> std::io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;

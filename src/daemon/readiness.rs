@@ -10,7 +10,10 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 
 /// The daemon's end.
 #[derive(Debug)]
-pub(super) struct Reporter(Option<File>);
+pub(super) struct Reporter {
+    pipe: Option<File>,
+    foreground: bool,
+}
 
 /// The starter's end.
 #[derive(Debug)]
@@ -21,31 +24,47 @@ const FAILED: u8 = b'-';
 
 pub(super) fn channel() -> anyhow::Result<(Reporter, Waiter)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-    Ok((Reporter(Some(File::from(write))), Waiter(File::from(read))))
+    let reporter = Reporter {
+        pipe: Some(File::from(write)),
+        foreground: false,
+    };
+    Ok((reporter, Waiter(File::from(read))))
 }
 
 impl Reporter {
     /// No process waits; systemd may.
     pub(super) fn foreground() -> Self {
-        Reporter(None)
+        Reporter {
+            pipe: None,
+            foreground: true,
+        }
+    }
+
+    /// The keeper waits, which is told in its own way.
+    pub(super) fn kept() -> Self {
+        Reporter {
+            pipe: None,
+            foreground: false,
+        }
     }
 
     /// The pipe to the starter.
     pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
-        self.0.as_ref().map(AsFd::as_fd)
+        self.pipe.as_ref().map(AsFd::as_fd)
     }
 
     pub(super) fn is_foreground(&self) -> bool {
-        self.0.is_none()
+        self.foreground
     }
 
     /// The mount works.
     pub(super) fn ready(self) {
-        match self.0 {
+        match self.pipe {
             Some(mut pipe) => {
                 // The starter was killed: the mount stands all the same.
                 let _ = pipe.write_all(&[READY]);
             }
+            None if !self.foreground => {}
             None => {
                 // Without $NOTIFY_SOCKET nobody waits, which is no error.
                 if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -57,7 +76,7 @@ impl Reporter {
 
     /// It will not. Returns the error for whoever still wants it: nobody if the starter prints it.
     pub(super) fn failed(self, error: anyhow::Error) -> anyhow::Result<()> {
-        let Some(mut pipe) = self.0 else {
+        let Some(mut pipe) = self.pipe else {
             return Err(error);
         };
         let text = format!("{error:#}");

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,22 +14,25 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::control::{Control, Handler};
 use super::ephemeral::Reaper;
+use super::kept::{self, Before, Shown};
 use super::readiness::Reporter;
 use super::stores::{self, Stores};
 use super::volumes::{self, Volumes};
 use super::watch::Watch;
 use super::{MountPlan, log_file, mount_point};
-use crate::fs::{FileSystem, FsOptions, KernelCache, Shape, Superblock};
+use crate::fs::{FileSystem, FsOptions, KernelCache, Lasting, Shape, Superblock};
+use crate::fuse::handshake::Link;
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
+use crate::mount_paths::{STORES, VOLUMES};
 use crate::oci::Digest;
 use crate::ops::usage::keeping_busy;
 use crate::ops::volumes::activity::Activity;
 use crate::store::freeing::{Freeing, HeldFiles};
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError, VolumeId};
 use crate::sys::fork;
-use crate::sys::mount::{self, FuseFlags, MountError, MountPoint, Mounted};
+use crate::sys::mount::{self, FuseFlags, MountError, Mounted};
 use crate::sys::mountinfo::DeviceId;
 use crate::sys::signal::SignalFd;
 
@@ -63,6 +67,35 @@ pub(super) fn run(plan: &MountPlan, reporter: Reporter) -> anyhow::Result<()> {
     }
 }
 
+/// Serves on what another server has left, until the mount ends.
+pub(super) fn run_kept(before: Before) -> anyhow::Result<()> {
+    fork::limit_allocator();
+    raise_descriptor_limit();
+    provoked();
+    let plan = before.plan.clone();
+    let service = Service::begin(&plan, &Reporter::kept(), Some(before))?;
+    if let Some(lasting) = &service.lasting {
+        lasting.shown.served()?;
+    }
+    fork::release_memory();
+    service.serve()
+}
+
+/// What tests ask a server to do that begins for another.
+fn provoked() {
+    let wanted = match cfg!(debug_assertions) {
+        true => std::env::var("MICA_NEXT_SERVER").ok(),
+        false => None,
+    };
+    match wanted.as_deref() {
+        Some("crashes") => std::process::abort(),
+        Some("hangs") => loop {
+            std::thread::sleep(Duration::from_secs(60));
+        },
+        _ => {}
+    }
+}
+
 /// Each layer in use is an open file, and the usual limit of 1024 is meant for programs that call select(2): as many as allowed.
 fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
@@ -94,6 +127,8 @@ struct Service {
     stores: Option<Stores>,
     /// When to mount the volumes and stores again, which somebody has unmounted.
     again: Option<Instant>,
+    /// Of a mount that goes on when this process dies.
+    lasting: Option<LastingTree>,
     signals: SignalFd,
     control: Option<Control>,
     watch: Watch,
@@ -103,6 +138,34 @@ struct Service {
     _reaper: Option<Reaper>,
     /// Kept until the end: it says that this mount lives.
     lease: Option<Lease>,
+}
+
+/// The memory of a tree that goes on when this process dies.
+struct LastingTree {
+    memory: Arc<Lasting>,
+    shown: Arc<Shown>,
+}
+
+impl LastingTree {
+    fn new(queue: &Arc<NotifyQueue>) -> anyhow::Result<LastingTree> {
+        let memory = Lasting::new().context("making a memory for the tree")?;
+        Ok(LastingTree::of(memory, queue))
+    }
+
+    fn inherit(queue: &Arc<NotifyQueue>, before: &mut Before) -> anyhow::Result<LastingTree> {
+        let tree = LastingTree::of(Arc::clone(&before.lasting), queue);
+        if let Some(keeper) = before.keeper.take() {
+            tree.shown.inherit(&before.names, keeper)?;
+        }
+        Ok(tree)
+    }
+
+    fn of(memory: Arc<Lasting>, queue: &Arc<NotifyQueue>) -> LastingTree {
+        let shown = Shown::new(Arc::clone(queue));
+        let follower = Arc::clone(&shown);
+        memory.follow(move |file| follower.add(file));
+        LastingTree { memory, shown }
+    }
 }
 
 /// What control requests use.
@@ -125,15 +188,32 @@ struct Shared {
 
 impl Service {
     fn start(plan: &MountPlan, reporter: &Reporter) -> anyhow::Result<Self> {
+        Service::begin(plan, reporter, None)
+    }
+
+    /// Mounts, or goes on with what the server `before` has left.
+    fn begin(
+        plan: &MountPlan,
+        reporter: &Reporter,
+        mut before: Option<Before>,
+    ) -> anyhow::Result<Self> {
         // Before any thread exists: all of them are to leave signals to the event loop.
         let signals = SignalFd::block().context("blocking signals")?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("making an eventfd")?;
-        let point = mount_point::prepare(&plan.mount_point, &plan.store)?;
+        let point = match &before {
+            Some(_) => None,
+            None => Some(mount_point::prepare(&plan.mount_point, &plan.store)?),
+        };
+        let mounted_at = match (&before, &point) {
+            (Some(before), _) => before.mounted.path.clone(),
+            (None, Some(point)) => point.path().to_owned(),
+            (None, None) => plan.mount_point.clone(),
+        };
         let store = Store::open(&plan.store, OpenMode::Create)?;
         if let Some(time) = plan.options.trash {
             store.use_trash(time);
         }
-        let (lease, control) = announce(&store, &point)?;
+        let (lease, control) = announce(&store, &mounted_at)?;
         // From here on a change of names is noticed; the tree reads them afterwards.
         let watch = Watch::new(store.path());
         let activity = Arc::new(Activity::default());
@@ -145,43 +225,81 @@ impl Service {
             rm: plan.options.rm,
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
-            mount_point: point.path().to_owned(),
+            mount_point: mounted_at.clone(),
             squash: false,
             shared_links: plan.options.shared_links,
             lease: lease.as_ref().map(|lease| lease.id().clone()),
         };
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
-        let tree = Arc::new(Superblock::new(store.clone(), options, cache)?);
+        let lasting = match &mut before {
+            Some(before) => Some(LastingTree::inherit(&queue, before)?),
+            None if plan.options.survive => Some(LastingTree::new(&queue)?),
+            None => None,
+        };
+        let tree = match (&lasting, &before) {
+            (Some(lasting), Some(before)) => {
+                let memory = Arc::clone(&lasting.memory);
+                Superblock::inherited(store.clone(), options, cache, memory, &before.names)?
+            }
+            (Some(lasting), None) => {
+                let memory = Arc::clone(&lasting.memory);
+                Superblock::lasting(store.clone(), options, cache, memory)?
+            }
+            (None, _) => Superblock::new(store.clone(), options, cache)?,
+        };
+        let tree = Arc::new(tree);
         let store_path = store.path().to_owned();
 
         let lease_id = lease.as_ref().map(|lease| lease.id().clone());
-        let beside = volumes::beside(plan, point.path())?;
+        let beside = volumes::beside(plan, &mounted_at)?;
         if let Some(place) = &beside {
             tree.link_volumes(place.path().to_owned());
         }
         let source = plan.options.source.as_deref().unwrap_or(mount::SOURCE);
-        let (connection, mounted) = mount::mount(&point, &flags(plan), source)?;
-        // The descriptor of the directory below would keep that one busy.
-        drop(point);
-        let mounted = Guard::new(mounted);
+        let is_next = before.is_some();
+        let (link, mounted) = match (before, point) {
+            (Some(before), _) => (
+                Link::Next(before.connection, before.agreement),
+                Guard::kept(before.mounted),
+            ),
+            (None, Some(point)) => {
+                // The descriptor of the directory below would keep that one busy: dropped here.
+                let (connection, mounted) = mount::mount(&point, &flags(plan), source)?;
+                let link = match lasting {
+                    Some(_) => Link::First(connection),
+                    None => Link::Own(connection),
+                };
+                (link, Guard::new(mounted))
+            }
+            (None, None) => bail!("{}: nothing to mount on", mounted_at.display()),
+        };
         let (path, device) = mounted.place()?;
         tree.mounted(device);
         let settings = Settings {
             strict: plan.options.strict,
             ..Settings::default()
         };
-        let session = session::start(Arc::clone(&tree), connection, &settings, &queue)
+        let session = session::start(Arc::clone(&tree), link, &settings, &queue)
             .context("starting the FUSE session")?;
         read_ahead(device);
 
-        let stat = std::fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?;
-        if rustix::fs::minor(stat.dev()) != device.minor {
-            bail!("{}: something else was mounted over it", path.display());
-        }
-        let volumes = Volumes::mount(plan, &store, &path, device, lease_id, beside, &activity)?;
-        let stores = match stores::inside(plan) {
-            true => Some(Stores::mount(plan, &store, &path)?),
-            false => None,
+        let (volumes, stores) = match is_next {
+            false => {
+                let stat =
+                    std::fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?;
+                if rustix::fs::minor(stat.dev()) != device.minor {
+                    bail!("{}: something else was mounted over it", path.display());
+                }
+                let volumes =
+                    Volumes::mount(plan, &store, &path, device, lease_id, beside, &activity)?;
+                let stores = match stores::inside(plan) {
+                    true => Some(Stores::mount(plan, &store, &path)?),
+                    false => None,
+                };
+                (Some(volumes), stores)
+            }
+            // They have ended with the server before, and come back as after an unmount.
+            true => (None, None),
         };
         rustix::process::chdir("/").context("leaving the working directory")?;
         if !reporter.is_foreground() {
@@ -197,7 +315,7 @@ impl Service {
             tree,
             queue,
             stats,
-            volumes: Mutex::new(Some(volumes.shared())),
+            volumes: Mutex::new(volumes.as_ref().map(Volumes::shared)),
             stores: Mutex::new(stores.as_ref().map(Stores::shared)),
             activity,
             refreshing: Mutex::new(()),
@@ -210,21 +328,27 @@ impl Service {
             Some(lease) => Some(reap(plan, &store, lease, &shared)?),
             None => None,
         };
-        Ok(Service {
+        let mut service = Service {
             shared,
             session,
             mounted,
             plan: plan.clone(),
-            volumes: Some(volumes),
+            volumes,
             stores,
-            again: None,
+            again: is_next.then(Instant::now),
+            lasting,
             signals,
             control,
             watch,
             behind: None,
             _reaper: reaper,
             lease,
-        })
+        };
+        match is_next {
+            true => service.keep_volumes(),
+            false => service.start_keeper()?,
+        }
+        Ok(service)
     }
 
     /// The event loop.
@@ -243,6 +367,7 @@ impl Service {
                     log::info!("{}: unmounted from outside", self.mounted.shown());
                     self.mounted.forget();
                     self.drop_volumes();
+                    self.end_keeper();
                     self.serve_engines();
                     return Ok(());
                 }
@@ -251,11 +376,15 @@ impl Service {
                         self.mounted.forget();
                     }
                     let shown = self.mounted.shown();
+                    if self.lasting.is_some() {
+                        bail!("{shown}: {reason}; another server takes over");
+                    }
                     // The guard detaches the mount.
                     bail!("{shown}: {reason}; the mount is taken away");
                 }
             }
             self.keep_volumes();
+            self.keep_keeper();
             self.catch_up();
             if let Some(control) = &self.control {
                 control.accept(&self.shared);
@@ -308,6 +437,7 @@ impl Service {
         }
         let lease = self.lease.as_ref().map(|lease| lease.id().clone());
         let mounted = self.mounted.place().and_then(|(path, device)| {
+            mount_point::clear(&path.join(VOLUMES))?;
             let beside = volumes::beside(&self.plan, &path)?;
             let activity = &self.shared.activity;
             Volumes::mount(
@@ -334,8 +464,10 @@ impl Service {
             return;
         }
         let place = self.mounted.place();
-        let mounted =
-            place.and_then(|(path, _)| Stores::mount(&self.plan, &self.shared.store, &path));
+        let mounted = place.and_then(|(path, _)| {
+            mount_point::clear(&path.join(STORES))?;
+            Stores::mount(&self.plan, &self.shared.store, &path)
+        });
         match mounted {
             Ok(stores) => {
                 *self.shared.stores.lock() = Some(stores.shared());
@@ -379,6 +511,13 @@ impl Service {
         if let Some(stores) = &self.stores {
             fds.push(PollFd::from_borrowed_fd(stores.event_fd(), PollFlags::IN));
         }
+        let keeper = self
+            .lasting
+            .as_ref()
+            .and_then(|lasting| lasting.shown.watch());
+        if let Some(keeper) = &keeper {
+            fds.push(PollFd::new(keeper, PollFlags::IN));
+        }
         let span = |left: Duration| Timespec::try_from(left).unwrap_or_default();
         let until = |end: Instant| span(end.saturating_duration_since(Instant::now()));
         let left = [
@@ -395,8 +534,55 @@ impl Service {
         }
     }
 
+    /// Has the mount kept, if it is to be.
+    fn start_keeper(&mut self) -> anyhow::Result<()> {
+        let Some(lasting) = &self.lasting else {
+            return Ok(());
+        };
+        let (connection, agreement) = self.session.lasting().context("not a lasting connection")?;
+        let mounted = self.mounted.get().context("not mounted")?;
+        let connection = (connection.as_fd(), agreement);
+        let (memory, shown) = (&lasting.memory, &lasting.shown);
+        let store = self.shared.store.path();
+        kept::start_keeper(&self.plan, store, mounted, connection, memory, shown)?;
+        // From now on the mount does not end with this process.
+        self.mounted.keep();
+        Ok(())
+    }
+
+    /// A keeper that has died has a successor, as a server has.
+    fn keep_keeper(&mut self) {
+        if let Some(lasting) = &self.lasting
+            && lasting.shown.is_alone()
+        {
+            log::warn!(
+                "{}: its keeper has died: starting another",
+                self.mounted.shown()
+            );
+            if let Err(error) = self.start_keeper() {
+                log::error!(
+                    "{}: ends with this process: {error:#}",
+                    self.mounted.shown()
+                );
+                self.lasting = None;
+            }
+        }
+    }
+
+    fn end_keeper(&self) {
+        if let Some(lasting) = &self.lasting {
+            lasting.shown.end();
+        }
+    }
+
     /// Unmounts, whatever it takes, because of `reason`.
     fn end(mut self, reason: &str) -> anyhow::Result<()> {
+        let ended = self.take_away(reason);
+        self.end_keeper();
+        ended
+    }
+
+    fn take_away(&mut self, reason: &str) -> anyhow::Result<()> {
         let shown = self.mounted.shown();
         log::info!("{shown}: {reason}: unmounting");
         if !self.session.connected() {
@@ -544,9 +730,9 @@ impl Handler for Shared {
 }
 
 /// Takes the lease and listens on its socket, so that verbs find this mount. A store that cannot be written to has no verbs.
-fn announce(store: &Store, point: &MountPoint) -> anyhow::Result<(Option<Lease>, Option<Control>)> {
+fn announce(store: &Store, mount_point: &Path) -> anyhow::Result<(Option<Lease>, Option<Control>)> {
     let kind = LeaseKind::Daemon {
-        mountpoint: point.path().to_owned(),
+        mountpoint: mount_point.to_owned(),
     };
     let lease = match store.lease(kind) {
         Ok(lease) => lease,
@@ -603,11 +789,34 @@ fn read_ahead(device: DeviceId) {
 }
 
 /// Our mount; detached if it is still there when this is dropped.
-pub(super) struct Guard(Option<Mounted>);
+pub(super) struct Guard {
+    mounted: Option<Mounted>,
+    /// It does not end with this process.
+    kept: bool,
+}
 
 impl Guard {
     pub(super) fn new(mounted: Mounted) -> Self {
-        Guard(Some(mounted))
+        Guard {
+            mounted: Some(mounted),
+            kept: false,
+        }
+    }
+
+    /// One that does not end with this process.
+    fn kept(mounted: Mounted) -> Self {
+        Guard {
+            mounted: Some(mounted),
+            kept: true,
+        }
+    }
+
+    fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    fn get(&self) -> Option<&Mounted> {
+        self.mounted.as_ref()
     }
 
     /// Unmounts; one that is busy again, some times.
@@ -624,29 +833,32 @@ impl Guard {
     }
 
     pub(super) fn place(&self) -> anyhow::Result<(std::path::PathBuf, DeviceId)> {
-        let mounted = self.0.as_ref().context("not mounted")?;
+        let mounted = self.get().context("not mounted")?;
         Ok((mounted.path.clone(), mounted.device))
     }
 
     pub(super) fn shown(&self) -> String {
-        let mounted = self.0.as_ref();
+        let mounted = self.get();
         mounted.map_or_else(String::new, |m| m.path.display().to_string())
     }
 
     pub(super) fn unmount(&self, lazy: bool) -> Result<(), MountError> {
-        match &self.0 {
+        match self.get() {
             Some(mounted) => mounted.unmount(lazy),
             None => Ok(()),
         }
     }
 
     pub(super) fn forget(&mut self) {
-        self.0 = None;
+        self.mounted = None;
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         match self.unmount(true) {
             Ok(()) | Err(MountError::NotMounted(_)) => {}
             Err(error) => log::error!("{error}"),

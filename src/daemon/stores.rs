@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use super::MountPlan;
 use super::service::{Guard, flags};
 use crate::fs::{FileSystem as _, FsOptions, KernelCache, RmPolicy, Shape, Superblock};
+use crate::fuse::handshake::Link;
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
@@ -82,7 +83,7 @@ impl Stores {
             idmap: true,
             ..Settings::default()
         };
-        let session = session::start(Arc::clone(&tree), connection, &settings, &queue)
+        let session = session::start(Arc::clone(&tree), Link::Own(connection), &settings, &queue)
             .context("starting the FUSE session of the stores")?;
         let stats = Arc::clone(session.stats());
         Ok(Stores {

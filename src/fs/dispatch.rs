@@ -31,7 +31,10 @@ impl Superblock {
         let stale = || FsError::Stale(ino.0);
         match decode(ino) {
             Number::Own => self.nodes.get(ino).map(Known::Own).ok_or_else(stale),
-            Number::Directory => self.trees.get(ino).map(Known::Dir).ok_or_else(stale),
+            Number::Directory => match self.trees.get(ino) {
+                Some(dir) => Ok(Known::Dir(dir)),
+                None => self.directory_again(ino).map(Known::Dir),
+            },
             Number::Leaf(slot, node) => Ok(Known::Leaf(slot, node)),
         }
     }
@@ -337,6 +340,11 @@ impl FileSystem for Superblock {
             Known::Dir(dir) => self.stage(caller, &dir, name, true),
             Known::Leaf(..) => Err(FsError::NotDirectory),
         }
+    }
+
+    fn renamed_before(&self, to: (InodeNo, &[u8])) {
+        // What it moves there may be known to this process by its old name.
+        self.cache.invalidate_entry(to.0, to.1);
     }
 
     fn rename(

@@ -341,6 +341,8 @@ pub trait FileSystem: Send + Sync + 'static {
     ) -> Result<EntryReply, FsError>;
     fn unlink(&self, caller: &Caller, parent: InodeNo, name: &[u8]) -> Result<(), FsError>;
     fn rmdir(&self, caller: &Caller, parent: InodeNo, name: &[u8]) -> Result<(), FsError>;
+    /// The kernel is told that a rename to this name was done, which an earlier server had done before its end.
+    fn renamed_before(&self, to: (InodeNo, &[u8]));
     fn rename(
         &self,
         caller: &Caller,

@@ -49,6 +49,24 @@ pub(super) enum Number {
     Directory,
 }
 
+/// What the number of a directory says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct DirectoryNo {
+    pub tree: TreeNo,
+    pub layer: u16,
+    pub node: NodeNo,
+}
+
+/// Of a directory in an image or layer tree.
+pub(super) fn directory_no(ino: InodeNo) -> Option<DirectoryNo> {
+    let layer = u16::try_from(low(ino.0 >> 32) & (MAX_LAYERS - 1)).ok()?;
+    (ino.0 & DIRECTORY != 0).then(|| DirectoryNo {
+        tree: TreeNo(low(ino.0 >> 44) & (MAX_TREES - 1)),
+        layer,
+        node: NodeNo(low(ino.0)),
+    })
+}
+
 /// Low 32 bits; nothing is lost that the caller has not masked away.
 fn low(value: u64) -> u32 {
     u32::try_from(value & 0xffff_ffff).unwrap_or(0)
@@ -95,6 +113,18 @@ mod tests {
             decode(directory(TreeNo(0), 0, NodeNo(0))),
             Number::Directory
         );
+    }
+
+    #[test]
+    fn a_directory_is_told_by_its_number() {
+        let no = DirectoryNo {
+            tree: TreeNo(MAX_TREES - 1),
+            layer: 4095,
+            node: NodeNo(u32::MAX - 1),
+        };
+        let ino = directory(no.tree, no.layer, no.node);
+        assert_eq!(directory_no(ino), Some(no));
+        assert_eq!(directory_no(leaf(SlotNo(1), NodeNo(1))), None);
     }
 
     #[test]

@@ -7,13 +7,14 @@ mod listing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use parking_lot::{Mutex, RwLock};
 
 pub(super) use listing::Listing;
 
 use super::face::{InodeNo, Timestamp};
+use super::lasting::{Lasting, References};
 use super::namespace::is_below;
 use super::stores::StorePlace;
 use crate::oci::{DiffId, ImageId, TagRef};
@@ -115,7 +116,7 @@ pub(super) struct Rendered {
 pub(super) struct Node {
     pub ino: InodeNo,
     place: RwLock<Place>,
-    references: AtomicU64,
+    references: References,
     /// Positions of a directory that is being listed.
     pub listing: Mutex<Listing>,
     /// See [`Rendered`].
@@ -123,11 +124,11 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn new(ino: u64, place: Place) -> Arc<Node> {
+    fn new(ino: u64, place: Place, references: References) -> Arc<Node> {
         Arc::new(Node {
             ino: InodeNo(ino),
             place: RwLock::new(place),
-            references: AtomicU64::new(0),
+            references,
             listing: Mutex::default(),
             rendered: Mutex::default(),
         })
@@ -140,7 +141,10 @@ impl Node {
 
 /// All nodes. Lock order: `Nodes` before anything inside a node.
 #[derive(Debug)]
-pub(super) struct Nodes(RwLock<Table>);
+pub(super) struct Nodes {
+    table: RwLock<Table>,
+    lasting: Option<Arc<Lasting>>,
+}
 
 #[derive(Debug)]
 struct Table {
@@ -153,7 +157,7 @@ struct Table {
 const FIRST: u64 = 64;
 
 impl Nodes {
-    pub fn new() -> Nodes {
+    pub fn new(lasting: Option<Arc<Lasting>>) -> Nodes {
         let fixed = [
             Place::Root,
             Place::Repo("".into()),
@@ -176,44 +180,57 @@ impl Nodes {
             next: FIRST,
         };
         for (ino, place) in (InodeNo::ROOT.0..).zip(fixed) {
-            table.insert(Node::new(ino, place.clone()), place);
+            let node = Node::new(ino, place.clone(), References::default());
+            table.insert(node, place);
         }
-        Nodes(RwLock::new(table))
+        for (ino, references, place) in lasting.iter().flat_map(|lasting| lasting.own_nodes()) {
+            table.insert(Node::new(ino, place.clone(), references), place);
+            table.next = table.next.max(ino + 1);
+        }
+        Nodes {
+            table: RwLock::new(table),
+            lasting,
+        }
     }
 
     pub fn get(&self, ino: InodeNo) -> Option<Arc<Node>> {
-        self.0.read().by_ino.get(&ino.0).cloned()
+        self.table.read().by_ino.get(&ino.0).cloned()
     }
 
     /// The node at `place`, if the kernel knows it.
     pub fn find(&self, place: &Place) -> Option<Arc<Node>> {
-        self.0.read().by_place.get(place).cloned()
+        self.table.read().by_place.get(place).cloned()
     }
 
     /// The node at `place`, made if need be, with one reference more; and whether it was made.
     pub fn refer(&self, place: Place) -> (Arc<Node>, bool) {
         {
-            let table = self.0.read();
+            let table = self.table.read();
             // Under the table's lock, so that `forget` cannot drop it in between.
             if let Some(node) = table.by_place.get(&place) {
                 node.references.fetch_add(1, Ordering::Relaxed);
                 return (node.clone(), false);
             }
         }
-        let mut table = self.0.write();
+        let mut table = self.table.write();
         if let Some(node) = table.by_place.get(&place) {
             node.references.fetch_add(1, Ordering::Relaxed);
             return (node.clone(), false);
         }
-        let node = Node::new(table.free_number(), place.clone());
+        let lasting = self.lasting.as_ref();
+        let references = lasting.map_or_else(References::default, |lasting| lasting.count());
+        let node = Node::new(table.free_number(), place.clone(), references);
         node.references.store(1, Ordering::Relaxed);
+        if let Some(lasting) = lasting {
+            lasting.put_own(node.ino.0, &node.references, &place);
+        }
         table.insert(node.clone(), place);
         (node, true)
     }
 
     /// Drops references; the node goes with the last, and is the answer then.
     pub fn forget(&self, ino: InodeNo, count: u64) -> Option<Arc<Node>> {
-        let mut table = self.0.write();
+        let mut table = self.table.write();
         let node = table.by_ino.get(&ino.0)?.clone();
         let before = node.references.fetch_sub(count, Ordering::Relaxed);
         if before > count {
@@ -228,13 +245,16 @@ impl Nodes {
         if table.by_place.get(&place).is_some_and(|n| n.ino == ino) {
             table.by_place.remove(&place);
         }
+        if let Some(lasting) = &self.lasting {
+            lasting.drop_own(ino.0, &node.references);
+        }
         Some(node)
     }
 
     /// Moves the nodes of the directory `from` of `images/`, and of all below it, to `to`. Nodes of a directory that was at
     /// `to` before stay reachable by number only.
     pub fn move_directory(&self, from: &str, to: &str) {
-        let mut table = self.0.write();
+        let mut table = self.table.write();
         let nodes: Vec<Arc<Node>> = table.by_ino.values().cloned().collect();
         for node in nodes {
             let old = node.place();
@@ -244,6 +264,9 @@ impl Nodes {
             }
             let rest = path.strip_prefix(from).unwrap_or_default();
             let new = Place::Repo(format!("{to}{rest}").into());
+            if let Some(lasting) = &self.lasting {
+                lasting.put_own(node.ino.0, &node.references, &new);
+            }
             *node.place.write() = new.clone();
             if table.by_place.get(&old).is_some_and(|n| n.ino == node.ino) {
                 table.by_place.remove(&old);
@@ -254,7 +277,7 @@ impl Nodes {
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.0.read().by_ino.len()
+        self.table.read().by_ino.len()
     }
 }
 
@@ -284,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_node_lives_as_long_as_its_references() {
-        let nodes = Nodes::new();
+        let nodes = Nodes::new(None);
         let fixed = nodes.len();
         let (a, _) = nodes.refer(Place::Repo("a".into()));
         let (again, _) = nodes.refer(Place::Repo("a".into()));
@@ -301,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_rename_keeps_numbers() {
-        let nodes = Nodes::new();
+        let nodes = Nodes::new(None);
         let (top, _) = nodes.refer(Place::Repo("org".into()));
         let (below, _) = nodes.refer(Place::Repo("org/app".into()));
         let (other, _) = nodes.refer(Place::Repo("orgx".into()));

@@ -8,11 +8,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use parking_lot::{Mutex, RwLock};
 
 use super::inode::{KEPT, SlotNo};
+use super::lasting::{Lasting, References};
 use crate::layer::LayerFile;
 use crate::oci::DiffId;
 use crate::store::{Numbered, Numbers, Store, StoreError};
@@ -22,7 +23,7 @@ use crate::store::{Numbered, Numbers, Store, StoreError};
 pub(super) struct Slot {
     pub no: SlotNo,
     pub diff_id: DiffId,
-    references: AtomicU64,
+    references: References,
     file: Mutex<Option<Arc<LayerFile>>>,
 }
 
@@ -31,6 +32,7 @@ pub(super) struct Slot {
 pub(super) struct Slots {
     store: Store,
     numbers: Arc<Numbers>,
+    lasting: Option<Arc<Lasting>>,
     table: RwLock<Table>,
 }
 
@@ -41,7 +43,23 @@ struct Table {
     last: u32,
 }
 
+impl Table {
+    fn insert(&mut self, slot: Arc<Slot>) {
+        self.by_no.insert(slot.no, slot.clone());
+        self.by_id.insert(slot.diff_id, slot);
+    }
+}
+
 impl Slot {
+    fn new(no: SlotNo, diff_id: DiffId, references: References) -> Arc<Slot> {
+        Arc::new(Slot {
+            no,
+            diff_id,
+            references,
+            file: Mutex::new(None),
+        })
+    }
+
     /// Counts one more reference of the kernel.
     pub fn refer(&self) {
         self.references.fetch_add(1, Ordering::Relaxed);
@@ -81,11 +99,30 @@ impl Slot {
 }
 
 impl Slots {
-    pub fn new(store: Store, numbers: Arc<Numbers>) -> Slots {
+    pub fn new(store: Store, numbers: Arc<Numbers>, lasting: Option<Arc<Lasting>>) -> Slots {
+        let mut table = Table::default();
+        for (no, references, layer) in lasting.iter().flat_map(|lasting| lasting.slots()) {
+            if let Ok(no) = u32::try_from(no) {
+                table.insert(Slot::new(SlotNo(no), layer, references));
+            }
+        }
         Slots {
             store,
             numbers,
-            table: RwLock::default(),
+            lasting,
+            table: RwLock::new(table),
+        }
+    }
+
+    /// Opens what the kernel refers to files of, so that it stays readable if it is removed from now on.
+    pub fn open_referred(&self) {
+        let slots: Vec<Arc<Slot>> = self.table.read().by_no.values().cloned().collect();
+        for slot in slots {
+            if slot.references.load(Ordering::Relaxed) > 0
+                && let Err(error) = self.open(&slot)
+            {
+                log::warn!("a layer whose files are in use: {error}");
+            }
         }
     }
 
@@ -124,14 +161,13 @@ impl Slots {
                 }
             },
         };
-        let slot = Arc::new(Slot {
-            no,
-            diff_id: *layer,
-            references: AtomicU64::new(0),
-            file: Mutex::new(None),
-        });
-        table.by_no.insert(slot.no, slot.clone());
-        table.by_id.insert(*layer, slot.clone());
+        let lasting = self.lasting.as_ref();
+        let references = lasting.map_or_else(References::default, |lasting| lasting.count());
+        if let Some(lasting) = lasting {
+            lasting.put_slot(no.0, &references, layer);
+        }
+        let slot = Slot::new(no, *layer, references);
+        table.insert(slot.clone());
         slot
     }
 
@@ -176,6 +212,9 @@ impl Slots {
             if Arc::strong_count(&slot) == 3 && slot.is_idle() {
                 table.by_no.remove(&slot.no);
                 table.by_id.remove(&slot.diff_id);
+                if let Some(lasting) = &self.lasting {
+                    lasting.drop_slot(slot.no.0, &slot.references);
+                }
             }
         }
     }

@@ -5,14 +5,17 @@
 //! waiting for the store lock never stop them. Nothing here waits for the kernel.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use super::again::WaysUp;
 use super::face::{Caller, FsError, InodeNo, KernelCache, RmPolicy, Timestamp};
 use super::info::{Events, UsersCache};
 use super::inode::KEPT;
+use super::lasting::Lasting;
 use super::namespace::{Change, View, changes};
 use super::nodes::{Nodes, Place};
 use super::orphans::Orphans;
@@ -75,6 +78,8 @@ pub struct Superblock {
     pub(super) trees: Arc<Trees>,
     pub(super) slots: Slots,
     pub(super) numbers: Arc<Numbers>,
+    pub(super) lasting: Option<Arc<Lasting>>,
+    pub(super) ways_up: WaysUp,
     pub(super) stages: Arc<Stages>,
     pub(super) events: Events,
     telling: Telling,
@@ -105,6 +110,55 @@ impl Superblock {
         Ok(Superblock::with_names(store, names, options, cache))
     }
 
+    /// The tree of `store`, whose memory outlives this process.
+    pub fn lasting(
+        store: Store,
+        options: FsOptions,
+        cache: Arc<dyn KernelCache>,
+        lasting: Arc<Lasting>,
+    ) -> Result<Superblock, FsError> {
+        let (names, file) = store.names_and_file()?;
+        lasting.names(file);
+        Ok(Superblock::made(
+            store,
+            names,
+            options,
+            cache,
+            Some(lasting),
+        ))
+    }
+
+    /// The tree as an earlier process showed it, made of that one's memory. `shown` are the names that it has shown and that
+    /// the kernel may know things by, oldest first, and at least one. What has changed since then is told to the kernel.
+    pub fn inherited(
+        store: Store,
+        options: FsOptions,
+        cache: Arc<dyn KernelCache>,
+        lasting: Arc<Lasting>,
+        shown: &[File],
+    ) -> Result<Superblock, FsError> {
+        let mut shown = shown.iter();
+        let (names, file) = store.names_and_file()?;
+        let first = shown
+            .next()
+            .map_or(Ok(names), |file| store.names_of(file))?;
+        let tree = Superblock::made(store, first, options, cache, Some(lasting));
+        {
+            let changing = tree.changing();
+            for names in shown {
+                let names = tree.store.names_of(names)?;
+                tree.take_these(&changing, names, &[]);
+            }
+        }
+        // Before anything that has been removed meanwhile is let go of.
+        tree.slots.open_referred();
+        if let Some(lasting) = &tree.lasting {
+            lasting.names(file);
+        }
+        tree.catch_up()?;
+        Ok(tree)
+    }
+
     /// A tree of other names than the store's present ones, which it takes in only when told to.
     pub fn with_names(
         store: Store,
@@ -112,22 +166,34 @@ impl Superblock {
         options: FsOptions,
         cache: Arc<dyn KernelCache>,
     ) -> Superblock {
-        let kept = BTreeSet::new();
+        Superblock::made(store, names, options, cache, None)
+    }
+
+    fn made(
+        store: Store,
+        names: Arc<Names>,
+        options: FsOptions,
+        cache: Arc<dyn KernelCache>,
+        lasting: Option<Arc<Lasting>>,
+    ) -> Superblock {
+        let kept = lasting.iter().flat_map(|lasting| lasting.kept()).collect();
         let view = View::new(names, &kept, None);
-        let trees = Arc::new(Trees::new());
+        let trees = Arc::new(Trees::new(lasting.clone()));
         // What serves a single container neither keeps numbers nor waits for a disk to do so.
         let numbers = Numbers::new(store.clone(), KEPT, options.lease.is_some());
         let numbers = Arc::new(numbers);
         Superblock {
-            slots: Slots::new(store.clone(), numbers.clone()),
+            slots: Slots::new(store.clone(), numbers.clone(), lasting.clone()),
             numbers,
             changing: Mutex::default(),
             kept: Mutex::new(kept),
             view: RwLock::new(Arc::new(view)),
             orphans: Orphans::start(trees.clone(), cache.clone()),
-            nodes: Nodes::new(),
+            nodes: Nodes::new(lasting.clone()),
             trees,
-            stages: Stages::new(cache.clone()),
+            stages: Stages::new(cache.clone(), lasting.clone()),
+            lasting,
+            ways_up: WaysUp::default(),
             cache,
             events: Events::default(),
             telling: Telling::start(store.clone(), options.lease.clone()),
@@ -195,10 +261,27 @@ impl Superblock {
     /// Makes the present names of the store the view. Of the directories `stay`, those that would vanish become empty ones.
     pub(super) fn take_in(
         &self,
-        _changing: &Changing<'_>,
+        changing: &Changing<'_>,
         stay: &[Box<str>],
     ) -> Result<(), FsError> {
-        let names = self.store.names()?;
+        let names = match &self.lasting {
+            Some(lasting) => {
+                let (names, file) = self.store.names_and_file()?;
+                if !Arc::ptr_eq(&names, &self.view().names) {
+                    lasting.names(file);
+                }
+                names
+            }
+            None => self.store.names()?,
+        };
+        self.take_these(changing, names, stay);
+        self.let_go();
+        Ok(())
+    }
+
+    /// Makes `names` the view, and tells the kernel of what is different. What they do not have is still known by its number.
+
+    fn take_these(&self, _changing: &Changing<'_>, names: Arc<Names>, stay: &[Box<str>]) {
         let old = self.view();
         let new = {
             let mut kept = self.kept.lock();
@@ -213,19 +296,28 @@ impl Superblock {
                 }
             }
         };
+        if let Some(lasting) = &self.lasting {
+            lasting.put_kept(self.kept.lock().iter().map(|path| &**path));
+        }
         let new = Arc::new(new);
         *self.view.write() = new.clone();
-        if self.trees.retain(|subject| exists(&new, subject)) {
+        for change in changes(&old, &new) {
+            self.tell(&change);
+        }
+    }
+
+    /// Lets go of what the view does not have any more.
+    fn let_go(&self) {
+        let view = self.view();
+        if self.trees.retain(|subject| exists(&view, subject)) {
             self.orphans.look();
         }
         self.roots
             .lock()
-            .retain(|id, _| new.names.images.contains_key(id));
-        self.slots.retain(&new.names.layers());
-        for change in changes(&old, &new) {
-            self.tell(&change);
-        }
-        Ok(())
+            .retain(|id, _| view.names.images.contains_key(id));
+        let stored = view.names.layers();
+        self.slots.retain(&stored);
+        self.ways_up.retain(&stored);
     }
 
     /// The tree of a subject, with the number that the store keeps for it.

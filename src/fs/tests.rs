@@ -1,5 +1,6 @@
 //! The whole tree without FUSE, on a real store: requests as the kernel makes them, invalidations as it would get them.
 
+mod again;
 mod facts;
 mod names;
 mod refusals;

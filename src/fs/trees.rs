@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use super::face::FsError;
 use super::face::InodeNo;
 use super::inode::{self, KEPT, MAX_TREES, TreeNo};
+use super::lasting::Lasting;
 use super::slots::{Slot, Slots};
 use crate::layer::merged::{Image, MergedDir};
 use crate::layer::{LayerFile, NodeNo};
@@ -107,6 +108,17 @@ pub(super) struct DirNode {
 }
 
 impl Tree {
+    fn new(no: TreeNo, subject: Subject) -> Arc<Tree> {
+        Arc::new(Tree {
+            no,
+            subject: RwLock::new(subject),
+            content: Mutex::default(),
+            used: AtomicU64::new(0),
+            settled: RwLock::default(),
+            revived: RwLock::default(),
+        })
+    }
+
     pub fn subject(&self) -> Subject {
         self.subject.read().clone()
     }
@@ -164,6 +176,7 @@ pub(super) struct Trees {
     subjects: Mutex<HashMap<Subject, Arc<Tree>>>,
     numbers: Mutex<Taken>,
     dirs: RwLock<HashMap<InodeNo, Arc<DirNode>>>,
+    lasting: Option<Arc<Lasting>>,
 }
 
 #[derive(Debug, Default)]
@@ -194,12 +207,55 @@ impl Taken {
 }
 
 impl Trees {
-    pub fn new() -> Trees {
-        Trees {
-            subjects: Mutex::default(),
-            numbers: Mutex::default(),
-            dirs: RwLock::default(),
+    pub fn new(lasting: Option<Arc<Lasting>>) -> Trees {
+        let (mut subjects, mut taken) = (HashMap::new(), Taken::default());
+        for (no, subject) in lasting.iter().flat_map(|lasting| lasting.trees()) {
+            if let Ok(no) = u32::try_from(no) {
+                let tree = Tree::new(TreeNo(no), subject.clone());
+                taken.used.insert(no, Arc::downgrade(&tree));
+                subjects.insert(subject, tree);
+            }
         }
+        for (no, tree, layer, node) in lasting.iter().flat_map(|lasting| lasting.revived()) {
+            let tree = taken.used.get(&tree).and_then(Weak::upgrade);
+            if let (Some(tree), Ok(no)) = (tree, u32::try_from(no)) {
+                tree.revived.write().insert((layer, node), TreeNo(no));
+                taken.used.insert(no, Arc::downgrade(&tree));
+            }
+        }
+        Trees {
+            subjects: Mutex::new(subjects),
+            numbers: Mutex::new(taken),
+            dirs: RwLock::default(),
+            lasting,
+        }
+    }
+
+    /// The tree that has a number, or one of whose directories has.
+    pub fn numbered(&self, no: u32) -> Option<Arc<Tree>> {
+        self.numbers.lock().used.get(&no)?.upgrade()
+    }
+
+    /// A directory that the kernel knows from an earlier process. How often it does nobody knows: its first word that it has forgotten it is
+    /// the last, and a request that comes after that finds it again.
+    pub fn adopt(
+        &self,
+        tree: &Arc<Tree>,
+        ino: InodeNo,
+        parent: InodeNo,
+        place: Option<(Arc<Content>, At)>,
+    ) -> Arc<DirNode> {
+        let mut dirs = self.dirs.write();
+        let adopted = dirs.entry(ino).or_insert_with(|| {
+            Arc::new(DirNode {
+                ino,
+                tree: tree.clone(),
+                parent,
+                place: place.map_or_else(OnceLock::new, OnceLock::from),
+                references: AtomicU64::new(0),
+            })
+        });
+        adopted.clone()
     }
 
     /// The tree of a subject; made if need be.
@@ -223,14 +279,10 @@ impl Trees {
             Some(no) => TreeNo(no),
             None => numbers.take()?,
         };
-        let tree = Arc::new(Tree {
-            no,
-            subject: RwLock::new(subject.clone()),
-            content: Mutex::default(),
-            used: AtomicU64::new(0),
-            settled: RwLock::default(),
-            revived: RwLock::default(),
-        });
+        let tree = Tree::new(no, subject.clone());
+        if let Some(lasting) = &self.lasting {
+            lasting.put_tree(no.0, subject);
+        }
         numbers.used.insert(no.0, Arc::downgrade(&tree));
         subjects.insert(subject.clone(), tree.clone());
         Ok(tree)
@@ -253,6 +305,9 @@ impl Trees {
         let mut subjects = self.subjects.lock();
         if let Some(tree) = subjects.remove(from) {
             *tree.subject.write() = to.clone();
+            if let Some(lasting) = &self.lasting {
+                lasting.put_tree(tree.no.0, to);
+            }
             subjects.insert(to.clone(), tree);
         }
     }
@@ -267,8 +322,19 @@ impl Trees {
                 .filter_map(|subject| subjects.remove(subject))
                 .collect()
         };
+        for tree in &gone {
+            self.drop_lasting(tree);
+        }
         // Dropped without the lock: the content may close files.
         !gone.is_empty()
+    }
+
+    fn drop_lasting(&self, tree: &Tree) {
+        let Some(lasting) = &self.lasting else { return };
+        lasting.drop_tree(tree.no.0);
+        for no in tree.revived.read().values() {
+            lasting.drop_revived(no.0);
+        }
     }
 
     /// Directories that the kernel knows, of trees that do not exist any more.
@@ -291,7 +357,13 @@ impl Trees {
             numbers.used.insert(no.0, Arc::downgrade(tree));
             no
         };
-        tree.revived.write().insert((layer, node.0), no);
+        if let Some(lasting) = &self.lasting {
+            lasting.put_revived(no.0, tree.no.0, layer, node.0);
+        }
+        let before = tree.revived.write().insert((layer, node.0), no);
+        if let (Some(lasting), Some(before)) = (&self.lasting, before) {
+            lasting.drop_revived(before.0);
+        }
         Ok(())
     }
 

@@ -62,6 +62,19 @@ impl<T: FileSystem> Adapter<T> {
     }
 }
 
+/// Whether an earlier server of the connection has read this request, and may have done what it asks for (`FUSE_UNIQUE_RESEND`).
+fn is_again(request: &Request) -> bool {
+    u64::from(request.unique()) >> 63 == 1
+}
+
+/// What was to go and is not there has gone.
+fn unless_done(request: &Request, result: Result<(), FsError>) -> Result<(), FsError> {
+    match result {
+        Err(FsError::NotFound) if is_again(request) => Ok(()),
+        result => result,
+    }
+}
+
 impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let mut wanted = InitFlags::FUSE_ASYNC_READ
@@ -416,7 +429,13 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         reply: ReplyEntry,
     ) {
         self.serve(Op::MkDir, request, parent, |tree, caller| {
-            let made = tree.mkdir(caller, inode(parent), name.as_bytes());
+            let mut made = tree.mkdir(caller, inode(parent), name.as_bytes());
+            if let (true, Err(FsError::Exists)) = (is_again(request), &made)
+                && let Ok(Lookup::Found(entry)) =
+                    tree.lookup(caller, inode(parent), name.as_bytes())
+            {
+                made = Ok(entry);
+            }
             entry(reply, Op::MkDir, parent, made);
         });
     }
@@ -439,6 +458,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.serve(Op::Unlink, request, parent, |tree, caller| {
             let result = tree.unlink(caller, inode(parent), name.as_bytes());
+            let result = unless_done(request, result);
             empty(reply, Op::Unlink, parent, result);
         });
     }
@@ -446,6 +466,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.serve(Op::RmDir, request, parent, |tree, caller| {
             let result = tree.rmdir(caller, inode(parent), name.as_bytes());
+            let result = unless_done(request, result);
             empty(reply, Op::RmDir, parent, result);
         });
     }
@@ -470,7 +491,14 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         self.serve(Op::Rename, request, parent, |tree, caller| {
             let from = (inode(parent), name.as_bytes());
             let to = (inode(new_parent), new_name.as_bytes());
-            let result = tree.rename(caller, from, to, mode);
+            let mut result = tree.rename(caller, from, to, mode);
+            if let (true, Err(FsError::NotFound)) = (is_again(request), &result)
+                && let Ok(Lookup::Found(there)) = tree.lookup(caller, to.0, to.1)
+            {
+                tree.forget(there.attr.ino, 1);
+                tree.renamed_before(to);
+                result = Ok(());
+            }
             empty(reply, Op::Rename, parent, result);
         });
     }

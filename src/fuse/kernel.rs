@@ -9,18 +9,38 @@ const SINCE: &[((u32, u32), InitFlags)] = &[
     ((6, 2), InitFlags::FUSE_HAS_EXPIRE_ONLY),
     ((6, 6), InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP),
     ((6, 9), InitFlags::FUSE_PASSTHROUGH),
+    ((6, 9), InitFlags::FUSE_HAS_RESEND),
 ];
 
 /// The capabilities of the kernel, or of the older one that it is to stand for.
 pub(super) fn capabilities(config: &KernelConfig) -> InitFlags {
+    offered(config.capabilities())
+}
+
+fn offered(really: InitFlags) -> InitFlags {
     let pretended = match cfg!(debug_assertions) {
         true => std::env::var("MICA_KERNEL").ok(),
         false => None,
     };
     match pretended.as_deref().and_then(version) {
-        Some(version) => known_to(version, config.capabilities()),
-        None => config.capabilities(),
+        Some(version) => known_to(version, really),
+        None => really,
     }
+}
+
+/// Whether the kernel that asked this first `question` can send requests again that were read and not answered.
+pub(super) fn sends_again(question: &[u8]) -> bool {
+    /// In `fuse_init_in`, behind a `fuse_in_header` of 40 bytes.
+    const FLAGS: usize = 52;
+    const FLAGS2: usize = 56;
+    let word = |at: usize| {
+        let bytes = question.get(at..at + 4)?;
+        Some(u64::from(u32::from_ne_bytes(bytes.try_into().ok()?)))
+    };
+    let flags = word(FLAGS).unwrap_or(0) | word(FLAGS2).unwrap_or(0) << 32;
+    let flags = InitFlags::from_bits_retain(flags);
+    let extended = flags.contains(InitFlags::FUSE_INIT_EXT);
+    extended && offered(flags).contains(InitFlags::FUSE_HAS_RESEND)
 }
 
 fn version(text: &str) -> Option<(u32, u32)> {
@@ -38,6 +58,18 @@ fn known_to(version: (u32, u32), mut offered: InitFlags) -> InitFlags {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_sends_again_says_so_in_the_second_word() {
+        let mut question = vec![0; 104];
+        let flags = InitFlags::FUSE_INIT_EXT | InitFlags::FUSE_HAS_RESEND;
+        let bytes = flags.bits().to_ne_bytes();
+        question[52..60].copy_from_slice(&bytes);
+        assert!(sends_again(&question));
+        question[52..56].fill(0);
+        assert!(!sends_again(&question));
+        assert!(!sends_again(&question[..54]));
+    }
 
     #[test]
     fn an_older_kernel_knows_less() {

@@ -27,6 +27,8 @@ pub struct MountOptions {
     pub times: Times,
     /// Let the kernel keep names and attributes of volumes that only this mount uses.
     pub volume_cache: bool,
+    /// The mount goes on when its daemon dies.
+    pub survive: bool,
     /// What `findmnt` and `df` show as the source.
     pub source: Option<String>,
     /// How long what is removed through the mount can be brought back; `None`: as the store says.
@@ -45,6 +47,7 @@ impl Default for MountOptions {
             rm: RmPolicy::Own,
             times: Times::default(),
             volume_cache: true,
+            survive: false,
             source: None,
             trash: None,
         }
@@ -56,7 +59,7 @@ impl Default for MountOptions {
 pub enum OptionError {
     /// Not an option.
     #[error(
-        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, nlink=image|shared, trash=DURATION|off, volume_wait=SECONDS, volume_linger=SECONDS, volume_cache=on|off, fsname=NAME"
+        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, nlink=image|shared, trash=DURATION|off, volume_wait=SECONDS, volume_linger=SECONDS, volume_cache=on|off, survive=on|off, fsname=NAME"
     )]
     Unknown(String),
     /// An option with a wrong value.
@@ -151,6 +154,15 @@ impl MountOptions {
                     }
                 }
             }
+            ("survive", Some("on")) => self.survive = true,
+            ("survive", Some("off")) => self.survive = false,
+            ("survive", value) => {
+                return Err(OptionError::Value {
+                    option: "survive",
+                    value: value.unwrap_or_default().to_owned(),
+                    expected: "on, off",
+                });
+            }
             // fusermount3 takes a backslash for the start of an escape.
             ("fsname", Some(value)) if value.is_empty() || value.contains('\\') => {
                 return Err(OptionError::Value {
@@ -204,7 +216,7 @@ mod tests {
         let options = MountOptions::parse([
             "ro,strict",
             "",
-            "rm=all, suid,dev,allow_other,nlink=image,nlink=shared,volume_linger=0.5",
+            "rm=all, suid,dev,allow_other,nlink=image,nlink=shared,volume_linger=0.5,survive=on",
         ])
         .unwrap();
         assert_eq!(
@@ -222,6 +234,7 @@ mod tests {
                     ..Times::default()
                 },
                 volume_cache: true,
+                survive: true,
                 source: None,
                 trash: None,
             }
@@ -251,6 +264,8 @@ mod tests {
             "nlink=2",
             "ro=1",
             "fsname",
+            "survive",
+            "survive=yes",
             "volume_wait",
             "volume_wait=-1",
             "volume_wait=1e30",

@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fuser::SessionACL;
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::adapter::Adapter;
+use super::handshake::{self, Agreement, Link};
 use super::notify::NotifyQueue;
 use super::serve::Desk;
 use super::stats::Stats;
@@ -108,18 +108,20 @@ pub struct Session {
     stats: Arc<Stats>,
     /// To ask whether the connection still stands.
     connection: OwnedFd,
+    /// What the next server of the connection needs; none if it ends with this one.
+    lasting: Option<(OwnedFd, Agreement)>,
 }
 
-/// Serves `tree` on `connection`, a `/dev/fuse` descriptor that has just been mounted, and sends what `queue` collects.
+/// Serves `tree` on the connection of `link`, and sends what `queue` collects.
 ///
 /// Returns when the kernel has been answered its first question (INIT), so requests can come.
 pub fn start<T: FileSystem>(
     tree: Arc<T>,
-    connection: OwnedFd,
+    link: Link,
     settings: &Settings,
     queue: &Arc<NotifyQueue>,
 ) -> io::Result<Session> {
-    serve(connection, settings, queue, |stats, events| Adapter {
+    serve(link, settings, queue, |stats, events| Adapter {
         tree,
         desk: Desk { stats, events },
         strict: settings.strict,
@@ -135,13 +137,13 @@ pub fn start_volumes(
     settings: &Settings,
     queue: &Arc<NotifyQueue>,
 ) -> io::Result<Session> {
-    serve(connection, settings, queue, |stats, events| {
+    serve(Link::Own(connection), settings, queue, |stats, events| {
         Volumes::new(tree, Desk { stats, events })
     })
 }
 
 fn serve<A: fuser::Filesystem>(
-    connection: OwnedFd,
+    link: Link,
     settings: &Settings,
     queue: &Arc<NotifyQueue>,
     adapter: impl FnOnce(Arc<Stats>, Arc<Events>) -> A,
@@ -153,6 +155,10 @@ fn serve<A: fuser::Filesystem>(
     });
     let stats = Arc::new(Stats::default());
     let adapter = adapter(Arc::clone(&stats), Arc::clone(&events));
+    let (connection, again) = match &link {
+        Link::Own(connection) | Link::First(connection) => (connection, false),
+        Link::Next(connection, _) => (connection, true),
+    };
     let probe = connection.try_clone()?;
 
     let mut config = fuser::Config::default();
@@ -163,8 +169,11 @@ fn serve<A: fuser::Filesystem>(
         .write(true)
         .open("/dev/fuse")
         .is_ok();
-    // Who may come in is the kernel's business (allow_other), which is stricter and knows the whole request.
-    let session = fuser::Session::from_fd(adapter, connection, SessionACL::All, config)?;
+    let linked = handshake::link(adapter, link, config)?;
+    let session = linked.session;
+    if let (true, Some((connection, agreement))) = (again, &linked.lasting) {
+        handshake::ask_again(connection, agreement)?;
+    }
     queue.serve(session.notifier(), probe.try_clone()?)?;
 
     let end = Arc::clone(&events);
@@ -180,6 +189,7 @@ fn serve<A: fuser::Filesystem>(
         events,
         stats,
         connection: probe,
+        lasting: linked.lasting,
     })
 }
 
@@ -187,6 +197,11 @@ impl Session {
     /// Readable when [`Session::state`] may have changed.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.events.signal.as_fd()
+    }
+
+    /// What the next server of the connection needs, if it does not end with this one.
+    pub fn lasting(&self) -> Option<&(OwnedFd, Agreement)> {
+        self.lasting.as_ref()
     }
 
     /// The request counters.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::fs::{FsOptions, KernelCache, RmPolicy, Shape, Superblock};
+use crate::fuse::handshake::Link;
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings};
 use crate::oci::ImageId;
@@ -53,5 +54,10 @@ pub(super) fn serve(
     };
     let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
     let tree = Superblock::with_names(store.clone(), names, options, cache);
-    session::start(Arc::new(tree), connection, &Settings::default(), &queue)
+    session::start(
+        Arc::new(tree),
+        Link::Own(connection),
+        &Settings::default(),
+        &queue,
+    )
 }

@@ -3,6 +3,7 @@
 //! No file system is asked anything, so that a FUSE daemon may look even from a request. What may not be looked at (other users'
 //! processes, for an ordinary user) is left out; a process that ends meanwhile as well.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -182,11 +183,18 @@ pub fn all() -> io::Result<Vec<u32>> {
     Ok(pids)
 }
 
+/// The name of processes that have a connection open and do not serve it.
+pub const KEEPER: &CStr = c"mica-keeper";
+
 /// The process that serves the FUSE connection of the file system `device`, where this kernel tells (`fuse_connection` in
 /// fdinfo) and this user may look.
 pub fn fuse_server(device: DeviceId) -> Option<u32> {
     let connection = format!("fuse_connection:\t{}", device.minor);
     all().ok()?.into_iter().find(|pid| {
+        let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if name.trim_ascii_end() == KEEPER.to_bytes() {
+            return false;
+        }
         let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else {
             return false;
         };

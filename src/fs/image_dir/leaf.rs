@@ -20,7 +20,13 @@ impl Superblock {
         match self.slots.open(&found) {
             Ok(file) => Ok((found, file)),
             Err(error) => match (error.into(), Subject::Layer(found.diff_id)) {
-                (FsError::Corrupt { .. }, layer) if self.is_gone(&layer) => Err(FsError::NotFound),
+                (FsError::Corrupt { .. }, layer) if self.is_gone(&layer) => {
+                    Err(match self.lasting {
+                        // An earlier server of the connection had it open.
+                        Some(_) => FsError::Stale(u64::from(slot.0)),
+                        None => FsError::NotFound,
+                    })
+                }
                 (error, _) => Err(error),
             },
         }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::fs::face::{FsError, InodeNo, KernelCache};
+use crate::fs::lasting::Lasting;
 use crate::sys::proc;
 
 /// So many listings are remembered: `ls -R images` makes one per tag.
@@ -80,15 +81,21 @@ struct State {
 /// All listers and stages, by the root directory's number.
 pub(in crate::fs) struct Stages {
     cache: Arc<dyn KernelCache>,
+    lasting: Option<Arc<Lasting>>,
     state: Mutex<State>,
     /// How many stages there are, to know cheaply that there is none.
     open: AtomicUsize,
 }
 
 impl Stages {
-    pub fn new(cache: Arc<dyn KernelCache>) -> Arc<Stages> {
+    pub fn new(cache: Arc<dyn KernelCache>, lasting: Option<Arc<Lasting>>) -> Arc<Stages> {
+        // What an earlier process had staged has ended with it.
+        for ino in lasting.iter().flat_map(|lasting| lasting.staged()) {
+            cache.invalidate_inode(InodeNo(ino), true);
+        }
         Arc::new(Stages {
             cache,
+            lasting,
             state: Mutex::default(),
             open: AtomicUsize::new(0),
         })
@@ -239,6 +246,9 @@ impl Stages {
     pub fn add_leaf(&self, root: InodeNo, process: Process, leaf: InodeNo) {
         if let Some(Stage::Open { leaves, .. }) = self.state.lock().stages.get_mut(&(root, process))
         {
+            if let Some(lasting) = &self.lasting {
+                lasting.put_staged(leaf.0);
+            }
             leaves.push(leaf);
         }
     }
@@ -314,6 +324,9 @@ impl Stages {
     fn restore(&self, leaves: &[InodeNo]) {
         for leaf in leaves {
             self.cache.invalidate_inode(*leaf, true);
+            if let Some(lasting) = &self.lasting {
+                lasting.drop_staged(leaf.0);
+            }
         }
     }
 

@@ -1,0 +1,300 @@
+//! The keeper of a mount: a small process that holds what the mount stands by, and starts the next server when one has died.
+//!
+//! It is the same program, started anew so that nothing of its starter's memory is in it. It serves nothing and reads no store; what it
+//! holds are the connection to the kernel, the two files of the tree's memory, and the files of the names that the kernel may know
+//! things by. A server that ends as it should says so, and the keeper ends too. A line that breaks means that its server has died: the next
+//! one is started, at most [`TRIES`] times; if none serves within [`PATIENCE`], the keeper ends, and the kernel with it the
+//! connection: who waits gets ENOTCONN.
+
+mod line;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+pub(super) use line::{Line, Message};
+
+use crate::sys::proc;
+use crate::sys::signal::SignalFd;
+
+/// The hidden verbs of the program.
+pub(super) const KEEP: &str = "keep-mount";
+pub(super) const SERVE: &str = "serve-kept";
+
+/// How often a server is started for one that has died.
+const TRIES: u32 = 3;
+/// How long all of these may take together.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A server that has lived so long has worked: its end is not for the same reason as the last one's.
+const WORKED: Duration = Duration::from_secs(10);
+/// So many files of names are held at most: of older ones the kernel has been told long ago.
+const MAX_NAMES: usize = 200;
+
+/// What a mount stands by.
+#[derive(Debug)]
+struct Kept {
+    /// What the server wants to be told; nothing that the keeper reads.
+    state: Vec<u8>,
+    connection: OwnedFd,
+    table: OwnedFd,
+    counters: OwnedFd,
+    names: VecDeque<OwnedFd>,
+}
+
+/// Why one server's time is over.
+enum Over {
+    /// As it should.
+    Ended,
+    /// It has died.
+    Died,
+}
+
+/// Keeps the mount that the process at the other end of standard input tells of.
+pub(super) fn keep() -> anyhow::Result<()> {
+    rustix::thread::set_name(proc::KEEPER).context("naming the process")?;
+    // A signal to the whole group is for the server; the keeper ends with it.
+    let _signals = SignalFd::block().context("blocking signals")?;
+    let mut line = own_line()?;
+    let mut kept = match line.receive()? {
+        Some((Message::Keep(state), files)) => Kept::new(state, files)?,
+        _ => bail!("nobody has said what to keep"),
+    };
+    line.send(&Message::Served, &[])?;
+    let mut child: Option<Child> = None;
+    let mut since = Instant::now();
+    let mut crashes = 0;
+    loop {
+        if let Over::Ended = kept.follow(&line)? {
+            return Ok(());
+        }
+        let status = child.take().map(end).transpose()?;
+        crashes = match status {
+            Some(status) if crashed(status) && since.elapsed() < WORKED => crashes + 1,
+            _ => 0,
+        };
+        let how = status.map_or_else(String::new, |status| format!(" ({status})"));
+        log::warn!("the server of a mount has died{how}: starting another");
+        if crashes >= TRIES {
+            bail!("{crashes} servers have crashed one after the other: the mount ends");
+        }
+        match kept.serve_again()? {
+            Some((next, server)) => (line, child) = (next, Some(server)),
+            None => return Ok(()),
+        }
+        since = Instant::now();
+    }
+}
+
+/// The line to the server, which is standard input.
+pub(super) fn own_line() -> anyhow::Result<Line> {
+    let line = rustix::stdio::stdin()
+        .try_clone_to_owned()
+        .context("standard input")?;
+    let nothing = openat(
+        CWD,
+        "/dev/null",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    rustix::stdio::dup2_stdin(nothing.context("/dev/null")?).context("closing stdin")?;
+    Ok(Line::from(line))
+}
+
+/// This program again, as `verb`, with a line as its standard input.
+pub(super) fn start(verb: &str) -> io::Result<(Line, Child)> {
+    let (ours, theirs) = Line::pair()?;
+    let child = Command::new("/proc/self/exe")
+        .arg0("mica")
+        .arg(verb)
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .spawn()?;
+    Ok((ours, child))
+}
+
+/// Makes sure of the end of a server whose line is broken.
+fn end(mut child: Child) -> anyhow::Result<ExitStatus> {
+    // Ended already, most of the time.
+    let _ = child.kill();
+    child.wait().context("waiting for a server's end")
+}
+
+/// By itself: not killed by anybody (nor for want of memory).
+fn crashed(status: ExitStatus) -> bool {
+    status.signal() != Some(libc::SIGKILL)
+}
+
+impl Kept {
+    fn new(state: Vec<u8>, files: Vec<OwnedFd>) -> anyhow::Result<Kept> {
+        let mut files = files.into_iter();
+        let mut next = || files.next().context("a descriptor is missing");
+        Ok(Kept {
+            state,
+            connection: next()?,
+            table: next()?,
+            counters: next()?,
+            names: files.collect(),
+        })
+    }
+
+    /// Takes what a server says until its time is over.
+    fn follow(&mut self, line: &Line) -> anyhow::Result<Over> {
+        loop {
+            match line.receive()? {
+                None => return Ok(Over::Died),
+                Some((Message::End, _)) => return Ok(Over::Ended),
+                Some((message, files)) => self.note(message, files),
+            }
+        }
+    }
+
+    fn note(&mut self, message: Message, files: Vec<OwnedFd>) {
+        if let Message::Names { alone } = message {
+            // The one before the new is what is shown until then.
+            while alone && self.names.len() > 1 {
+                self.names.pop_front();
+            }
+            self.names.extend(files);
+            while self.names.len() > MAX_NAMES {
+                self.names.pop_front();
+            }
+        }
+    }
+
+    /// Starts servers until one serves. `None`: it found that there is nothing to serve any more.
+    fn serve_again(&mut self) -> anyhow::Result<Option<(Line, Child)>> {
+        let end_of_patience = Instant::now() + PATIENCE;
+        let mut failed = 0;
+        while failed < TRIES {
+            let (line, child) = start(SERVE).context("starting a server")?;
+            let began = self.begin(&line, end_of_patience);
+            match began {
+                Ok(Some(Over::Ended)) => {
+                    end(child)?;
+                    return Ok(None);
+                }
+                Ok(None) => return Ok(Some((line, child))),
+                Ok(Some(Over::Died)) => {
+                    let status = end(child)?;
+                    log::warn!("a server did not begin: {status}");
+                    failed += u32::from(crashed(status));
+                }
+                Err(error) => {
+                    end(child)?;
+                    bail!("{error:#}: the mount ends");
+                }
+            }
+        }
+        bail!("{TRIES} servers have failed to begin: the mount ends");
+    }
+
+    /// Gives a server all that it needs and waits until it serves.
+    fn begin(&mut self, line: &Line, end: Instant) -> anyhow::Result<Option<Over>> {
+        let mut files = vec![
+            self.connection.as_fd(),
+            self.table.as_fd(),
+            self.counters.as_fd(),
+        ];
+        files.extend(self.names.iter().map(AsFd::as_fd));
+        if line
+            .send(&Message::Keep(self.state.clone()), &files)
+            .is_err()
+        {
+            return Ok(Some(Over::Died));
+        }
+        loop {
+            if !line.wait(end.saturating_duration_since(Instant::now()))? {
+                bail!("no server has begun within {} s", PATIENCE.as_secs());
+            }
+            match line.receive()? {
+                None => return Ok(Some(Over::Died)),
+                Some((Message::End, _)) => return Ok(Some(Over::Ended)),
+                Some((Message::Served, _)) => return Ok(None),
+                Some((message, files)) => self.note(message, files),
+            }
+        }
+    }
+}
+
+/// A server's side.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    line: Line,
+    /// Only of one that this process has started.
+    child: Option<Child>,
+}
+
+impl Keeper {
+    /// Starts one, and waits until it holds everything.
+    pub(super) fn start(state: Vec<u8>, files: &[BorrowedFd<'_>]) -> anyhow::Result<Keeper> {
+        let (line, child) = start(KEEP).context("starting the keeper")?;
+        let mut keeper = Keeper {
+            line,
+            child: Some(child),
+        };
+        let begun = keeper.line.send(&Message::Keep(state), files);
+        let begun = begun.and_then(|()| keeper.line.wait(PATIENCE));
+        match begun {
+            Ok(true) if matches!(keeper.line.receive(), Ok(Some((Message::Served, _)))) => {
+                Ok(keeper)
+            }
+            _ => {
+                keeper.reap();
+                bail!("the keeper did not begin; its reason is above, or in daemon.log");
+            }
+        }
+    }
+
+    /// The one that has started this process.
+    pub(super) fn starter(line: Line) -> Keeper {
+        Keeper { line, child: None }
+    }
+
+    /// This process serves.
+    pub(super) fn served(&self) -> io::Result<()> {
+        self.line.send(&Message::Served, &[])
+    }
+
+    /// The names that are shown from now on; `alone`: the kernel knows nothing by older ones than the present.
+    pub(super) fn names(&self, file: BorrowedFd<'_>, alone: bool) -> io::Result<()> {
+        self.line.send(&Message::Names { alone }, &[file])
+    }
+
+    /// The mount is over.
+    pub(super) fn end(mut self) {
+        // Gone already: then there is nothing to end.
+        let _ = self.line.send(&Message::End, &[]);
+        if let Some(mut child) = self.child.take()
+            && let Err(error) = child.wait()
+        {
+            log::debug!("waiting for the keeper's end: {error}");
+        }
+    }
+
+    /// Whether it has died.
+    pub(super) fn is_gone(&self) -> bool {
+        // It says nothing once it keeps: what can be read is the end.
+        self.line.wait(Duration::ZERO).unwrap_or(true)
+    }
+
+    /// Takes up one that has died.
+    pub(super) fn reap(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Ended already, or of no use.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl AsFd for Keeper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+}

@@ -1,0 +1,166 @@
+//! The line between a keeper and a server: messages with descriptors.
+//!
+//! A message is a word, and what belongs to it behind a space. The first word of all says the version.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+
+/// Largest message.
+const MAX: usize = 64 << 10;
+/// Most descriptors of a message; the kernel's limit is 253.
+const MAX_FILES: usize = 250;
+
+/// What is said.
+#[derive(Debug, Eq, PartialEq)]
+pub(in crate::daemon) enum Message {
+    /// With the descriptors of connection, table, counters and names: all that a mount stands by. Either way.
+    Keep(Vec<u8>),
+    /// The keeper keeps, or the server serves.
+    Served,
+    /// From a server, with a descriptor: other names.
+    Names { alone: bool },
+    /// From a server: the mount is over.
+    End,
+}
+
+/// One end.
+#[derive(Debug)]
+pub(in crate::daemon) struct Line(OwnedFd);
+
+impl Line {
+    pub(super) fn pair() -> io::Result<(Line, OwnedFd)> {
+        let flags = SocketFlags::CLOEXEC;
+        let (one, two) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Line(one), two))
+    }
+
+    pub(in crate::daemon) fn send(
+        &self,
+        message: &Message,
+        files: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let (word, rest): (&[u8], &[u8]) = match message {
+            Message::Keep(state) => (b"keep 1 ", state),
+            Message::Served => (b"served", b""),
+            Message::Names { alone: true } => (b"names alone", b""),
+            Message::Names { alone: false } => (b"names more", b""),
+            Message::End => (b"end", b""),
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
+            return Err(io::Error::other("too many descriptors for one message"));
+        }
+        let bytes = [IoSlice::new(word), IoSlice::new(rest)];
+        loop {
+            match sendmsg(&self.0, &bytes, &mut control, SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return Ok(other.map(drop)?),
+            }
+        }
+    }
+
+    /// The next message; `None` when the other end is closed.
+    pub(in crate::daemon) fn receive(&self) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+        let mut buffer = vec![0u8; MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let got = loop {
+            let mut into = [IoSliceMut::new(&mut buffer)];
+            match recvmsg(&self.0, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                // The other end died with something unread.
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                other => break other?.bytes,
+            }
+        };
+        if got == 0 {
+            return Ok(None);
+        }
+        let mut files = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                files.extend(descriptors);
+            }
+        }
+        let bytes = buffer.get(..got).unwrap_or_default();
+        let message = match bytes {
+            b"served" => Message::Served,
+            b"names alone" => Message::Names { alone: true },
+            b"names more" => Message::Names { alone: false },
+            b"end" => Message::End,
+            bytes => match bytes.strip_prefix(b"keep 1 ") {
+                Some(state) => Message::Keep(state.to_vec()),
+                None => {
+                    return Err(io::Error::other(
+                        "the keeper of this mount and its server are of different versions",
+                    ));
+                }
+            },
+        };
+        Ok(Some((message, files)))
+    }
+
+    /// Waits for a message or the end, at most `timeout`; true if there is one.
+    pub(in crate::daemon) fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let timeout = Timespec::try_from(timeout).unwrap_or_default();
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        loop {
+            match poll(&mut fds, Some(&timeout)) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return Ok(other? > 0),
+            }
+        }
+    }
+}
+
+impl From<OwnedFd> for Line {
+    fn from(socket: OwnedFd) -> Self {
+        Line(socket)
+    }
+}
+
+impl AsFd for Line {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_with_their_descriptors() {
+        let (one, two) = Line::pair().unwrap();
+        let two = Line::from(two);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let files: Vec<BorrowedFd<'_>> = (0..203).map(|_| file.as_fd()).collect();
+        one.send(&Message::Keep(b"x y".to_vec()), &files).unwrap();
+        one.send(&Message::Names { alone: true }, &files[..1])
+            .unwrap();
+        one.send(&Message::End, &[]).unwrap();
+        let (message, files) = two.receive().unwrap().unwrap();
+        assert_eq!(
+            (message, files.len()),
+            (Message::Keep(b"x y".to_vec()), 203)
+        );
+        let (message, files) = two.receive().unwrap().unwrap();
+        assert_eq!((message, files.len()), (Message::Names { alone: true }, 1));
+        assert_eq!(two.receive().unwrap().unwrap().0, Message::End);
+        assert!(!two.wait(Duration::ZERO).unwrap());
+        rustix::io::write(&one.0, b"keep 2 x").unwrap();
+        assert!(two.receive().is_err());
+        drop(one);
+        assert!(two.wait(Duration::ZERO).unwrap());
+        assert!(two.receive().unwrap().is_none());
+    }
+}

@@ -1,0 +1,113 @@
+//! The keeper of a mount, and the end of its daemons.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::mount::{Mount, runs};
+use super::sandbox::Sandbox;
+
+/// Mounts with `-o survive=on` and whatever else is asked for.
+#[track_caller]
+pub fn surviving(sandbox: &Sandbox) -> Mount {
+    sandbox.mount_with(&["-o", "survive=on"])
+}
+
+/// The same, with something in the environment of all its processes.
+#[track_caller]
+pub fn surviving_with(sandbox: &Sandbox, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Mount {
+    let point = sandbox.mkdir("surviving");
+    let mut command = sandbox.command();
+    command.args(["mount", "-o", "survive=on"]).arg(&point);
+    command.env(name, value);
+    sandbox.mount_by(&point, command)
+}
+
+/// Kills the daemon of a mount, and comes back when it is gone.
+#[track_caller]
+pub fn kill(mount: &Mount) -> Pid {
+    let daemon = daemon(mount);
+    kill_process(daemon, Signal::KILL).expect("kill");
+    wait_until("the daemon is gone", || !runs(daemon));
+    daemon
+}
+
+/// The daemon, also if another is just about to begin.
+#[track_caller]
+pub fn daemon(mount: &Mount) -> Pid {
+    let mut found = None;
+    wait_until("a daemon", || {
+        found = mount.daemon();
+        found.is_some()
+    });
+    found.expect("a daemon")
+}
+
+/// Processes that keep the mount at `point`.
+pub fn keepers(point: &Path) -> Vec<Pid> {
+    let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+    let shown = point.to_str().expect("a path");
+    let mut devices = table.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(2);
+        let device = words.next()?;
+        (words.nth(1)? == shown).then(|| device.split(':').nth(1).map(str::to_owned))?
+    });
+    let Some(minor) = devices.next() else {
+        return Vec::new();
+    };
+    let line = format!("fuse_connection:\t{minor}");
+    let all = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = all.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    let keeps = |pid: &Pid| {
+        let dir = format!("/proc/{}", pid.as_raw_nonzero());
+        fs::read_to_string(format!("{dir}/comm")).is_ok_and(|name| name == "mica-keeper\n")
+            && fs::read_dir(format!("{dir}/fdinfo")).is_ok_and(|infos| {
+                infos.flatten().any(|info| {
+                    fs::read_to_string(info.path())
+                        .is_ok_and(|info| info.lines().any(|l| l == line))
+                })
+            })
+    };
+    pids.filter(keeps).collect()
+}
+
+/// The one keeper.
+#[track_caller]
+pub fn keeper(point: &Path) -> Pid {
+    let mut found = Vec::new();
+    wait_until("a keeper", || {
+        found = keepers(point);
+        found.len() == 1
+    });
+    found[0]
+}
+
+/// Waits, but not for ever.
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < end, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Stops a process, and comes back when all its threads stand still.
+#[track_caller]
+pub fn stop(pid: Pid) {
+    kill_process(pid, Signal::STOP).expect("kill");
+    let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+    wait_until("it stands still", || {
+        fs::read_dir(&tasks)
+            .expect("its threads")
+            .flatten()
+            .all(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(") ")
+                    .next()
+                    .is_some_and(|rest| rest.starts_with('T'))
+            })
+    });
+}
