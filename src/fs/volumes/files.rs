@@ -15,7 +15,7 @@ use super::attr::{Attr, VolumeError};
 use super::keep::Use;
 use super::nodes::Node;
 use super::set_id;
-use crate::sys::beneath::{self, Keeps};
+use crate::sys::beneath::{self, Host, Keeps};
 use crate::sys::mountinfo::DeviceId;
 
 type Result<T> = std::result::Result<T, VolumeError>;
@@ -87,8 +87,22 @@ pub(super) struct OpenFile {
 enum OpenDirectory {
     /// The directory of volumes, as it was when it was opened.
     Root(Vec<Name>),
-    /// The host's; the lock is that of its position. Whether the kernel keeps what is listed.
-    Host(Arc<Node>, Mutex<OwnedFd>, AtomicBool),
+    /// The host's. Whether the kernel keeps what is listed.
+    Host(Arc<Node>, Mutex<Reading>, AtomicBool),
+}
+
+/// The host's directory, which has a position; opened when it is read. Of a listing that the kernel has kept it never is.
+#[derive(Debug)]
+struct Reading(Option<OwnedFd>);
+
+impl Reading {
+    fn open(&mut self, host: &Host, node: &Node) -> Result<&OwnedFd> {
+        let descriptor = match self.0.take() {
+            Some(descriptor) => descriptor,
+            None => host.open(node.directory()?, OFlags::RDONLY | OFlags::DIRECTORY)?,
+        };
+        Ok(self.0.insert(descriptor))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -331,9 +345,13 @@ impl VolumeTree {
             OpenDirectory::Root(self.root_listing()?)
         } else {
             let node = self.nodes.get(ino)?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            let descriptor = self.host.open(node.directory()?, flags)?;
-            OpenDirectory::Host(node, Mutex::new(descriptor), AtomicBool::new(false))
+            node.directory()?;
+            let mut reading = Reading(None);
+            if !self.many_users() {
+                // Nobody else checks whether it may be read.
+                reading.open(&self.host, &node)?;
+            }
+            OpenDirectory::Host(node, Mutex::new(reading), AtomicBool::new(false))
         };
         let file = self.files.number();
         let mut directories = self.files.directories.write();
@@ -370,8 +388,9 @@ impl VolumeTree {
                 }
                 Ok(())
             }
-            OpenDirectory::Host(node, descriptor, _) => {
-                let descriptor = descriptor.lock();
+            OpenDirectory::Host(node, reading, _) => {
+                let mut reading = reading.lock();
+                let descriptor = reading.open(&self.host, node)?;
                 let volume = node.volume.number;
                 beneath::list(descriptor.as_fd(), offset, &mut |entry| {
                     let name = entry.name.to_bytes();
@@ -427,8 +446,9 @@ impl VolumeTree {
         match &*self.directory(file)? {
             // Every change of the names is durable when it is acknowledged.
             OpenDirectory::Root(_) => Ok(()),
-            OpenDirectory::Host(_, descriptor, _) => {
-                Ok(beneath::sync(&*descriptor.lock(), data_only)?)
+            OpenDirectory::Host(node, reading, _) => {
+                let mut reading = reading.lock();
+                Ok(beneath::sync(reading.open(&self.host, node)?, data_only)?)
             }
         }
     }
