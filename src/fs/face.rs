@@ -260,6 +260,13 @@ pub enum FsError {
 pub trait KernelCache: Send + Sync {
     /// Name `name` in directory `parent` means something else now, or nothing.
     fn invalidate_entry(&self, parent: InodeNo, name: &[u8]);
+    /// As [`KernelCache::invalidate_entry`], of a directory below which the kernel may know much: the name is asked about again, and
+    /// dropped when nothing else waits, unless it was [`KernelCache::asked`] about by then.
+    fn invalidate_tree(&self, parent: InodeNo, name: &[u8]) {
+        self.invalidate_entry(parent, name);
+    }
+    /// Name `name` in directory `parent` is about to be answered anew.
+    fn asked(&self, _parent: InodeNo, _name: &[u8]) {}
     /// Name `name` in directory `parent` is to be asked about again, whoever has it in use.
     fn expire_entry(&self, parent: InodeNo, name: &[u8]);
     /// Attributes of `ino` have changed; unless `attrs_only`, so has its content or listing.

@@ -33,6 +33,7 @@ const CHUNK: usize = 1024;
 
 impl Superblock {
     pub(super) fn own_lookup(&self, node: &Node, name: &[u8]) -> Result<Lookup, FsError> {
+        self.cache.asked(node.ino, name);
         let found = match std::str::from_utf8(name) {
             Ok(name) => self.step(&self.view(), &node.place(), name)?,
             Err(_) => None,
@@ -294,6 +295,9 @@ impl Superblock {
                 };
                 if matches!(step, Step::Own(Place::Link(_))) {
                     continue;
+                }
+                if plus {
+                    self.cache.asked(node.ino, name.as_bytes());
                 }
                 let entry = match plus {
                     true => match self.enter_step(step) {

@@ -251,6 +251,10 @@ impl Superblock {
     /// new names; what the kernel has cached goes when the [`KernelCache`] has done its work.
     pub(super) fn catch_up(&self) -> Result<(), FsError> {
         let changing = self.changing();
+        // This mount's own changes are taken in by whoever makes them.
+        if Arc::ptr_eq(&self.store.names()?, &self.view().names) {
+            return Ok(());
+        }
         self.take_in(&changing, &[])
     }
 
@@ -340,7 +344,7 @@ impl Superblock {
     fn tell(&self, change: &Change) {
         let name = |place: Place, name: &str| {
             if let Some(node) = self.nodes.find(&place) {
-                self.cache.invalidate_entry(node.ino, name.as_bytes());
+                self.cache.invalidate_tree(node.ino, name.as_bytes());
             }
         };
         let listing = |place: Place| {

@@ -3,12 +3,17 @@
 //! The kernel takes a directory's lock to drop an entry of it, and a request that changes the directory holds that lock until we
 //! have answered it: an invalidation sent from a handler can wait for that very handler. So everything is queued, and a thread
 //! of its own sends it. The queue exists before the session does; what was queued until then is sent first.
+//!
+//! Dropping a directory's name takes as long as there is much below it: a second for a million names. So the name of a tree
+//! expires first, which is all that the next look needs and all that anybody waits for; it is dropped when nothing else waits,
+//! unless it was asked about meanwhile: then the kernel has dropped what was there, and the name may stand for something new.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,12 +34,15 @@ const SHORTAGE_PAUSE_MOST: Duration = Duration::from_secs(1);
 enum Item {
     Entry { parent: InodeNo, name: Vec<u8> },
     Expired { parent: InodeNo, name: Vec<u8> },
+    Tree { parent: InodeNo, name: Vec<u8> },
     Inode { ino: InodeNo, attrs_only: bool },
 }
 
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Item>,
+    /// Names of trees that have expired and are to be dropped; nobody waits for these.
+    expired: VecDeque<Item>,
     /// Items ever queued, and of those the ones that have taken effect.
     queued: u64,
     done: u64,
@@ -45,6 +53,8 @@ struct State {
 pub struct NotifyQueue {
     state: Mutex<State>,
     changed: Condvar,
+    /// As many as there are in `expired`: most requests need no lock to know that there are none.
+    dropping: AtomicUsize,
     /// Once the session is there.
     notifier: OnceLock<fuser::Notifier>,
 }
@@ -84,23 +94,40 @@ impl NotifyQueue {
             .stack_size(128 * 1024)
             .spawn(move || {
                 loop {
-                    let item = queue.next();
+                    let (item, awaited) = queue.next();
                     send(&notifier, &connection, &item);
-                    queue.state.lock().done += 1;
+                    if !awaited {
+                        continue;
+                    }
+                    let mut state = queue.state.lock();
+                    if let Item::Tree { parent, name } = item {
+                        state.expired.push_back(Item::Entry { parent, name });
+                        queue.count(&state);
+                    }
+                    state.done += 1;
                     queue.changed.notify_all();
                 }
             })?;
         Ok(())
     }
 
-    fn next(&self) -> Item {
+    /// What is to be sent next, and whether somebody may wait for it.
+    fn next(&self) -> (Item, bool) {
         let mut state = self.state.lock();
         loop {
             if let Some(item) = state.waiting.pop_front() {
-                return item;
+                return (item, true);
+            }
+            if let Some(item) = state.expired.pop_front() {
+                self.count(&state);
+                return (item, false);
             }
             self.changed.wait(&mut state);
         }
+    }
+
+    fn count(&self, state: &State) {
+        self.dropping.store(state.expired.len(), Ordering::Release);
     }
 
     fn push(&self, item: Item) {
@@ -120,6 +147,24 @@ impl KernelCache for NotifyQueue {
             parent,
             name: name.to_owned(),
         });
+    }
+
+    fn invalidate_tree(&self, parent: InodeNo, name: &[u8]) {
+        self.push(Item::Tree {
+            parent,
+            name: name.to_owned(),
+        });
+    }
+
+    fn asked(&self, parent: InodeNo, name: &[u8]) {
+        if self.dropping.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.expired.retain(|item| {
+            !matches!(item, Item::Entry { parent: p, name: n } if (*p, &**n) == (parent, name))
+        });
+        self.count(&state);
     }
 
     fn expire_entry(&self, parent: InodeNo, name: &[u8]) {
@@ -175,7 +220,9 @@ fn send_once(notifier: &fuser::Notifier, connection: &OwnedFd, item: &Item) -> i
         Item::Entry { parent, name } => {
             notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
         }
-        Item::Expired { parent, name } => expire(connection, *parent, name),
+        Item::Expired { parent, name } | Item::Tree { parent, name } => {
+            expire(connection, *parent, name)
+        }
         // A negative offset: attributes only. Length 0: to the end.
         Item::Inode { ino, attrs_only } => {
             notifier.inval_inode(INodeNo(ino.0), if *attrs_only { -1 } else { 0 }, 0)
@@ -183,7 +230,7 @@ fn send_once(notifier: &fuser::Notifier, connection: &OwnedFd, item: &Item) -> i
     }
 }
 
-/// What fuser has no call for: `FUSE_NOTIFY_INVAL_ENTRY` with `FUSE_EXPIRE_ONLY` (kernel 6.2). The name is asked about again, but not
+/// What fuser has no call for: `FUSE_NOTIFY_INVAL_ENTRY` with `FUSE_EXPIRE_ONLY` (kernel 6.2; an older one drops the name). The name is asked about again, but not
 /// dropped: whoever has the directory as his working directory, or something mounted on it, does not notice.
 fn expire(connection: &OwnedFd, parent: InodeNo, name: &[u8]) -> io::Result<()> {
     const INVAL_ENTRY: u32 = 3;
@@ -206,5 +253,35 @@ fn expire(connection: &OwnedFd, parent: InodeNo, name: &[u8]) -> io::Result<()> 
         // What it does not know it need not forget.
         Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_was_asked_about_again_is_not_dropped_later() {
+        let queue = NotifyQueue::new();
+        for name in [&b"gone"[..], b"new", b"gone too"] {
+            queue.state.lock().expired.push_back(Item::Entry {
+                parent: InodeNo(7),
+                name: name.to_owned(),
+            });
+        }
+        queue.count(&queue.state.lock());
+        queue.asked(InodeNo(8), b"gone");
+        queue.asked(InodeNo(7), b"new");
+        queue.invalidate_inode(InodeNo(9), true);
+        let inode = Item::Inode {
+            ino: InodeNo(9),
+            attrs_only: true,
+        };
+        assert_eq!(queue.next(), (inode, true));
+        for name in [&b"gone"[..], b"gone too"] {
+            let (parent, name) = (InodeNo(7), name.to_owned());
+            assert_eq!(queue.next(), (Item::Entry { parent, name }, false));
+        }
+        assert_eq!(queue.dropping.load(Ordering::Acquire), 0);
     }
 }
