@@ -1,5 +1,6 @@
-//! Volumes: content, trees of small files, looks at them and lives, beside the host's file system and other FUSE file systems on it.
+//! Volumes: content, trees of small files, looks at them, changes of them and lives, beside the host's file system and other FUSE file systems on it.
 
+mod changes;
 mod content;
 mod ground;
 mod life;
@@ -16,6 +17,7 @@ pub fn run(quick: bool) {
         let ground = Ground::new(host);
         content::run(&ground, quick);
         looks::run(&ground, &tree, quick);
+        changes::run(&ground, &tree, quick);
         trees::run(&ground, &tree, quick);
     }
     life::run(quick);

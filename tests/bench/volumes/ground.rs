@@ -104,6 +104,11 @@ impl Ground {
         command
     }
 
+    /// A directory that is nobody's place.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.sandbox.mkdir(name)
+    }
+
     /// How many requests of each kind a run asks the daemon of the volumes; the sum is `total`.
     pub fn requests(&self, run: impl FnOnce()) -> Vec<(String, u64)> {
         let before = self.mica.requests();

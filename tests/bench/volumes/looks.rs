@@ -1,10 +1,11 @@
-//! Looking at a tree of small files again: what file managers, `git` and backups do all day, beside the host's own directory.
+//! Looking at a tree of small files again: what file managers, `git` and backups do all day, beside the host's own directory
+//! and a FUSE file system on it.
 
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use super::ground::{Ground, HOST, MICA};
+use super::ground::{FUSE_OVERLAYFS_1, Ground, HOST, MICA};
 use super::trees::Tree;
 use crate::bench::table::{Table, verdict};
 use crate::bench::timing::{interleaved, ms, ratio, script, timed};
@@ -26,7 +27,7 @@ const ADD_MOST: f64 = 2.5;
 const HELD_MOST: f64 = 1.1;
 
 pub fn run(ground: &Ground, tree: &Tree, quick: bool) {
-    let places = [HOST, MICA];
+    let places = [HOST, MICA, FUSE_OVERLAYFS_1];
     for place in places {
         let root = &ground.places[place].root;
         fs::create_dir(root.join("look")).expect("mkdir");
@@ -39,15 +40,15 @@ pub fn run(ground: &Ground, tree: &Tree, quick: bool) {
     };
     eprintln!("bench: git add and commit, {}", ground.file_system);
     let rounds = if quick { 1 } else { 3 };
-    let add = interleaved(rounds, 2, |place| timed(&mut at(place, ADD)));
+    let add = interleaved(rounds, 3, |place| timed(&mut at(place, ADD)));
     let rounds = if quick { 3 } else { 7 };
     let mut looks = Vec::new();
     for (name, text, _) in WORK {
         eprintln!("bench: {name}, {}", ground.file_system);
-        for place in 0..2 {
+        for place in 0..3 {
             timed(&mut at(place, text));
         }
-        let times = interleaved(rounds, 2, |place| timed(&mut at(place, text)));
+        let times = interleaved(rounds, 3, |place| timed(&mut at(place, text)));
         let asked = ground.requests(|| {
             timed(&mut at(1, text));
         });
@@ -63,7 +64,14 @@ pub fn run(ground: &Ground, tree: &Tree, quick: bool) {
     });
     let title = format!("ms, volume on {}, second look", ground.file_system);
     let head = [
-        "host", "mica", "x host", "hold -v", "x host", "target", "reached",
+        "host",
+        "mica",
+        "x host",
+        "fuse-overlayfs 1",
+        "hold -v",
+        "x host",
+        "target",
+        "reached",
     ];
     let mut table = Table::new(&[&[title.as_str()], &head[..]].concat());
     for (((name, _, most), (times, _)), held) in WORK.iter().zip(&looks).zip(&held) {
@@ -104,6 +112,7 @@ fn row(name: &str, times: &[Duration], held: Option<&Vec<Duration>>, most: f64) 
         ms(times[0]),
         ms(times[1]),
         format!("{slower:.2}"),
+        ms(times[2]),
         held,
         beside,
         format!("<= {most:.1}, <= {HELD_MOST:.1}"),
