@@ -366,6 +366,25 @@ fn root_build_asks_dockerignore_of_an_archive_for_two_files_only() {
 }
 
 #[test]
+fn root_build_of_a_hundred_thousand_files() {
+    let s = sandbox();
+    let root = context(&s, "c", &[("Dockerfile", "FROM scratch\nCOPY d /d/\n")]);
+    for directory in 0..100 {
+        let directory = root.join(format!("d/{directory}"));
+        fs::create_dir_all(&directory).unwrap();
+        for file in 0..1000 {
+            fs::write(directory.join(file.to_string()), "").unwrap();
+        }
+    }
+    build(&s, "c", &["-q", "-t", "many:1"]).ok();
+    assert_eq!(listing(&s, "many:1", "d/").len(), 100_101);
+    // All of it was done before, and one file more is one step more.
+    assert_eq!(cached(&build(&s, "c", &[]).ok()), 1);
+    fs::write(root.join("d/99/more"), "").unwrap();
+    assert_eq!(cached(&build(&s, "c", &[]).ok()), 0);
+}
+
+#[test]
 fn root_build_keeps_names_attributes_and_holes() {
     let s = sandbox();
     let root = context(&s, "c", &[("Dockerfile", "FROM app:1\nCOPY t /t\n")]);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use mica::oci::dockerfile::ignore::Ignore;
+
 use super::*;
 
 /// Where the two differ, by path, and why mica does what it does.
@@ -219,4 +221,84 @@ fn root_build_makes_the_trees_and_configurations_that_buildah_makes() {
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Patterns by chance, beside a port of docker's matcher where that is installed (`pip install e2b-dockerfile-utils`).
+#[test]
+fn dockerignore_matches_as_dockers_matcher() {
+    const PORT: &str = "import json, sys
+from e2b_dockerfile_utils import PatternMatcher
+for line in sys.stdin:
+    patterns, paths = json.loads(line)
+    try:
+        matcher = PatternMatcher(patterns)
+        print(json.dumps([matcher.matches(path) for path in paths]))
+    except ValueError:
+        print('null')
+";
+    let python = |script: &str| {
+        let mut command = Command::new("python3");
+        command.args(["-c", script]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stderr(Stdio::null());
+        command
+    };
+    let installed = python("import e2b_dockerfile_utils").status();
+    if !installed.is_ok_and(|status| status.success()) {
+        eprintln!("!! e2b-dockerfile-utils is not installed here and was not compared with");
+        return;
+    }
+    let mut random = crate::common::random::Random(13);
+    let mut one = |from: &[&str]| from[random.below(from.len())].to_owned();
+    let pieces = [
+        "a", "b", "ab", "*", "**", "?", "[ab]", "[^b]", "a*", "*b", "**b", "a**", "[", "\\a",
+    ];
+    let mut cases = Vec::new();
+    for _ in 0..3000 {
+        let mut patterns = Vec::new();
+        for _ in 0..one(&["1", "2", "3", "4"]).parse().unwrap() {
+            let depth: usize = one(&["1", "1", "2", "3"]).parse().unwrap();
+            let parts: Vec<String> = (0..depth).map(|_| one(&pieces)).collect();
+            let sign = one(&["", "", "!"]);
+            let slash = one(&["", "", "", "/"]);
+            patterns.push(format!("{sign}{}{slash}", parts.join("/")));
+        }
+        cases.push(patterns);
+    }
+    let names = ["a", "b", "ab", "ba"];
+    let mut paths: Vec<String> = names.map(str::to_owned).into();
+    for first in names {
+        for second in names {
+            paths.push(format!("{first}/{second}"));
+            paths.extend(names.map(|third| format!("{first}/{second}/{third}")));
+        }
+    }
+    let lines = cases
+        .iter()
+        .map(|patterns| serde_json::json!([patterns, paths]).to_string() + "\n");
+    let input: String = lines.collect();
+    let mut port = python(PORT).spawn().unwrap();
+    let mut stdin = port.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = port.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.lines().count(), cases.len());
+    for (patterns, line) in cases.iter().zip(output.lines()) {
+        let expected: Option<Vec<bool>> = serde_json::from_str(line).unwrap();
+        let ours = Ignore::parse(patterns.join("\n").as_bytes())
+            .ok()
+            .map(|ignore| {
+                let excludes = |path: &String| ignore.excludes(path.as_bytes());
+                paths.iter().map(excludes).collect::<Vec<bool>>()
+            });
+        let differ = |(ours, theirs): (&Vec<bool>, &Vec<bool>)| {
+            let pairs = paths.iter().zip(ours.iter().zip(theirs));
+            let differing = pairs.filter(|(_, (ours, theirs))| ours != theirs);
+            differing.map(|(path, _)| path.clone()).collect::<Vec<_>>()
+        };
+        let differing = ours.as_ref().zip(expected.as_ref()).map(differ);
+        assert_eq!(ours.is_some(), expected.is_some(), "{patterns:?}");
+        assert_eq!(differing.unwrap_or_default(), [""; 0], "{patterns:?}");
+    }
 }

@@ -81,7 +81,10 @@ impl Ignore {
         let mut left_out = false;
         let mut matched = above.clone();
         for (rule, matched) in self.rules.iter().zip(&mut matched.0) {
-            *matched = *matched || rule.pattern.matches(path);
+            // As docker: a rule that would change nothing here counts for nothing, for what is below either.
+            if !*matched && rule.again == left_out {
+                *matched = rule.pattern.matches(path);
+            }
             if *matched {
                 left_out = !rule.again;
             }

@@ -10,7 +10,7 @@ pub struct BadPattern;
 enum Token {
     /// `*`: any characters but `/`.
     Star,
-    /// `**` at the end: anything.
+    /// `**` at the end, or at the beginning and nothing special behind it: anything.
     Rest,
     /// `**` before something: nothing, or anything that ends with `/`.
     Directories,
@@ -20,8 +20,13 @@ enum Token {
     Class {
         negated: bool,
         ranges: Vec<(u32, u32)>,
+        /// Whether `/` is a character as any other, as in docker's patterns.
+        slash: bool,
     },
 }
+
+/// What is no plain character of a pattern.
+const SPECIAL: &[u32] = &['*' as u32, '?' as u32, '[' as u32, ']' as u32, '\\' as u32];
 
 /// A parsed pattern. It matches whole paths, `/` between the components.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +61,12 @@ impl Pattern {
                     if characters.get(at) == Some(&'/'.into()) {
                         at += 1;
                     }
-                    match characters.get(at) {
+                    let rest = characters.get(at..).unwrap_or_default();
+                    let plain = !rest.iter().any(|c| SPECIAL.contains(c));
+                    match rest.first() {
                         None => Token::Rest,
+                        // docker looks whether the path ends so.
+                        Some(_) if tokens.is_empty() && at == 2 && plain => Token::Rest,
                         Some(_) => Token::Directories,
                     }
                 }
@@ -67,7 +76,7 @@ impl Pattern {
                     at += 1;
                     Token::Char(next.ok_or(BadPattern)?)
                 }
-                Some('[') => class(&characters, &mut at)?,
+                Some('[') => class(&characters, &mut at, deep)?,
                 _ => Token::Char(c),
             });
         }
@@ -138,9 +147,16 @@ fn step(token: &Token, path: &[u32], reached: &[bool]) -> Vec<bool> {
             (_, None) => false,
             (Token::Any, Some((c, from))) => from && c != slash,
             (Token::Char(wanted), Some((c, from))) => from && c == *wanted,
-            (Token::Class { negated, ranges }, Some((c, from))) => {
+            (
+                Token::Class {
+                    negated,
+                    ranges,
+                    slash: any,
+                },
+                Some((c, from)),
+            ) => {
                 let within = ranges.iter().any(|(low, high)| (*low..=*high).contains(&c));
-                from && c != slash && within != *negated
+                from && (*any || c != slash) && within != *negated
             }
         };
     }
@@ -148,7 +164,7 @@ fn step(token: &Token, path: &[u32], reached: &[bool]) -> Vec<bool> {
 }
 
 /// `[a-z]`, `[^a-z]`; the `[` is taken.
-fn class(characters: &[u32], at: &mut usize) -> Result<Token, BadPattern> {
+fn class(characters: &[u32], at: &mut usize, slash: bool) -> Result<Token, BadPattern> {
     let mut take = || {
         let c = characters.get(*at).copied();
         *at += 1;
@@ -168,7 +184,11 @@ fn class(characters: &[u32], at: &mut usize) -> Result<Token, BadPattern> {
             None => Err(BadPattern),
         };
         if c == Some(']'.into()) && !ranges.is_empty() {
-            return Ok(Token::Class { negated, ranges });
+            return Ok(Token::Class {
+                negated,
+                ranges,
+                slash,
+            });
         }
         if c == Some(']'.into()) {
             return Err(BadPattern);

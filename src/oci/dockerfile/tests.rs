@@ -366,6 +366,14 @@ fn ignore_files() {
             "internal/vendor/x",
             false,
         ),
+        // An exception that changes nothing for the directory changes nothing for what is in it.
+        ("a/c\n!a", "a/c", true),
+        // Whatever comes before, as long as nothing else is special.
+        ("**b", "ab", true),
+        ("**b", "a/ab", true),
+        ("**b*", "ab", false),
+        ("a**b", "axb", false),
+        ("a[^b]c", "a/c", true),
         ("\u{feff}x", "x", true),
     ] {
         let ignore = Ignore::parse(rules.as_bytes()).unwrap();
