@@ -18,9 +18,11 @@ pub mod credentials;
 mod endpoint;
 mod error;
 mod proxy;
+mod settings;
 mod upload;
 
 pub use blob::BlobReader;
 pub use client::{Client, Failure, Fetched, Options};
 pub use error::RegistryError;
+pub use settings::{Mirror, Settings, settings};
 pub use upload::Send;

@@ -8,4 +8,5 @@ mod proxies;
 mod pulling;
 mod pushing;
 mod resuming;
+mod settings;
 mod together;

@@ -9,7 +9,7 @@ use super::transfer::{self, Bars, TransferArgs};
 use crate::oci::{Digest, Platform, Reference};
 use crate::ops::OpsError;
 use crate::ops::pull::{self, Event, Options, PullError, Pulled, Silent, Sink};
-use crate::registry::Client;
+use crate::registry::{Client, RegistryError};
 use crate::store::Store;
 
 /// Download images from a registry
@@ -75,8 +75,29 @@ fn one(
         };
     }
     args.say_default(&reference, lines);
+    for mirror in Client::mirrors(&reference.repository, &options.registry) {
+        let tried = Client::connect_to_mirror(mirror, &reference.repository, &options.registry)
+            .map_err(anyhow::Error::from)
+            .and_then(|client| image(&client, &reference, args, options, store, lines));
+        match tried {
+            Ok(()) => return Ok(()),
+            Err(error) if is_registrys(&error) => {
+                log::warn!("{mirror}: {error}; the registry itself is asked");
+            }
+            Err(error) => return Err(error),
+        }
+    }
     let client = Client::connect(&reference.repository, &options.registry)?;
     image(&client, &reference, args, options, store, lines)
+}
+
+/// Whether a registry is at fault: another may do better.
+fn is_registrys(error: &anyhow::Error) -> bool {
+    error.is::<RegistryError>()
+        || matches!(
+            error.downcast_ref(),
+            Some(PullError::Registry(_) | PullError::BlobDigest { .. })
+        )
 }
 
 fn is_artifact(error: &anyhow::Error) -> bool {

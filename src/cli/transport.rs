@@ -18,8 +18,12 @@ pub struct TransportArgs {
 impl TransportArgs {
     /// As the registry module takes them.
     pub fn options(&self) -> registry::Options {
+        let settings = registry::settings();
+        let mut insecure = self.insecure_registry.clone();
+        insecure.extend(settings.insecure);
         registry::Options {
-            insecure: self.insecure_registry.clone(),
+            insecure,
+            mirrors: settings.mirrors,
             retry_for: Duration::from_secs(self.retry_for),
         }
     }

@@ -10,11 +10,13 @@
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use crate::layer::LayerFile;
 use crate::oci::{
@@ -154,6 +156,8 @@ struct Plan {
     config: Arc<ImageConfig>,
     layers: BTreeMap<DiffId, Arc<LayerFile>>,
     candidates: BTreeMap<DiffId, Vec<Candidate>>,
+    /// Blobs that a manifest of another repository of this registry calls the layer, and that nobody has seen.
+    claims: BTreeMap<DiffId, Vec<Candidate>>,
     originals: Vec<Original>,
 }
 
@@ -204,6 +208,7 @@ fn plan(store: &Store, names: &Names, tag: &TagRef, options: &Options) -> Result
         config: store.config(&record.id)?,
         layers: BTreeMap::new(),
         candidates: BTreeMap::new(),
+        claims: BTreeMap::new(),
         originals: Vec::new(),
     };
     for layer in &record.layers {
@@ -230,6 +235,17 @@ fn plan(store: &Store, names: &Names, tag: &TagRef, options: &Options) -> Result
                 == Some(&tag.repository);
             for (blob, layer, seen) in proven::claims(origin, &manifest, image) {
                 if !seen && !own {
+                    let mut repositories = repositories.clone();
+                    repositories.retain(|from| from.domain() == tag.repository.domain());
+                    if plan.layers.contains_key(&layer)
+                        && fits(blob, options)
+                        && !repositories.is_empty()
+                    {
+                        plan.claims.entry(layer).or_default().push(Candidate {
+                            blob: blob.clone(),
+                            repositories,
+                        });
+                    }
                     continue;
                 }
                 let repositories = match seen {
@@ -401,6 +417,27 @@ impl Work<'_> {
                 return Ok(candidate.blob.clone());
             }
         }
+        if let Some(mounted) = self.mount(layer, candidates)? {
+            return Ok(mounted);
+        }
+        if let Some(claims) = self.plan.claims.get(layer) {
+            // What a manifest says is no proof; that the layer compresses to these very bytes is one.
+            let made = self.rehearse(layer, file)?;
+            let mut proved = claims.clone();
+            proved.retain(|claim| (claim.blob.digest, claim.blob.size) == made);
+            if let Some(mounted) = self.mount(layer, &proved)? {
+                return Ok(mounted);
+            }
+        }
+        self.send(layer, file)
+    }
+
+    /// Has the registry take one of these blobs from another of its repositories.
+    fn mount(
+        &self,
+        layer: &DiffId,
+        candidates: &[Candidate],
+    ) -> Result<Option<Descriptor>, PushError> {
         for candidate in candidates {
             for from in &candidate.repositories {
                 if from.domain() == self.target.domain()
@@ -410,11 +447,35 @@ impl Work<'_> {
                         .mount_blob(self.target, &candidate.blob.digest, from)?
                 {
                     self.progress.event(layer, State::Mounted(from.clone()));
-                    return Ok(candidate.blob.clone());
+                    return Ok(Some(candidate.blob.clone()));
                 }
             }
         }
-        self.send(layer, file)
+        Ok(None)
+    }
+
+    /// Digest and size of what [`Work::send`] would send.
+    fn rehearse(&self, layer: &DiffId, file: &Arc<LayerFile>) -> Result<(Digest, u64), PushError> {
+        let packing = self.options.packing.unwrap_or(Packing::Gzip);
+        let hashed = |packed: &mut Packed| {
+            let (mut hasher, mut size) = (Sha256::new(), 0);
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                match packed.read(&mut buffer)? {
+                    0 => return Ok((Digest::from_bytes(hasher.finalize().into()), size)),
+                    got => {
+                        hasher.update(buffer.get(..got).unwrap_or_default());
+                        size += got as u64;
+                    }
+                }
+            }
+        };
+        let made: std::io::Result<(Digest, u64)> =
+            source::packed(layer, file, packing, &self.stop, &|_| {}, hashed);
+        made.map_err(|error| PushError::Layer {
+            layer: *layer,
+            reason: error.to_string(),
+        })
     }
 
     fn send(&self, layer: &DiffId, file: &Arc<LayerFile>) -> Result<Descriptor, PushError> {

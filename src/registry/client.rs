@@ -28,6 +28,7 @@ use super::auth::Authority;
 use super::credentials::{self, Credential};
 use super::endpoint;
 use super::proxy::Proxies;
+use super::settings::{self, Mirror};
 
 pub(super) use answer::{announced, header_text};
 pub(super) use location::resolve;
@@ -38,8 +39,10 @@ pub(super) use retry::{PROGRESS, Patience, Retry, is_transient, retry_after};
 /// How to talk to registries.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Hosts that may be talked to over plain http or with any certificate.
+    /// Hosts and networks that may be talked to over plain http or with any certificate.
     pub insecure: Vec<String>,
+    /// Who is asked before Docker Hub.
+    pub mirrors: Vec<Mirror>,
     /// For how long a request that makes no progress is tried again, and how long a server may take over
     /// 64 KiB.
     pub retry_for: Duration,
@@ -49,6 +52,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             insecure: Vec::new(),
+            mirrors: Vec::new(),
             retry_for: Duration::from_secs(30),
         }
     }
@@ -101,6 +105,42 @@ impl Client {
         Client::connect_as(repository.domain(), options, credentials::find(repository)?)
     }
 
+    /// Those that are to be asked before the registry of a repository itself: of Docker Hub's the mirrors.
+    pub fn mirrors<'o>(repository: &Repository, options: &'o Options) -> &'o [Mirror] {
+        match repository.domain() {
+            "docker.io" => &options.mirrors,
+            _ => &[],
+        }
+    }
+
+    /// The client of one of them, with the credential that the user's files hold for it, and never Docker Hub's.
+    pub fn connect_to_mirror(
+        mirror: &Mirror,
+        repository: &Repository,
+        options: &Options,
+    ) -> Result<Client, RegistryError> {
+        let there = Repository::parse(&format!("{}/{}", mirror.host, repository.path()));
+        let credential = match there {
+            Ok(there) => credentials::find(&there)?,
+            // A host that is none in a reference has none.
+            Err(_) => None,
+        };
+        let insecure = settings::is_among(&options.insecure, &mirror.host);
+        let inner = Inner {
+            agent: endpoint::agent(&mirror.host, insecure)?,
+            proxies: Proxies::from_env()?,
+            domain: repository.domain().to_owned(),
+            base: mirror.to_string(),
+            host: mirror.host.clone(),
+            authority: Authority::new(credential),
+            retry_for: options.retry_for,
+        };
+        match inner.ping() {
+            Ok(()) => Ok(Client(Arc::new(inner))),
+            Err(error) => Err(inner.unreachable(error.to_string())),
+        }
+    }
+
     /// The same with a credential at hand, or with none.
     pub fn connect_as(
         domain: &str,
@@ -108,7 +148,8 @@ impl Client {
         credential: Option<Credential>,
     ) -> Result<Client, RegistryError> {
         let host = endpoint::host_of(domain);
-        let insecure = options.insecure.iter().any(|h| *h == host || *h == domain);
+        let insecure = settings::is_among(&options.insecure, &host)
+            || settings::is_among(&options.insecure, domain);
         let mut inner = Inner {
             agent: endpoint::agent(&host, insecure)?,
             proxies: Proxies::from_env()?,

@@ -14,7 +14,7 @@ use ureq::Proxy;
 use ureq::http::Uri;
 
 use super::RegistryError;
-use super::endpoint::is_loopback;
+use super::endpoint::{is_loopback, without_port};
 
 /// The proxies of the environment.
 #[derive(Default)]
@@ -113,6 +113,14 @@ fn rule(entry: &str) -> Option<Rule> {
     let below = name.strip_prefix('*').unwrap_or(name).strip_prefix('.');
     let domain = below.unwrap_or(name).trim_end_matches('.');
     (!domain.is_empty()).then(|| Rule::Domain(domain.to_owned(), below.is_none(), port))
+}
+
+/// Whether a host, with or without a port, is an address of a network (`10.1.0.0/16`).
+pub(super) fn is_in_network(network: &str, host: &str) -> bool {
+    let bare = without_port(host);
+    let bare = bare.trim_start_matches('[').trim_end_matches(']');
+    let network = network.contains('/').then(|| rule(network)).flatten();
+    network.is_some_and(|rule| rule.fits(bare, 0))
 }
 
 impl Rule {
