@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use crate::daemon;
 use crate::ops::template::TemplateError;
@@ -37,6 +37,7 @@ mod exec;
 mod export;
 mod filters;
 mod gc;
+mod help;
 mod history;
 mod hold;
 mod images;
@@ -304,7 +305,11 @@ pub fn main() -> ExitCode {
         return serve(part);
     }
     completion::answer();
-    let cli = match Cli::try_parse() {
+    let parsed = help::command().try_get_matches().and_then(|matches| {
+        let cli = Cli::from_arg_matches(&matches);
+        cli.map_err(|error| error.format(&mut help::command()))
+    });
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage::tell(&error),
     };

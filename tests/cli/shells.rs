@@ -69,17 +69,23 @@ fn every_verb_has_a_page() {
     let help = sandbox.mica(["-h"]).ok().stdout();
     let verbs = help
         .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty())
+        .skip(2)
+        .take_while(|line| *line != "Options:")
+        // Of a description that is folded the second line stands further in.
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next());
     let verbs: Vec<&str> = verbs.filter(|verb| *verb != "help").collect();
-    assert!(verbs.len() > 12, "{help}");
+    assert!(verbs.len() > 50, "{help}");
+    for title in ["Get and send images:", "Run containers:", "More:"] {
+        assert!(help.contains(&format!("\n{title}\n")), "{help}");
+    }
     for verb in verbs {
         let page = one.join(format!("mica-{verb}.1"));
         let text =
             std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
-        assert!(text.contains(".SH SYNOPSIS"), "{text}");
+        for section in [".SH SYNOPSIS", ".SH EXAMPLES", ".SH \"SEE ALSO\""] {
+            assert!(text.contains(section), "{text}");
+        }
     }
     for page in ["mica.1", "mica-image-ls.1", "mica-system-df.1"] {
         assert!(one.join(page).is_file(), "{page}");
