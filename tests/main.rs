@@ -27,6 +27,7 @@ mod load;
 mod mounting;
 mod oracle;
 mod power;
+mod readme;
 mod registry;
 mod requests;
 mod running;

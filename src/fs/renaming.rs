@@ -37,9 +37,20 @@ impl Superblock {
         if name.starts_with(':') || !may_be_directory(&path) {
             return Err(FsError::Invalid(format!("{path:?} is no repository name")));
         }
+        // `cp -r` of a repository: what comes next could only fail, name by name, a thousand times.
+        let copies = self.kept.lock().contains(parent) && self.is_a_tag(name)?;
+        if copies {
+            return Err(FsError::NotPermitted);
+        }
         self.kept.lock().insert(path.as_str().into());
         self.take_in(&changing, &[])?;
         self.enter_own(Place::Repo(path.into()))
+    }
+
+    /// Whether some image has a tag of that name.
+    fn is_a_tag(&self, name: &str) -> Result<bool, FsError> {
+        let names = self.store.names()?;
+        Ok(names.tags.keys().any(|tag| tag.tag.as_str() == name))
     }
 
     /// `ln -s OLD NEW`: tags the image that OLD leads to. The answer is a symlink that nobody will see again: the next lookup

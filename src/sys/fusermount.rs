@@ -92,6 +92,10 @@ fn refusal(stderr: &[u8]) -> HelperError {
     };
     HelperError::Refused(if line.is_empty() {
         "fusermount3 failed without a message".to_owned()
+    } else if line.contains("/dev/fuse: Permission denied") {
+        format!(
+            "fusermount3 refused: {line}: root lets everybody open it with chmod 0666 /dev/fuse (for good: a udev rule KERNEL==\"fuse\", MODE=\"0666\")"
+        )
     } else {
         format!("fusermount3 refused: {line}")
     })

@@ -198,3 +198,35 @@ fn fuse_rootless_without_user_namespaces_says_so_and_leaves_nothing() {
     shown(&s, "rm kept");
     assert!(left(&s).is_empty());
 }
+
+#[test]
+fn fuse_rootless_without_a_dev_fuse_of_its_own_says_what_to_do() {
+    let s = user(ALONE, "");
+    // As some distributions have it: root's alone.
+    let closed = s.path("fuse");
+    let (kind, mode) = (
+        rustix::fs::FileType::CharacterDevice,
+        Mode::from_raw_mode(0o600),
+    );
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &closed,
+        kind,
+        mode,
+        rustix::fs::makedev(10, 229),
+    )
+    .unwrap();
+    // What this test may have over it has no name, and nothing can be put on that.
+    let _ = rustix::mount::unmount("/dev/fuse", rustix::mount::UnmountFlags::DETACH);
+    rustix::mount::mount_bind(&closed, "/dev/fuse").unwrap();
+    let point = s.mkdir("mnt").display().to_string();
+    for line in ["run --rm app:1 true".to_owned(), format!("mount {point}")] {
+        let run = mica(&s, &line).fails();
+        assert!(
+            run.stderr().contains("chmod 0666 /dev/fuse"),
+            "{}",
+            run.describe()
+        );
+    }
+    rustix::mount::unmount("/dev/fuse", rustix::mount::UnmountFlags::DETACH).unwrap();
+}

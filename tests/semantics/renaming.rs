@@ -84,7 +84,7 @@ fn fuse_ln_tags() {
     sandbox.mica(["inspect", "app:third"]).ok();
 }
 
-/// `mkdir M/images/<name>` makes an empty repository that lasts until the daemon ends or it is removed.
+/// `mkdir M/images/<name>` makes an empty repository that lasts until the daemon ends or it is removed; in one so made a directory with the name of a tag is refused, so that `cp -r` of a repository ends with one word for each tag and leaves no half of an image.
 #[test]
 fn fuse_mkdir_makes_a_repository() {
     let (sandbox, mount) = mounted(&["app:1"]);
@@ -103,4 +103,15 @@ fn fuse_mkdir_makes_a_repository() {
     mount.unmount();
     let again = sandbox.mount();
     assert_eq!(errno(fs::metadata(again.image("fresh"))), Errno::NOENT);
+    sandbox.load(
+        &crate::common::image::ImageBuilder::new("other:2")
+            .layer(|l| l.dir("d", 0o755).file("d/f", "x")),
+    );
+    let (from, to) = (again.image("other"), again.image("copy"));
+    let copied = sandbox.sh(&format!("cp -r {} {}", from.display(), to.display()));
+    let copied = copied.code(1);
+    assert_eq!(copied.stderr().lines().count(), 1, "{}", copied.describe());
+    assert!(names(&to).is_empty());
+    // Anything else is a repository as before.
+    fs::create_dir_all(again.image("team/app/web")).expect("mkdir");
 }

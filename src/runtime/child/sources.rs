@@ -166,6 +166,9 @@ pub(in crate::runtime) fn fuse() -> Result<OwnedFd, Failure> {
         Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => Err(Failure::start(
             "no /dev/fuse: the kernel has no FUSE support loaded (modprobe fuse)".to_owned(),
         )),
+        Err(Errno::ACCESS | Errno::PERM) => Err(Failure::start(
+            "opening /dev/fuse: permission denied: root lets everybody open it with chmod 0666 /dev/fuse (for good: a udev rule KERNEL==\"fuse\", MODE=\"0666\")".to_owned(),
+        )),
         other => other.fails("opening /dev/fuse"),
     }
 }
