@@ -21,6 +21,7 @@ mod kept;
 mod log_file;
 mod mount_point;
 mod readiness;
+mod replace;
 mod service;
 mod stores;
 mod unmount;
@@ -35,6 +36,7 @@ use anyhow::{Context as _, bail};
 use crate::fuse::options::MountOptions;
 use crate::sys::fork::{Fork, close_inherited, fork};
 
+pub use replace::replace;
 pub use unmount::unmount;
 
 /// What `mica mount` was asked to do.
@@ -97,6 +99,7 @@ pub fn part(word: &OsStr) -> Option<fn() -> anyhow::Result<()>> {
     match word.to_str() {
         Some(keeper::KEEP) => Some(keeper::keep),
         Some(keeper::SERVE) => Some(serve_kept),
+        Some(keeper::TRY) => Some(kept::try_kept),
         _ => None,
     }
 }

@@ -29,6 +29,9 @@ pub struct Args {
     /// another takes its place, and who uses images goes on)
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
+    /// Take the place of the daemon of a mount with survive=on, without unmounting: for an upgrade of mica
+    #[arg(long, conflicts_with_all = ["foreground", "options", "trash"])]
+    replace: bool,
     /// Keep what is removed through the mount for so long (30m, 12h, 7d, off), whatever `mica trash` has set
     #[arg(long, value_name = "DURATION", value_parser = super::trash::duration)]
     trash: Option<Duration>,
@@ -36,6 +39,10 @@ pub struct Args {
 
 /// Mounts.
 pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    if args.replace {
+        daemon::replace(&context.store_path(), &args.mount_point)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut options = MountOptions::parse(&args.options)?;
     options.trash = args.trash.or(options.trash);
     daemon::mount(&MountPlan {

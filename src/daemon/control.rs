@@ -4,7 +4,8 @@
 //! counters, then end of file), `users` (who works inside or has a part mounted elsewhere, a JSON object per line),
 //! `hold` (a blob on each of the next lines, then an empty one: held open from `ok` until the asker hangs up), `freed` (what was held
 //! has been freed: `ok`),
-//! `share VOLUME` (the kernel has forgotten what it kept of it, others may change its data: `ok`), `stop` (unmount and end: `ok`). Anything else gets `error: ...`. Only the daemon's own user and root may ask: the directory is closed to
+//! `share VOLUME` (the kernel has forgotten what it kept of it, others may change its data: `ok`), `stop` (unmount and end: `ok`),
+//! `replace PROGRAM` (the daemon ends, and one that runs that program goes on: `ok`). Anything else gets `error: ...`. Only the daemon's own user and root may ask: the directory is closed to
 //! others, and so is the socket; whoever comes all the same is hung up on.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -22,8 +23,8 @@ use crate::store::VolumeId;
 use crate::store::freeing::HeldFiles;
 use crate::sys::local_socket::{is_ours, listen_at};
 
-/// A request is a word; a line longer than this is none.
-const MAX_LINE: u64 = 64;
+/// A request is a word or two, the second perhaps a path; a line longer than this is none.
+const MAX_LINE: u64 = 4200;
 /// A list of blobs is no longer than this.
 const MAX_LIST: u64 = 1 << 16;
 /// So long files are held for somebody who neither goes on nor ends.
@@ -45,6 +46,8 @@ pub(super) trait Handler: Send + Sync + 'static {
     fn hold(&self, blobs: &[Digest]) -> HeldFiles;
     /// Whether all that was held has been freed.
     fn freed(&self) -> bool;
+    /// The next server runs `program`, and follows at once; why not, if it cannot.
+    fn replace(&self, program: &Path) -> Result<(), String>;
     fn stop(&self);
 }
 
@@ -123,6 +126,13 @@ fn answer(stream: &UnixStream, handler: &impl Handler) -> io::Result<()> {
             handler.stop();
             "ok\n".to_owned()
         }
+        line if line.starts_with("replace /") => {
+            let program = line.trim_start_matches("replace ");
+            match handler.replace(Path::new(program)) {
+                Ok(()) => "ok\n".to_owned(),
+                Err(error) => format!("error: {error}\n"),
+            }
+        }
         line => match line.strip_prefix("share ").and_then(VolumeId::parse) {
             Some(volume) => match handler.share(&volume) {
                 Ok(()) => "ok\n".to_owned(),
@@ -189,6 +199,9 @@ mod tests {
         fn freed(&self) -> bool {
             self.1.wait(Duration::ZERO)
         }
+        fn replace(&self, program: &Path) -> Result<(), String> {
+            Err(format!("not {}", program.display()))
+        }
         fn stop(&self) {
             self.0.store(100, Ordering::SeqCst);
         }
@@ -221,6 +234,7 @@ mod tests {
         let volume = "0123456789abcdef0123456789abcdef";
         assert_eq!(ask(&format!("share {volume}\n")), "error: not now\n");
         assert_eq!(ask("share ../x\n"), "error: unknown request\n");
+        assert_eq!(ask("replace /a b\n"), "error: not /a b\n");
         assert!(ask("nonsense\n").starts_with("error: "));
         assert!(ask(&"x".repeat(10_000)).starts_with("error: "));
         assert_eq!(ask("freed\n"), "ok\n");

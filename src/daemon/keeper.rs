@@ -10,8 +10,9 @@ mod line;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,11 +27,14 @@ use crate::sys::signal::SignalFd;
 /// The hidden verbs of the program.
 pub(super) const KEEP: &str = "keep-mount";
 pub(super) const SERVE: &str = "serve-kept";
+pub(super) const TRY: &str = "try-kept";
 
 /// How often a server is started for one that has died.
 const TRIES: u32 = 3;
 /// How long all of these may take together.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a program may take to say that it understands.
+const TRY_PATIENCE: Duration = Duration::from_secs(5);
 /// A server that has lived so long has worked: its end is not for the same reason as the last one's.
 const WORKED: Duration = Duration::from_secs(10);
 /// So many files of names are held at most: of older ones the kernel has been told long ago.
@@ -45,6 +49,8 @@ struct Kept {
     table: OwnedFd,
     counters: OwnedFd,
     names: VecDeque<OwnedFd>,
+    /// The program of the next server, if it is another than this one's.
+    program: Option<OwnedFd>,
 }
 
 /// Why one server's time is over.
@@ -79,7 +85,7 @@ pub(super) fn keep() -> anyhow::Result<()> {
             _ => 0,
         };
         let how = status.map_or_else(String::new, |status| format!(" ({status})"));
-        log::warn!("the server of a mount has died{how}: starting another");
+        log::warn!("the server of a mount is gone{how}: starting another");
         if crashes >= TRIES {
             bail!("{crashes} servers have crashed one after the other: the mount ends");
         }
@@ -106,10 +112,14 @@ pub(super) fn own_line() -> anyhow::Result<Line> {
     Ok(Line::from(line))
 }
 
-/// This program again, as `verb`, with a line as its standard input.
-pub(super) fn start(verb: &str) -> io::Result<(Line, Child)> {
+/// This program again, or another, as `verb`, with a line as its standard input.
+fn start(verb: &str, program: Option<&OwnedFd>) -> io::Result<(Line, Child)> {
     let (ours, theirs) = Line::pair()?;
-    let child = Command::new("/proc/self/exe")
+    // By the descriptor: what has been tried is what is run.
+    let program = program.map_or("/proc/self/exe".to_owned(), |program| {
+        format!("/proc/self/fd/{}", program.as_raw_fd())
+    });
+    let child = Command::new(program)
         .arg0("mica")
         .arg(verb)
         .current_dir("/")
@@ -125,9 +135,9 @@ fn end(mut child: Child) -> anyhow::Result<ExitStatus> {
     child.wait().context("waiting for a server's end")
 }
 
-/// By itself: not killed by anybody (nor for want of memory).
+/// By itself, and not as it should: not killed by anybody (nor for want of memory).
 fn crashed(status: ExitStatus) -> bool {
-    status.signal() != Some(libc::SIGKILL)
+    !status.success() && status.signal() != Some(libc::SIGKILL)
 }
 
 impl Kept {
@@ -140,6 +150,7 @@ impl Kept {
             table: next()?,
             counters: next()?,
             names: files.collect(),
+            program: None,
         })
     }
 
@@ -149,8 +160,36 @@ impl Kept {
             match line.receive()? {
                 None => return Ok(Over::Died),
                 Some((Message::End, _)) => return Ok(Over::Ended),
+                Some((Message::Try(program), _)) => {
+                    let answer = match self.try_program(&program) {
+                        Ok(()) => Message::Served,
+                        Err(error) => Message::No(format!("{error:#}")),
+                    };
+                    if line.send(&answer, &[]).is_err() {
+                        return Ok(Over::Died);
+                    }
+                }
                 Some((message, files)) => self.note(message, files),
             }
+        }
+    }
+
+    /// Takes a program for that of the next server, if it understands what a server is told.
+    fn try_program(&mut self, path: &Path) -> anyhow::Result<()> {
+        let shown = path.display();
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let program = openat(CWD, path, flags, Mode::empty());
+        let program = program.with_context(|| shown.to_string())?;
+        let (line, child) =
+            start(TRY, Some(&program)).with_context(|| format!("starting {shown}"))?;
+        let began = self.begin(&line, Instant::now() + TRY_PATIENCE);
+        let status = end(child)?;
+        match began? {
+            None => {
+                self.program = Some(program);
+                Ok(())
+            }
+            Some(_) => bail!("{shown} cannot take over from this version ({status})"),
         }
     }
 
@@ -169,10 +208,20 @@ impl Kept {
 
     /// Starts servers until one serves. `None`: it found that there is nothing to serve any more.
     fn serve_again(&mut self) -> anyhow::Result<Option<(Line, Child)>> {
+        match self.serve_with_program() {
+            Err(error) if self.program.take().is_some() => {
+                log::error!("{error:#}; the version before goes on");
+                self.serve_with_program()
+            }
+            served => served,
+        }
+    }
+
+    fn serve_with_program(&mut self) -> anyhow::Result<Option<(Line, Child)>> {
         let end_of_patience = Instant::now() + PATIENCE;
         let mut failed = 0;
         while failed < TRIES {
-            let (line, child) = start(SERVE).context("starting a server")?;
+            let (line, child) = start(SERVE, self.program.as_ref()).context("starting a server")?;
             let began = self.begin(&line, end_of_patience);
             match began {
                 Ok(Some(Over::Ended)) => {
@@ -233,7 +282,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Starts one, and waits until it holds everything.
     pub(super) fn start(state: Vec<u8>, files: &[BorrowedFd<'_>]) -> anyhow::Result<Keeper> {
-        let (line, child) = start(KEEP).context("starting the keeper")?;
+        let (line, child) = start(KEEP, None).context("starting the keeper")?;
         let mut keeper = Keeper {
             line,
             child: Some(child),
@@ -277,10 +326,24 @@ impl Keeper {
         }
     }
 
+    /// Has the next server run `program`; why not, if it cannot.
+    pub(super) fn try_program(&self, program: PathBuf) -> Result<(), String> {
+        let asked = self.line.send(&Message::Try(program), &[]);
+        let answered = asked.and_then(|()| self.line.wait(PATIENCE));
+        match answered {
+            Ok(true) => match self.line.receive() {
+                Ok(Some((Message::Served, _))) => Ok(()),
+                Ok(Some((Message::No(reason), _))) => Err(reason),
+                _ => Err("the keeper has died".to_owned()),
+            },
+            Ok(false) => Err("the keeper does not answer".to_owned()),
+            Err(error) => Err(format!("asking the keeper: {error}")),
+        }
+    }
+
     /// Whether it has died.
     pub(super) fn is_gone(&self) -> bool {
-        // It says nothing once it keeps: what can be read is the end.
-        self.line.wait(Duration::ZERO).unwrap_or(true)
+        self.line.is_over()
     }
 
     /// Takes up one that has died.

@@ -95,6 +95,15 @@ impl Before {
     }
 }
 
+/// Whether this program understands what a keeper tells: nothing is served, and nothing is changed.
+pub(super) fn try_kept() -> anyhow::Result<()> {
+    let before = Before::take()?;
+    match &before.keeper {
+        Some(keeper) => keeper.served().context("telling the keeper"),
+        None => Ok(()),
+    }
+}
+
 /// Starts a keeper for what `plan` has mounted.
 pub(super) fn start_keeper(
     plan: &MountPlan,
@@ -201,6 +210,14 @@ impl Shown {
             }
             Some(_) => false,
             None => true,
+        }
+    }
+
+    /// Has the next server run `program`; why not, if it cannot.
+    pub(super) fn try_program(&self, program: PathBuf) -> Result<(), String> {
+        match &self.state.lock().keeper {
+            Some(keeper) => keeper.try_program(program),
+            None => Err("the mount has no keeper at the moment".to_owned()),
         }
     }
 

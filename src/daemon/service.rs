@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -27,7 +27,7 @@ use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
 use crate::mount_paths::{STORES, VOLUMES};
 use crate::oci::Digest;
-use crate::ops::usage::keeping_busy;
+use crate::ops::usage::{keeping_busy, mounted_on, standing_on};
 use crate::ops::volumes::activity::Activity;
 use crate::store::freeing::{Freeing, HeldFiles};
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError, VolumeId};
@@ -89,11 +89,18 @@ fn provoked() {
     };
     match wanted.as_deref() {
         Some("crashes") => std::process::abort(),
+        Some(wanted) if is_this(wanted.strip_suffix(" crashes")) => std::process::abort(),
         Some("hangs") => loop {
             std::thread::sleep(Duration::from_secs(60));
         },
         _ => {}
     }
+}
+
+/// Whether this process runs that program.
+fn is_this(program: Option<&str>) -> bool {
+    program
+        .is_some_and(|program| std::env::current_exe().is_ok_and(|own| own == Path::new(program)))
 }
 
 /// Each layer in use is an open file, and the usual limit of 1024 is meant for programs that call select(2): as many as allowed.
@@ -183,6 +190,12 @@ struct Shared {
     freeing: Arc<Freeing>,
     /// Whether a thread removes what is over in the trash.
     emptying: AtomicBool,
+    /// Of a mount that goes on when this process ends.
+    shown: Option<Arc<Shown>>,
+    /// Another version is to go on.
+    replacing: AtomicBool,
+    /// Where the volumes and the stores are mounted.
+    inner: [PathBuf; 2],
     stop: OwnedFd,
 }
 
@@ -252,6 +265,10 @@ impl Service {
 
         let lease_id = lease.as_ref().map(|lease| lease.id().clone());
         let beside = volumes::beside(plan, &mounted_at)?;
+        let volumes_at = match &beside {
+            Some(place) => place.path().to_owned(),
+            None => mounted_at.join(VOLUMES),
+        };
         if let Some(place) = &beside {
             tree.link_volumes(place.path().to_owned());
         }
@@ -322,6 +339,9 @@ impl Service {
             freeing: store.free_here(),
             store: store.clone(),
             emptying: AtomicBool::new(false),
+            shown: lasting.as_ref().map(|lasting| Arc::clone(&lasting.shown)),
+            replacing: AtomicBool::new(false),
+            inner: [volumes_at, path.join(STORES)],
             stop,
         });
         let reaper = match &lease {
@@ -359,6 +379,9 @@ impl Service {
                 return self.end(signal);
             }
             if self.shared.stop_requested() {
+                if self.shared.replacing.load(Ordering::Acquire) {
+                    return self.hand_over();
+                }
                 return self.end("a stop request");
             }
             match self.session.state() {
@@ -569,6 +592,19 @@ impl Service {
         }
     }
 
+    /// Ends without the mount, for the next server: as if killed, but that nobody loses what he does not use.
+    fn hand_over(mut self) -> anyhow::Result<()> {
+        const REASON: &str = "another version's taking over";
+        if let Some(volumes) = &mut self.volumes {
+            volumes.unmount(REASON);
+        }
+        if let Some(stores) = &mut self.stores {
+            stores.unmount();
+        }
+        log::info!("{}: {REASON}", self.mounted.shown());
+        Ok(())
+    }
+
     fn end_keeper(&self) {
         if let Some(lasting) = &self.lasting {
             lasting.shown.end();
@@ -721,6 +757,23 @@ impl Handler for Shared {
 
     fn freed(&self) -> bool {
         self.freeing.wait(SYNC_PATIENCE)
+    }
+
+    fn replace(&self, program: &Path) -> Result<(), String> {
+        let Some(shown) = &self.shown else {
+            return Err("it was mounted without survive=on: unmount, and mount anew".to_owned());
+        };
+        for place in &self.inner {
+            let device = mounted_on(place).map_err(|error| error.to_string())?;
+            let users = device.map_or(Vec::new(), |device| standing_on(device, place));
+            if let Some(user) = users.first() {
+                return Err(format!("{} would lose its users: {user}", place.display()));
+            }
+        }
+        shown.try_program(program.to_owned())?;
+        self.replacing.store(true, Ordering::Release);
+        self.stop();
+        Ok(())
     }
 
     fn stop(&self) {

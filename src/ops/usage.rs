@@ -200,6 +200,18 @@ pub fn keeping_busy(device: DeviceId) -> Vec<User> {
     held.iter().map(User::of).collect()
 }
 
+/// Who would notice if the file system that is mounted on `place` were gone: as [`keeping_busy`], and mounts of it elsewhere.
+pub fn standing_on(device: DeviceId, place: &Path) -> Vec<User> {
+    let question = Question {
+        whole: &[device],
+        depth: Depth::Mapped,
+        ..Question::default()
+    };
+    let mut held = holders::holders(&question).unwrap_or_default().held;
+    held.retain(|held| held.how != How::Mount || held.shown != place);
+    held.iter().map(User::of).collect()
+}
+
 /// The device of the mica mount on a directory; the topmost if several are. Asks the kernel only, never the mount: it may be hung.
 pub fn mounted_on(directory: &Path) -> io::Result<Option<DeviceId>> {
     let mounts = mountinfo::of_self()?;

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ use crate::oci::Digest;
 
 /// How long a verb waits for all mounts together.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a daemon may take to try another program.
+const REPLACE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long one daemon may look for users, and how much it may say of them.
 const USERS_PATIENCE: Duration = Duration::from_secs(2);
@@ -82,6 +86,29 @@ pub fn users(lease: &LiveLease) -> io::Result<String> {
     let mut text = String::new();
     stream.take(MAX_ANSWER).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Asks a daemon to be followed by one that runs `program`.
+pub fn replace(lease: &LiveLease, program: &Path) -> io::Result<()> {
+    let until = Instant::now() + REPLACE_PATIENCE;
+    let request = [b"replace ", program.as_os_str().as_bytes(), b"\n"].concat();
+    let stream = ask(&lease.socket, &request, until)?;
+    stream.set_read_timeout(Some(left(until)?))?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    match answer.trim_end() {
+        "ok" => Ok(()),
+        answer => Err(io::Error::other(
+            answer.strip_prefix("error: ").unwrap_or(answer).to_owned(),
+        )),
+    }
+}
+
+/// Whether a daemon answers.
+pub fn serves(lease: &LiveLease) -> bool {
+    let until = Instant::now() + PATIENCE;
+    let asked = ask(&lease.socket, b"sync\n", until);
+    asked.and_then(|stream| hear(&stream, until)).is_ok()
 }
 
 fn ask(socket: &Path, request: &[u8], until: Instant) -> io::Result<UnixStream> {

@@ -45,30 +45,19 @@ pub fn daemon(mount: &Mount) -> Pid {
     found.expect("a daemon")
 }
 
-/// Processes that keep the mount at `point`.
+/// The keepers of the sandbox that the mount at `point` is of: they have its store in their environment.
 pub fn keepers(point: &Path) -> Vec<Pid> {
-    let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
-    let shown = point.to_str().expect("a path");
-    let mut devices = table.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(2);
-        let device = words.next()?;
-        (words.nth(1)? == shown).then(|| device.split(':').nth(1).map(str::to_owned))?
-    });
-    let Some(minor) = devices.next() else {
-        return Vec::new();
-    };
-    let line = format!("fuse_connection:\t{minor}");
+    let store = point.with_file_name("store");
+    let store = format!("MICA_STORE={}", store.display());
     let all = fs::read_dir("/proc").expect("/proc").flatten();
     let pids = all.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
     let keeps = |pid: &Pid| {
         let dir = format!("/proc/{}", pid.as_raw_nonzero());
+        let environment = fs::read(format!("{dir}/environ")).unwrap_or_default();
         fs::read_to_string(format!("{dir}/comm")).is_ok_and(|name| name == "mica-keeper\n")
-            && fs::read_dir(format!("{dir}/fdinfo")).is_ok_and(|infos| {
-                infos.flatten().any(|info| {
-                    fs::read_to_string(info.path())
-                        .is_ok_and(|info| info.lines().any(|l| l == line))
-                })
-            })
+            && environment
+                .split(|byte| *byte == 0)
+                .any(|word| word == store.as_bytes())
     };
     pids.filter(keeps).collect()
 }

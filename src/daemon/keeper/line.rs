@@ -2,9 +2,12 @@
 //!
 //! A message is a word, and what belongs to it behind a space. The first word of all says the version.
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -29,6 +32,10 @@ pub(in crate::daemon) enum Message {
     Names { alone: bool },
     /// From a server: the mount is over.
     End,
+    /// From a server: this program is to be the next one's, if it can. Answered by `Served` or `No`.
+    Try(PathBuf),
+    /// From the keeper: why not.
+    No(String),
 }
 
 /// One end.
@@ -53,6 +60,8 @@ impl Line {
             Message::Names { alone: true } => (b"names alone", b""),
             Message::Names { alone: false } => (b"names more", b""),
             Message::End => (b"end", b""),
+            Message::Try(program) => (b"try ", program.as_os_str().as_bytes()),
+            Message::No(reason) => (b"no ", reason.as_bytes()),
         };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -97,16 +106,21 @@ impl Line {
             b"names alone" => Message::Names { alone: true },
             b"names more" => Message::Names { alone: false },
             b"end" => Message::End,
-            bytes => match bytes.strip_prefix(b"keep 1 ") {
-                Some(state) => Message::Keep(state.to_vec()),
-                None => {
-                    return Err(io::Error::other(
-                        "the keeper of this mount and its server are of different versions",
-                    ));
-                }
-            },
+            bytes => other(bytes).ok_or_else(|| {
+                io::Error::other(
+                    "the keeper of this mount and its server are of different versions",
+                )
+            })?,
         };
         Ok(Some((message, files)))
+    }
+
+    /// Whether the other end is closed.
+    pub(in crate::daemon) fn is_over(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        let asked = poll(&mut fds, Some(&Timespec::default()));
+        let over = |fd: &PollFd<'_>| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        asked.is_ok() && fds.iter().any(over)
     }
 
     /// Waits for a message or the end, at most `timeout`; true if there is one.
@@ -120,6 +134,18 @@ impl Line {
             }
         }
     }
+}
+
+/// A message of more than a word.
+fn other(bytes: &[u8]) -> Option<Message> {
+    if let Some(state) = bytes.strip_prefix(b"keep 1 ") {
+        return Some(Message::Keep(state.to_vec()));
+    }
+    if let Some(program) = bytes.strip_prefix(b"try ") {
+        return Some(Message::Try(OsStr::from_bytes(program).into()));
+    }
+    let reason = bytes.strip_prefix(b"no ")?;
+    Some(Message::No(String::from_utf8_lossy(reason).into_owned()))
 }
 
 impl From<OwnedFd> for Line {
@@ -156,10 +182,18 @@ mod tests {
         let (message, files) = two.receive().unwrap().unwrap();
         assert_eq!((message, files.len()), (Message::Names { alone: true }, 1));
         assert_eq!(two.receive().unwrap().unwrap().0, Message::End);
-        assert!(!two.wait(Duration::ZERO).unwrap());
+        assert!(!two.wait(Duration::ZERO).unwrap() && !two.is_over());
+        for message in [
+            Message::Try("/a b".into()),
+            Message::No("why not".to_owned()),
+        ] {
+            one.send(&message, &[]).unwrap();
+            assert_eq!(two.receive().unwrap().unwrap().0, message);
+        }
         rustix::io::write(&one.0, b"keep 2 x").unwrap();
         assert!(two.receive().is_err());
         drop(one);
+        assert!(two.is_over());
         assert!(two.wait(Duration::ZERO).unwrap());
         assert!(two.receive().unwrap().is_none());
     }
