@@ -12,6 +12,7 @@ use crate::common::image::{ImageBuilder, LayerBuilder, digest};
 use crate::common::registry::{Kind, Registry};
 use crate::common::sandbox::{Mount, Run, Sandbox};
 
+mod bad;
 mod plugin;
 mod store;
 mod system;

@@ -219,10 +219,12 @@ impl Superblock {
         Ok(match place {
             StorePlace::Data(id, key) => {
                 let image = catalog.images.get(id).ok_or(FsError::NotFound)?;
-                match key {
-                    Data::Config => self.store.config(id)?.bytes.clone(),
-                    Data::Manifest | Data::ManifestByDigest => self.store.blob(&image.manifest)?,
-                }
+                let digest = match key {
+                    Data::Config => id.0,
+                    Data::Manifest | Data::ManifestByDigest => image.manifest,
+                };
+                let bytes = self.store.blob(&digest);
+                bytes.inspect_err(|_| self.catalogs.distrust(id))?
             }
             StorePlace::Link(id) => layer(id)?.link.to_string().into_bytes(),
             StorePlace::Lower(id) => catalog.lower(id).into_bytes(),

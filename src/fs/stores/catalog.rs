@@ -92,6 +92,13 @@ struct State {
 }
 
 impl Catalogs {
+    /// Looks at an image anew: what was found of it is not so any more.
+    pub fn distrust(&self, image: &ImageId) {
+        let mut state = self.0.lock();
+        state.facts.remove(image);
+        state.latest = None;
+    }
+
     /// The catalog of `names`.
     ///
     /// # Errors
@@ -188,6 +195,8 @@ fn facts(store: &Store, image: &ImageRecord, known: Option<&Facts>) -> Result<Fa
             }
         }
     }
+    // podman lists nothing at all while there is one config that it cannot read.
+    store.blob(&image.id.0)?;
     Ok(Facts {
         manifest,
         manifest_size: size(&manifest)?,
