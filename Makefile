@@ -7,6 +7,7 @@
 #   make lint       formatting and clippy, warnings are errors
 #   make install    PREFIX=/usr/local DESTDIR=
 #   make deb        a Debian package
+#   make snapshotter  the program for containerd, which install and deb take along
 #   make uninstall
 #   make clean
 
@@ -28,10 +29,10 @@ fish_dir := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 # What the tests run besides mica. The compiler builds the C parts of the compression libraries.
 test_packages  := fuse3 busybox-static mmdebstrap buildah podman runc skopeo uidmap attr libcap2-bin python3-minimal python3 \
-                  strace bubblewrap gcc libc6-dev zstd xz-utils bzip2 docker-registry docker.io apache2-utils openssl curl xfsprogs e2fsprogs
+                  strace bubblewrap gcc libc6-dev zstd xz-utils bzip2 docker-registry docker.io containerd apache2-utils openssl curl xfsprogs e2fsprogs
 bench_packages := $(test_packages) fuse-overlayfs fio g++ pkgconf libfuse3-dev
 
-.PHONY: help toolchain run test test-fast bench lint install deb uninstall clean build release deps deps-run deps-bench images peers
+.PHONY: help toolchain snapshotter run test test-fast bench lint install deb uninstall clean build release deps deps-run deps-bench images peers
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -55,14 +56,17 @@ bench: toolchain deps-bench release
 	@contrib/bench
 
 lint:
-	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 toolchain:
 	@contrib/toolchain "$(CARGO)"
 
 release:
 	$(CARGO) build --release --bin mica
+
+snapshotter:
+	$(CARGO) build --release -p mica-snapshotter
 
 build:
 	$(CARGO) build
@@ -91,10 +95,10 @@ deb: release
 	@contrib/deb
 
 uninstall:
-	rm -f $(bin)/mica $(man)/man1/mica.1 $(man)/man1/mica-*.1 $(man)/man7/mica-fs.7
+	rm -f $(bin)/mica $(bin)/mica-snapshotter $(man)/man1/mica.1 $(man)/man1/mica-*.1 $(man)/man7/mica-fs.7
 	rm -f $(bash_dir)/mica $(zsh_dir)/_mica $(fish_dir)/mica.fish
 	rm -f $(addprefix $(DESTDIR)$(SBINDIR)/,mount.fuse.mica umount.fuse.mica)
-	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/system/,mica@.service mica-volumes.socket mica-volumes.service) $(DESTDIR)$(UNITDIR)/user/mica@.service
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/system/,mica@.service mica-volumes.socket mica-volumes.service mica-snapshotter.socket mica-snapshotter.service) $(DESTDIR)$(UNITDIR)/user/mica@.service
 	rm -rf $(doc)
 
 # The demonstration's mount goes first; its store goes with it.

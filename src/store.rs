@@ -33,6 +33,7 @@ mod privacy;
 mod reindex;
 mod reserve;
 mod settings;
+pub mod snapshots;
 mod sum;
 pub mod trash;
 mod usage;
@@ -422,6 +423,7 @@ impl Store {
         leases.extend(engines::as_leases(self.layout())?);
         leases.extend(self.plugin_lease()?);
         leases.extend(builds::as_lease(self.layout())?);
+        leases.extend(snapshots::as_leases(self.layout())?);
         Ok(leases)
     }
 
@@ -431,6 +433,16 @@ impl Store {
         if self.0.untold.swap(false, Ordering::Relaxed) {
             self.notify_mounts();
         }
+    }
+
+    /// Where it is mounted: the daemons that live.
+    pub fn mount_points(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let leases = lease::live(self.layout())?.into_iter();
+        let point = |lease: LiveLease| match lease.record.kind {
+            LeaseKind::Daemon { mountpoint } => Some(mountpoint),
+            _ => None,
+        };
+        Ok(leases.filter_map(point).collect())
     }
 
     /// Makes every live mount show the names as they are now; waits at most 5 s for all together. The answer

@@ -1,5 +1,7 @@
 //! `mica system connect`, `mica system disconnect`.
 
+mod containerd;
+
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -19,6 +21,7 @@ use super::output::Lines;
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum EngineName {
     Podman,
+    Containerd,
 }
 
 /// Let a container engine use the images of a mount
@@ -26,6 +29,8 @@ enum EngineName {
 /// podman, buildah, skopeo and CRI-O read images from M/stores/containers beside their own storage: nothing is copied, and
 /// what is tagged or removed shows at once. Prints the lines for podman's storage.conf; with --write puts them there. Notes
 /// where the engine keeps its own storage, so that images its containers or images stand on are not removed.
+///
+/// containerd, and with it Kubernetes, has them by the program mica-snapshotter: prints the lines for config.toml, or writes them.
 #[derive(clap::Args)]
 pub struct ConnectArgs {
     /// The engine
@@ -36,6 +41,12 @@ pub struct ConnectArgs {
     /// Write the configuration, do not only print it
     #[arg(long)]
     write: bool,
+    /// containerd's configuration, if not /etc/containerd/config.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where mica-snapshotter listens, if not /run/mica/snapshotter.sock
+    #[arg(long, value_name = "SOCKET")]
+    socket: Option<PathBuf>,
 }
 
 /// Undo `mica system connect`
@@ -49,6 +60,9 @@ pub struct DisconnectArgs {
     /// The configuration of this user's podman, not the system's
     #[arg(long)]
     user: bool,
+    /// containerd's configuration, if not /etc/containerd/config.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// podman's configuration.
@@ -59,9 +73,29 @@ struct Files {
     runroot: PathBuf,
 }
 
+/// Options that mean nothing to an engine are refused.
+fn of_one(engine: EngineName, user: bool, containerd_s: bool) -> anyhow::Result<()> {
+    match engine {
+        EngineName::Podman if containerd_s => bail!(
+            "--config and --socket are containerd's; podman's file is named by CONTAINERS_STORAGE_CONF"
+        ),
+        EngineName::Containerd if user => bail!("--user is podman's: containerd is the system's"),
+        EngineName::Podman | EngineName::Containerd => Ok(()),
+    }
+}
+
 /// Connects an engine.
 pub fn connect(args: ConnectArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let EngineName::Podman = args.engine;
+    of_one(
+        args.engine,
+        args.user,
+        args.config.is_some() || args.socket.is_some(),
+    )?;
+    if let EngineName::Containerd = args.engine {
+        let (config, socket) = (args.config.as_deref(), args.socket.as_deref());
+        containerd::connect(config, socket, args.write, context)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let store = context.store()?;
     let stores = mounted(&store)?;
     let files = Files::find(args.user)?;
@@ -93,7 +127,11 @@ pub fn connect(args: ConnectArgs, context: &Context) -> anyhow::Result<ExitCode>
 
 /// Disconnects an engine.
 pub fn disconnect(args: DisconnectArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let EngineName::Podman = args.engine;
+    of_one(args.engine, args.user, args.config.is_some())?;
+    if let EngineName::Containerd = args.engine {
+        containerd::disconnect(args.config.as_deref(), context)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let store = context.store()?;
     let files = Files::find(args.user)?;
     let text = podman::disconnect(&files.text);

@@ -88,9 +88,11 @@ impl Superblock {
 fn refusal_in(dir: &DirNode) -> FsError {
     match dir.tree.subject() {
         Subject::Layer(_) => FsError::NotPermitted,
-        Subject::Tag(..) | Subject::ById(_) | Subject::Dangling(_) | Subject::Chained(..) => {
-            FsError::ReadOnly
-        }
+        Subject::Tag(..)
+        | Subject::ById(_)
+        | Subject::Dangling(_)
+        | Subject::Chained(..)
+        | Subject::Chain(..) => FsError::ReadOnly,
     }
 }
 

@@ -47,6 +47,7 @@ impl Superblock {
             Subject::Layer(layer) | Subject::Chained(_, layer) => {
                 trees::open_layer(&self.slots, layer)
             }
+            Subject::Chain(_, layers) => trees::open_image(&self.slots, layers),
             subject => {
                 let view = self.view();
                 let image = subject.image().and_then(|id| view.names.images.get(&id));
@@ -69,6 +70,10 @@ impl Superblock {
         };
         match subject {
             Subject::Layer(layer) | Subject::Chained(_, layer) => !names.layers().contains(layer),
+            Subject::Chain(_, layers) => {
+                let here = names.layers();
+                !layers.iter().all(|layer| here.contains(layer))
+            }
             subject => subject
                 .image()
                 .is_some_and(|id| !names.images.contains_key(&id)),
@@ -350,6 +355,10 @@ impl Superblock {
                     &self.attributes_of_dir(&content, &at)?,
                 ));
             }
+            Subject::Chain(_, layers) => {
+                let attributes = self.attributes_of_roots(layers);
+                return Ok(attr::of_directory(ino, &attributes?));
+            }
             subject => subject.image().and_then(|id| view.names.images.get(&id)),
         };
         // Removed, but the kernel still knows it: somebody's working directory.
@@ -377,16 +386,7 @@ impl Superblock {
         if let Some(known) = self.roots.lock().get(&image.id) {
             return *known;
         }
-        let find = || -> Result<Attributes, FsError> {
-            for layer in image.layers.iter().rev() {
-                let index = self.store.layer_index(layer)?;
-                if !index.is_implicit(NodeNo(0))? {
-                    return Ok(index.attributes(NodeNo(0))?);
-                }
-            }
-            Ok(Attributes::IMPLICIT_DIRECTORY)
-        };
-        match find() {
+        match self.attributes_of_roots(&image.layers) {
             Ok(found) => {
                 self.roots.lock().insert(image.id, found);
                 found
@@ -396,6 +396,17 @@ impl Superblock {
                 Attributes::IMPLICIT_DIRECTORY
             }
         }
+    }
+
+    /// Attributes of the root directory that layers make together: those of the topmost that describes it.
+    fn attributes_of_roots(&self, layers: &[DiffId]) -> Result<Attributes, FsError> {
+        for layer in layers.iter().rev() {
+            let index = self.store.layer_index(layer)?;
+            if !index.is_implicit(NodeNo(0))? {
+                return Ok(index.attributes(NodeNo(0))?);
+            }
+        }
+        Ok(Attributes::IMPLICIT_DIRECTORY)
     }
 }
 

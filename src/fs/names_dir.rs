@@ -59,6 +59,7 @@ impl Superblock {
         Ok(match place {
             Place::Root if self.options.shape == Shape::Stores => match name {
                 "containers" => own(Place::Store(StorePlace::Containers)),
+                "chains" => own(Place::Store(StorePlace::Chains)),
                 // For the page of options that a mount has room for.
                 "c" => link("containers".to_owned()),
                 _ => None,
@@ -370,7 +371,7 @@ fn repo_time(view: &View, path: &str) -> Timestamp {
 /// The names in a directory of ours.
 fn listed<'a>(view: &'a View, place: &Place, options: &FsOptions) -> std::vec::IntoIter<&'a str> {
     let mut names: Vec<&str> = match place {
-        Place::Root if options.shape == Shape::Stores => vec!["containers"],
+        Place::Root if options.shape == Shape::Stores => vec!["chains", "containers"],
         Place::Root => {
             let stores = options.stores.then_some("stores");
             let always = ["by-id", "images", "info", "layers", "volumes"];

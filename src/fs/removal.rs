@@ -116,6 +116,7 @@ impl Superblock {
             Subject::Tag(tag, _) => tag.to_string(),
             Subject::ById(id) | Subject::Dangling(id) => id.to_string(),
             Subject::Layer(layer) | Subject::Chained(_, layer) => layer.to_string(),
+            Subject::Chain(chain, _) => chain.to_string(),
         }
     }
 
@@ -201,7 +202,7 @@ impl Superblock {
             Subject::Tag(tag, id) => Target::TagOf(tag.clone(), *id),
             Subject::ById(id) | Subject::Dangling(id) => Target::Untagged(*id),
             Subject::Layer(_) => return Err(FsError::NotPermitted),
-            Subject::Chained(..) => return Err(FsError::ReadOnly),
+            Subject::Chained(..) | Subject::Chain(..) => return Err(FsError::ReadOnly),
         };
         let by = proc::thread_group(caller.pid).unwrap_or(0);
         pause::at("begun");

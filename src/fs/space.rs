@@ -45,6 +45,7 @@ impl Superblock {
             Subject::Layer(layer) | Subject::Chained(_, layer) => {
                 self.content(&BTreeSet::from([*layer]))?
             }
+            Subject::Chain(_, layers) => self.content(&layers.iter().copied().collect())?,
             subject => {
                 let image = subject.image().and_then(|id| view.names.images.get(&id));
                 image.map_or(0, |image| image.size)

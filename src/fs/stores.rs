@@ -11,6 +11,9 @@
 //! | `overlay-layers/<id>.tar-split.gz` | the layer's tar without the content of its files; not listed: it is made when asked for |
 //! | `overlay/<id>/{diff/,link,lower}`, `overlay/l/<link>` | the layer alone as overlayfs wants it, and the short names of its parents |
 //!
+//! And `M/stores/chains/<chain ID>`: a layer with all its parents as one tree, for whoever has room for one lower directory only
+//! (containerd hands mount(2) a page of options).
+//!
 //! Names are asked for each time, so a running engine sees what is tagged and removed; inside `diff/` the kernel answers alone.
 //! Nothing can be changed. What is not there: `M/stores` has no images of engines, only ours.
 
@@ -51,6 +54,9 @@ impl Superblock {
                 "overlay" => Some(own(StorePlace::Overlay)),
                 _ => None,
             },
+            StorePlace::Chains => catalog
+                .chain(name)
+                .map(|(chain, layers)| Step::Root(Subject::Chain(chain, layers))),
             StorePlace::Images => match name {
                 "images.json" => Some(own(StorePlace::ImagesJson)),
                 "images.lock" => Some(own(StorePlace::ImagesLock)),
@@ -101,6 +107,7 @@ impl Superblock {
         let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Ok(match place {
             StorePlace::Containers => texts(&["overlay", "overlay-images", "overlay-layers"]),
+            StorePlace::Chains => catalog.chains.keys().map(|chain| chain.hex()).collect(),
             StorePlace::Images => {
                 let ids = catalog.images.keys().map(|id| id.hex());
                 let own = ["images.json", "images.lock"].map(str::to_owned);
@@ -129,7 +136,7 @@ impl Superblock {
         let catalog = self.catalog()?;
         let mode = match place {
             // What an upper layer deletes is for nobody else's eyes.
-            StorePlace::Containers => 0o500,
+            StorePlace::Containers | StorePlace::Chains => 0o500,
             _ if place.is_directory() => 0o555,
             _ => 0o444,
         };

@@ -416,6 +416,9 @@ fn exists(view: &View, subject: &Subject) -> bool {
         Subject::Layer(layer) | Subject::Chained(_, layer) => {
             view.layers.entries.contains_key(layer.hex().as_str())
         }
+        Subject::Chain(_, layers) => layers
+            .iter()
+            .all(|layer| view.layers.entries.contains_key(layer.hex().as_str())),
     }
 }
 

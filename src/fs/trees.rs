@@ -22,7 +22,7 @@ use super::lasting::Lasting;
 use super::slots::{Slot, Slots};
 use crate::layer::merged::{Image, MergedDir};
 use crate::layer::{LayerFile, NodeNo};
-use crate::oci::{DiffId, Digest, ImageId, TagRef};
+use crate::oci::{ChainId, DiffId, Digest, ImageId, TagRef};
 use crate::store::Numbered;
 
 /// What a tree is of.
@@ -34,6 +34,8 @@ pub(super) enum Subject {
     Layer(DiffId),
     /// A layer below its parents, in the store of an engine: by the id it has there.
     Chained(Digest, DiffId),
+    /// What a layer and its parents make together: their chain, and the layers, bottom first.
+    Chain(ChainId, Arc<[DiffId]>),
 }
 
 impl Subject {
@@ -45,14 +47,15 @@ impl Subject {
             Subject::Dangling(id) => Numbered::Dangling(*id),
             Subject::Layer(layer) => Numbered::LayerTree(*layer),
             Subject::Chained(id, layer) => Numbered::Chained(*id, *layer),
+            Subject::Chain(id, _) => Numbered::Chain(*id),
         }
     }
 
-    /// The image, unless it is a layer.
+    /// The image, unless it is of layers.
     pub fn image(&self) -> Option<ImageId> {
         match self {
             Subject::Tag(_, id) | Subject::ById(id) | Subject::Dangling(id) => Some(*id),
-            Subject::Layer(_) | Subject::Chained(..) => None,
+            Subject::Layer(_) | Subject::Chained(..) | Subject::Chain(..) => None,
         }
     }
 }

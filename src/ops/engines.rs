@@ -1,10 +1,11 @@
 //! Container engines that stand on images of the store, and what of it they use.
 //!
-//! Two traces. A container that runs has an overlay on the layers, in whatever mount namespace; one that does not run, and an
-//! image that the engine has built on ours, is in the engine's own storage, whose place `mica system connect` has noted. Both
-//! lead to the topmost layer of ours that is used, by the id that it has below its parents. The image that ends with it is in
-//! use; if there is none (any more), every image that has it is.
+//! Three traces. A container that runs has an overlay on the layers, in whatever mount namespace; one that does not run, and an
+//! image that the engine has built on ours, is in the engine's own storage, whose place `mica system connect` has noted; what
+//! containerd has is in the store itself, as snapshots. All lead to the topmost layer of ours that is used, by the id that it
+//! has below its parents. The image that ends with it is in use; if there is none (any more), every image that has it is.
 
+pub mod containerd;
 pub mod podman;
 mod storage;
 
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use crate::mount_paths::STORES;
-use crate::oci::{DiffId, Digest, ImageId};
+use crate::oci::{ChainId, DiffId, Digest, ImageId};
 use crate::store::{ImageRecord, LeaseKind, LiveLease, Names};
 use crate::sys::mountinfo::{self, DeviceId};
 use crate::sys::overlays::{Layer, Overlay};
@@ -80,7 +81,13 @@ pub fn by_image(
             _ => None,
         })
         .collect();
-    if mounted.is_empty() && roots.is_empty() {
+    let snapshots = || {
+        leases.iter().filter_map(|lease| match &lease.record.kind {
+            LeaseKind::Snapshot { chain, name } => Some((chain, name)),
+            _ => None,
+        })
+    };
+    if mounted.is_empty() && roots.is_empty() && snapshots().next().is_none() {
         return Ok(BTreeMap::new());
     }
     let layers = Layers::of(names);
@@ -103,6 +110,12 @@ pub fn by_image(
             Err(error) => log::warn!("the engine's storage {}: {error}", root.display()),
         }
     }
+    uses.extend(snapshots().filter_map(|(chain, name)| {
+        Some(Use {
+            layer: *layers.by_chain.get(chain)?,
+            who: format!("containerd snapshot {name}"),
+        })
+    }));
     let mut found: BTreeMap<ImageId, Vec<String>> = BTreeMap::new();
     for used in uses {
         for id in layers.images_with(&used.layer) {
@@ -147,6 +160,7 @@ impl Places {
 struct Layers {
     known: BTreeSet<Digest>,
     by_link: BTreeMap<Box<str>, Digest>,
+    by_chain: BTreeMap<ChainId, Digest>,
     /// By every layer they have, and by the topmost.
     having: BTreeMap<Digest, Vec<ImageId>>,
     topped: BTreeMap<Digest, Vec<ImageId>>,
@@ -157,11 +171,14 @@ impl Layers {
         let mut layers = Layers {
             known: BTreeSet::new(),
             by_link: BTreeMap::new(),
+            by_chain: BTreeMap::new(),
             having: BTreeMap::new(),
             topped: BTreeMap::new(),
         };
         for image in names.images.values() {
             let ids = layer_ids(image);
+            let chains = ChainId::chain(&image.layers).into_iter();
+            layers.by_chain.extend(chains.zip(ids.iter().copied()));
             for id in &ids {
                 if layers.known.insert(*id) {
                     layers.by_link.insert(link(id), *id);
@@ -201,7 +218,13 @@ impl Layers {
                 let id = Digest::from_hex(names.next()?).ok()?;
                 self.known.contains(&id).then_some(id)
             }
-            link => self.by_link.get(link).copied(),
+            name => match names.next() {
+                Some("chains") => {
+                    let chain = ChainId(Digest::from_hex(name).ok()?);
+                    self.by_chain.get(&chain).copied()
+                }
+                _ => self.by_link.get(name).copied(),
+            },
         }
     }
 }

@@ -28,7 +28,7 @@ use super::lock::StoreLock;
 use super::names::Names;
 use super::volumes::VolumeKind;
 use super::{Layout, Store};
-use crate::oci::{DiffId, Digest, ImageId};
+use crate::oci::{ChainId, DiffId, Digest, ImageId};
 use crate::sys::{atomic, threads};
 use verify::{LayerState, Rebuilt};
 
@@ -116,10 +116,14 @@ impl<'a> Check<'a> {
             Err(error) => return Err(error),
         }
         check.foreign_files()?;
+        check.snapshots()?;
         if let (Some(lock), Some(lease)) = (&lock, &check.lease) {
             let blobs: Vec<Digest> = check.names.blobs().into_iter().collect();
             lease.lease.hold_locked(&blobs, lock)?;
-            check.leftovers(lock)?;
+            // What is needed is not known as long as a log of snapshots cannot be read.
+            if check.store.snapshots().is_ok() {
+                check.leftovers(lock)?;
+            }
         }
         Ok(check)
     }
@@ -174,6 +178,19 @@ impl<'a> Check<'a> {
         }
         for path in self.store.stray_volumes()? {
             self.find(Problem::VolumeStray { path });
+        }
+        Ok(())
+    }
+
+    /// Whether what containerd's snapshots stand on is there.
+    fn snapshots(&mut self) -> Result<(), StoreError> {
+        let images = self.names.images.values();
+        let known: BTreeSet<ChainId> = images
+            .flat_map(|image| ChainId::chain(&image.layers))
+            .collect();
+        let layout = self.store.layout();
+        for fault in super::snapshots::faults(layout, |chain| known.contains(chain))? {
+            self.find(Problem::Snapshot { fault });
         }
         Ok(())
     }

@@ -54,6 +54,10 @@ impl LeaseId {
         LeaseId("plugin".to_owned())
     }
 
+    pub(super) fn of_snapshot(number: usize) -> LeaseId {
+        LeaseId(format!("snapshot-{number}"))
+    }
+
     pub(super) fn of_engine(number: usize) -> LeaseId {
         LeaseId(format!("engine-{number}"))
     }
@@ -93,6 +97,13 @@ pub enum LeaseKind {
         #[serde(with = "path_text")]
         graphroot: PathBuf,
     },
+    /// A snapshot of containerd's: see [`super::snapshots`]. Its lease is no file of its own.
+    Snapshot {
+        /// The layers that it is, or stands on.
+        chain: crate::oci::ChainId,
+        /// Its name.
+        name: String,
+    },
     /// The cache of builds: see [`super::builds`]. Its lease is no file.
     Builds,
     /// A program that needs volumes.
@@ -110,6 +121,7 @@ impl LeaseKind {
             LeaseKind::Check => "check",
             LeaseKind::Run { .. } => "run",
             LeaseKind::Engine { .. } => "engine",
+            LeaseKind::Snapshot { .. } => "snapshot",
             LeaseKind::Builds => "builds",
             LeaseKind::Volume { .. } => "volume",
         }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Store;
-use crate::oci::{DiffId, Digest, ImageId, TagRef};
+use crate::oci::{ChainId, DiffId, Digest, ImageId, TagRef};
 use crate::sys::atomic;
 use crate::sys::lock::{self, LockMode};
 
@@ -44,6 +44,8 @@ pub enum Numbered {
     LayerTree(DiffId),
     /// The tree of a layer below its parents, by its id in an engine's store.
     Chained(Digest, DiffId),
+    /// The tree of a layer and its parents together.
+    Chain(ChainId),
 }
 
 impl Numbered {
@@ -56,6 +58,7 @@ impl Numbered {
             Numbered::Dangling(id) => format!("dangling:{}", id.0.hex()),
             Numbered::LayerTree(layer) => format!("diff:{}", layer.hex()),
             Numbered::Chained(id, layer) => format!("chained:{}:{}", id.hex(), layer.hex()),
+            Numbered::Chain(id) => format!("chain:{}", id.hex()),
         }
     }
 }

@@ -26,6 +26,12 @@ use super::tier;
 /// A debug build may need this long for a real image on a busy machine; what takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// A program of this build: they lie beside each other, whichever package's tests these are.
+pub fn program(name: &str) -> PathBuf {
+    let one = option_env!("CARGO_BIN_EXE_mica").or(option_env!("CARGO_BIN_EXE_mica-snapshotter"));
+    Path::new(one.expect("a program to test")).with_file_name(name)
+}
+
 /// The directory, the store in it, and the record of what ran.
 pub struct Sandbox {
     inner: Arc<Inner>,
@@ -116,7 +122,7 @@ impl Sandbox {
         // tests fork meanwhile would hold the copy open for writing, and it could not be run ("Text file busy").
         let copied = Command::new("install")
             .args(["-m", "755"])
-            .args([Path::new(env!("CARGO_BIN_EXE_mica")), &sandbox.path("mica")])
+            .args([program("mica").as_path(), &sandbox.path("mica")])
             .status();
         assert!(copied.expect("cp").success(), "copying the binary");
         sandbox
@@ -274,7 +280,7 @@ impl Sandbox {
 impl Inner {
     pub(super) fn command(&self) -> Command {
         let mut command = match self.user {
-            None => Command::new(env!("CARGO_BIN_EXE_mica")),
+            None => Command::new(program("mica")),
             Some(uid) => {
                 let mut command = Command::new(self.dir.path().join("mica"));
                 command.uid(uid).gid(uid);

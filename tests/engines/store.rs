@@ -150,7 +150,7 @@ fn root_engines_cannot_write_into_the_store() {
     );
     // The short name, the links, and what there is not.
     assert!(mount.path("stores/c/overlay-images/images.json").exists());
-    assert_eq!(fs::read_dir(mount.path("stores")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(mount.path("stores")).unwrap().count(), 2);
     for missing in [
         "overlay/0123",
         "overlay-layers/x.tar-split.gz",

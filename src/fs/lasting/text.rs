@@ -62,7 +62,7 @@ pub(super) fn subject(subject: &Subject) -> Option<String> {
         Subject::ById(id) => format!("id {}", id.hex()),
         Subject::Dangling(id) => format!("dangling {}", id.hex()),
         Subject::Layer(layer) => format!("layer {}", layer.hex()),
-        Subject::Chained(..) => return None,
+        Subject::Chained(..) | Subject::Chain(..) => return None,
     })
 }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::documents;
 use crate::fs::face::{FsError, Timestamp};
-use crate::oci::{DiffId, Digest, ImageId, ManifestOrIndex, MediaType};
+use crate::oci::{ChainId, DiffId, Digest, ImageId, ManifestOrIndex, MediaType};
 use crate::ops::engines::{layer_id, link};
 use crate::store::{ImageRecord, Names, Origin, Store};
 
@@ -45,6 +45,8 @@ pub(in crate::fs) struct StoredImage {
 pub(in crate::fs) struct Catalog {
     pub layers: BTreeMap<Digest, ChainedLayer>,
     pub links: BTreeMap<Box<str>, Digest>,
+    /// An image that begins with the chain: its layers, bottom first, and how many of them the chain has.
+    pub chains: BTreeMap<ChainId, (Arc<[DiffId]>, usize)>,
     pub images: BTreeMap<ImageId, StoredImage>,
     pub images_json: Arc<[u8]>,
     pub layers_json: Arc<[u8]>,
@@ -57,6 +59,12 @@ pub(in crate::fs) struct Catalog {
 impl Catalog {
     pub fn image(&self, id: &str) -> Option<&StoredImage> {
         self.images.get(&ImageId(Digest::from_hex(id).ok()?))
+    }
+
+    pub fn chain(&self, id: &str) -> Option<(ChainId, Arc<[DiffId]>)> {
+        let chain = ChainId(Digest::from_hex(id).ok()?);
+        let (layers, count) = self.chains.get(&chain)?;
+        Some((chain, layers.get(..*count)?.into()))
     }
 
     pub fn layer(&self, id: &str) -> Option<&ChainedLayer> {
@@ -79,6 +87,7 @@ struct Facts {
     manifest_size: u64,
     config_size: u64,
     blobs: Vec<Option<(Digest, u64)>>,
+    chains: Arc<[ChainId]>,
 }
 
 /// The catalog of the latest names.
@@ -117,6 +126,7 @@ impl Catalogs {
         };
         let mut layers = BTreeMap::new();
         let mut images = BTreeMap::new();
+        let mut chains = BTreeMap::new();
         for image in names.images.values() {
             // One image whose files are damaged must not take the others from the engines.
             let facts = match facts(store, image, state.facts.get(&image.id)) {
@@ -128,7 +138,14 @@ impl Catalogs {
             };
             let added = chain(store, image, &facts, &mut layers);
             match added {
-                Ok(top) => images.insert(image.id, stored(image, &facts, top)),
+                Ok(top) => {
+                    let layers: Arc<[DiffId]> = image.layers.as_slice().into();
+                    for (chain, count) in facts.chains.iter().zip(1..) {
+                        let entry = chains.entry(*chain);
+                        entry.or_insert_with(|| (layers.clone(), count));
+                    }
+                    images.insert(image.id, stored(image, &facts, top))
+                }
                 Err(error) => {
                     log::error!("image {} is not shown to engines: {error}", image.id);
                     continue;
@@ -146,6 +163,7 @@ impl Catalogs {
                 .collect(),
             layers,
             images,
+            chains,
             writer: Digest::of(&both).hex().into_bytes().into(),
             images_json,
             layers_json,
@@ -202,6 +220,7 @@ fn facts(store: &Store, image: &ImageRecord, known: Option<&Facts>) -> Result<Fa
         manifest_size: size(&manifest)?,
         config_size: size(&image.id.0)?,
         blobs,
+        chains: ChainId::chain(&image.layers).into(),
     })
 }
 

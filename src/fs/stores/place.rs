@@ -11,6 +11,8 @@ use crate::oci::{DiffId, Digest, ImageId};
 pub(in crate::fs) enum StorePlace {
     /// `containers`, the store's root.
     Containers,
+    /// `chains`, the trees of layers with their parents: by chain ID, as containerd names them.
+    Chains,
     /// `overlay-images`
     Images,
     ImagesJson,
@@ -37,6 +39,7 @@ impl StorePlace {
     pub(in crate::fs) fn is_directory(&self) -> bool {
         match self {
             StorePlace::Containers
+            | StorePlace::Chains
             | StorePlace::Images
             | StorePlace::Image(_)
             | StorePlace::Layers
@@ -57,7 +60,7 @@ impl StorePlace {
     /// The directory above, unless that is the root of the tree.
     pub(in crate::fs) fn parent(&self) -> Option<StorePlace> {
         Some(match self {
-            StorePlace::Containers => return None,
+            StorePlace::Containers | StorePlace::Chains => return None,
             StorePlace::Images | StorePlace::Layers | StorePlace::Overlay => StorePlace::Containers,
             StorePlace::ImagesJson | StorePlace::ImagesLock | StorePlace::Image(_) => {
                 StorePlace::Images

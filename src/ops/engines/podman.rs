@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-const BEGIN: &str = "# mica begin";
-const END: &str = "# mica end";
+pub(super) const BEGIN: &str = "# mica begin";
+pub(super) const END: &str = "# mica end";
 
 /// Why the file cannot be edited.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -62,8 +62,17 @@ pub(super) fn uses(root: &Path, ours: &BTreeSet<Digest>) -> io::Result<Vec<Use>>
     Ok(found)
 }
 
-/// Whose overlay is mounted at `<graphroot>/overlay/<layer>/merged`, if its storage can be seen from here.
+/// Whose overlay is mounted at `<graphroot>/overlay/<layer>/merged`, if its storage can be seen from here, or at
+/// `io.containerd.runtime.v2.task/<namespace>/<container>/rootfs`.
 pub(super) fn owner_of(mount_point: &Path) -> Option<String> {
+    if let Some(task) = mount_point.strip_suffix("rootfs") {
+        let tasks = task.parent()?.parent()?;
+        tasks.strip_suffix("io.containerd.runtime.v2.task")?;
+        return Some(format!(
+            "containerd container {}",
+            task.file_name()?.to_str()?
+        ));
+    }
     let layer = mount_point.strip_suffix("merged")?;
     let id = layer.file_name()?.to_str()?;
     let root = layer.parent()?.strip_suffix("overlay")?;
@@ -156,6 +165,10 @@ mod tests {
         let merged = dir.path().join("overlay").join(&top).join("merged");
         assert_eq!(owner_of(&merged).as_deref(), Some("podman container web"));
         assert_eq!(owner_of(Path::new("/merged")), None);
+        let task = Path::new("/run/c/io.containerd.runtime.v2.task/default/web/rootfs");
+        let who = owner_of(task);
+        assert_eq!(who.as_deref(), Some("containerd container web"));
+        assert_eq!(owner_of(Path::new("/a/b/c/rootfs")), None);
     }
 
     #[test]

@@ -68,6 +68,11 @@ pub enum Problem {
         /// Which.
         path: PathBuf,
     },
+    /// Something that a snapshot of containerd's needs is not there.
+    Snapshot {
+        /// What.
+        fault: String,
+    },
     /// A blob that images need is not there.
     BlobMissing {
         /// Which.
@@ -175,6 +180,12 @@ impl fmt::Display for Problem {
                 "{} belongs to no volume that volumes.json names; remove it if nothing in it is needed",
                 path.display()
             ),
+            Problem::Snapshot { fault } => {
+                write!(
+                    f,
+                    "{fault}; remove what containerd has of it, and pull again"
+                )
+            }
             Problem::BlobMissing {
                 digest,
                 role,

@@ -1,0 +1,232 @@
+//! Requests and circumstances that are not as they should be.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
+use mica_snapshotter::proto::{CreateRequest, Empty, Kind, MountsResponse};
+use tonic::Code;
+
+use crate::client::{Client, code, create, labels, of};
+use crate::common::sandbox::Sandbox;
+use crate::work::{command, mount, start, wait_until};
+
+/// Out of order, of what is not there, of what cannot be: containerd's own codes, and nothing half.
+#[test]
+fn root_bad_requests() {
+    let sandbox = Sandbox::new();
+    let running = start(&sandbox);
+    let client = &running.client;
+    assert_eq!(code(client.mounts("none")), Code::NotFound);
+    assert_eq!(code(client.commit("a", "none")), Code::NotFound);
+    assert_eq!(code(client.remove("none")), Code::NotFound);
+    assert_eq!(code(client.prepare("a", "none")), Code::NotFound);
+    assert_eq!(code(client.view("a", "none")), Code::NotFound);
+    client.prepare("active", "").unwrap();
+    assert_eq!(code(client.prepare("a", "active")), Code::InvalidArgument);
+    client.commit("done", "active").unwrap();
+    assert_eq!(code(client.mounts("done")), Code::FailedPrecondition);
+    assert_eq!(
+        code(client.commit("again", "done")),
+        Code::FailedPrecondition
+    );
+    client.view("view", "done").unwrap();
+    assert_eq!(
+        code(client.commit("again", "view")),
+        Code::FailedPrecondition
+    );
+    for name in ["", &"x".repeat(5000)] {
+        assert_eq!(code(client.prepare(name, "")), Code::InvalidArgument);
+        assert_eq!(code(client.commit(name, "view")), Code::InvalidArgument);
+    }
+    let (long, name) = ("x".repeat(4096), "n".repeat(100));
+    let refused = client.create("Prepare", "a", "", labels(&[(&name, &long)]));
+    assert_eq!(code(refused), Code::InvalidArgument);
+    let many: Vec<(String, String)> = (0..10_000)
+        .map(|n| (format!("label-{n}"), "v".repeat(100)))
+        .collect();
+    let refused = client.create("Prepare", "a", "", many.into_iter().collect());
+    assert_eq!(code(refused), Code::InvalidArgument);
+    // More than a message may have.
+    let huge = client.prepare(&"x".repeat(8 << 20), "");
+    assert!(matches!(
+        code(huge),
+        Code::OutOfRange | Code::Unknown | Code::ResourceExhausted
+    ));
+    let unknown: Result<Empty, _> = client.call("Nonsense", of("x"));
+    assert_eq!(code(unknown), Code::Unimplemented);
+    assert_eq!(client.names(&[]), ["done", "view"]);
+    // Names are data, not paths.
+    let odd = "../../etc/\u{0}\n\u{fffd} \"";
+    let mounts = client.prepare(odd, "").unwrap();
+    assert!(
+        mounts[0]
+            .source
+            .starts_with(sandbox.store().to_str().unwrap())
+    );
+    assert_eq!(client.stat(odd).unwrap().name, odd);
+    client.remove(odd).unwrap();
+    // Bytes that are no gRPC.
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0; 64],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff",
+    ] {
+        let mut stream = UnixStream::connect(&running.socket).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        // Ended, one way or the other.
+        let _ = stream.read_to_end(&mut answer);
+    }
+    assert_eq!(client.names(&[]).len(), 2);
+}
+
+/// 1,000 at once: each key is given once, each snapshot has its own directory, and all of them are there afterwards.
+#[test]
+fn root_bad_a_thousand_at_once() {
+    let sandbox = Sandbox::new();
+    let running = start(&sandbox);
+    let requests: Vec<CreateRequest> = (0..1000)
+        .map(|n| create(&format!("key-{}", n / 2), "", labels(&[])))
+        .collect();
+    let answers = running
+        .client
+        .together::<_, MountsResponse>("Prepare", requests);
+    let (good, bad): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert!(
+        bad.into_iter()
+            .all(|answer| code(answer) == Code::AlreadyExists)
+    );
+    let mut sources: Vec<String> = good
+        .into_iter()
+        .map(|answer| answer.unwrap().mounts[0].source.clone())
+        .collect();
+    assert_eq!(sources.len(), 500);
+    sources.sort();
+    sources.dedup();
+    assert_eq!(sources.len(), 500);
+    assert!(sources.iter().all(|path| fs::metadata(path).is_ok()));
+    running.end();
+    let running = start(&sandbox);
+    assert_eq!(running.client.names(&["kind==active"]).len(), 500);
+    let requests: Vec<_> = (0..500).map(|n| of(&format!("key-{n}"))).collect();
+    let answers = running.client.together::<_, Empty>("Remove", requests);
+    assert!(answers.into_iter().all(|answer| answer.is_ok()));
+    assert_eq!(sandbox.sh("ls store/snapshots").ok().stdout(), "log\n");
+}
+
+/// A client that goes away: what it began is done whole, or not at all.
+#[test]
+fn root_bad_a_client_that_disappears() {
+    let sandbox = Sandbox::new();
+    let running = start(&sandbox);
+    for n in 0..20 {
+        let client = Client::connect(&running.socket);
+        client.leave_behind("Prepare", create(&format!("key-{n}"), "", labels(&[])));
+    }
+    let client = &running.client;
+    wait_until("it has come to rest", || {
+        let directories = sandbox.sh("ls store/snapshots | grep -c -v log || true");
+        let count = client.names(&[]).len();
+        directories.ok().stdout().trim() == count.to_string()
+    });
+    for name in client.names(&[]) {
+        mount(&sandbox, &client.mounts(&name).unwrap()).sh("touch f");
+    }
+}
+
+/// One snapshotter for a store; a damaged log is not gone on with, and `mica check` says so.
+#[test]
+fn root_bad_logs() {
+    let sandbox = Sandbox::new();
+    let running = start(&sandbox);
+    running.client.prepare("a", "").unwrap();
+    running.client.prepare("b", "").unwrap();
+    let second = sandbox.run(command(&sandbox)).fails();
+    assert!(
+        second.stderr().contains("runs already"),
+        "{}",
+        second.describe()
+    );
+    running.end();
+    let log = sandbox.store().join("snapshots/log");
+    let good = fs::read(&log).unwrap();
+    sandbox.mica(["check"]).ok();
+    let mut bad = good.clone();
+    bad[30] ^= 1;
+    fs::write(&log, &bad).unwrap();
+    let refused = sandbox.run(command(&sandbox)).fails();
+    assert!(
+        refused.stderr().contains("damaged"),
+        "{}",
+        refused.describe()
+    );
+    let check = sandbox.mica(["check"]).fails();
+    assert!(
+        check.stdout().contains("snapshots/log"),
+        "{}",
+        check.describe()
+    );
+    // Nothing is collected while it is not known what is needed.
+    sandbox.mica(["gc"]).fails();
+    fs::write(&log, &good).unwrap();
+    fs::remove_dir_all(sandbox.store().join("snapshots/1")).unwrap();
+    let check = sandbox.mica(["check"]).fails();
+    assert!(
+        check.stdout().contains("snapshot b"),
+        "{}",
+        check.describe()
+    );
+    let running = start(&sandbox);
+    running.client.remove("b").unwrap();
+    running.end();
+    sandbox.mica(["check"]).ok();
+}
+
+/// A full disk: the request is refused, what was there stays, and with room it goes on.
+#[test]
+fn root_bad_full_disk() {
+    let sandbox = Sandbox::new();
+    let running = start(&sandbox);
+    running.end();
+    // A store on a small file system.
+    sandbox
+        .sh("mkdir kept && cp -a store/. kept/ && mount -t tmpfs -o size=2m tmpfs store && cp -a kept/. store/ && chmod 700 store")
+        .ok();
+    let running = start(&sandbox);
+    let client = &running.client;
+    client.prepare("before", "").unwrap();
+    sandbox
+        .sh("dd if=/dev/zero of=store/filler bs=4k 2>/dev/null || true")
+        .ok();
+    let mut refused = 0;
+    let big = "v".repeat(4000);
+    for n in 0..8 {
+        let labels = labels(&[("big", big.as_str())]);
+        match client.create("Prepare", &format!("key-{n}"), "", labels) {
+            Ok(_) => {}
+            Err(status) => {
+                assert!(status.message().contains("No space left"), "{status}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0);
+    assert_eq!(client.names(&[]).len(), 1 + 8 - refused);
+    client.mounts("before").unwrap();
+    fs::remove_file(sandbox.store().join("filler")).unwrap();
+    client.prepare("after", "").unwrap();
+    let names = client.names(&[]);
+    running.end();
+    let running = start(&sandbox);
+    assert_eq!(running.client.names(&[]), names);
+    assert_eq!(running.client.stat("after").unwrap().kind(), Kind::Active);
+    let directories = sandbox
+        .sh("ls store/snapshots | grep -c -v log")
+        .ok()
+        .stdout();
+    assert_eq!(directories.trim(), names.len().to_string());
+    running.end();
+    sandbox.sh("umount store").ok();
+}

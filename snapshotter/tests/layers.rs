@@ -1,0 +1,318 @@
+//! Layers that the store has are nobody's to fetch or unpack.
+
+use std::fs;
+
+use mica_snapshotter::proto::Kind;
+use tonic::Code;
+
+use crate::client::{Labels, code, labels};
+use crate::common::image::{ImageBuilder, digest};
+use crate::common::registry::{Kind as Registries, Registry};
+use crate::common::sandbox::Sandbox;
+use crate::work::{Running, chains, image, mount, start};
+
+const REF: &str = "containerd.io/snapshot.ref";
+
+fn wanted(chain: &str) -> Labels {
+    labels(&[(REF, chain)])
+}
+
+/// What a client does for the layers of an image; whether each was there.
+fn unpack(running: &Running, image: &ImageBuilder, more: &Labels) -> Vec<bool> {
+    let mut parent = String::new();
+    let mut there = Vec::new();
+    for (n, chain) in chains(image).iter().enumerate() {
+        let key = format!("default/{n}/extract-1-x {chain}");
+        let mut labels = wanted(chain);
+        labels.extend(more.clone());
+        let answer = running.client.create("Prepare", &key, &parent, labels);
+        match answer {
+            Err(status) => {
+                assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+                there.push(true);
+                // As containerd's database asks for it.
+                let filter = format!("labels.\"{REF}\"=={chain},parent==\"{parent}\"");
+                let names = running.client.names(&[&filter]);
+                let [name] = &names[..] else {
+                    panic!("{filter}: {names:?}");
+                };
+                parent = name.clone();
+            }
+            Ok(_) => {
+                there.push(false);
+                return there;
+            }
+        }
+    }
+    there
+}
+
+/// Every layer of an image that is here exists already, and a container stands on one lower directory.
+#[test]
+fn root_layers_of_the_store_exist_already() {
+    let sandbox = Sandbox::new();
+    let app = image("app:1");
+    sandbox.load(&app);
+    let m = sandbox.mount();
+    let running = start(&sandbox);
+    let client = &running.client;
+    assert_eq!(unpack(&running, &app, &Labels::new()), [true, true, true]);
+    // Again, as another namespace of containerd's would: the same snapshots.
+    assert_eq!(unpack(&running, &app, &Labels::new()), [true, true, true]);
+    assert_eq!(client.list(&[]).unwrap().len(), 3);
+    let chains = chains(&app);
+    let top = client.stat(&chains[2]).unwrap();
+    assert_eq!((top.kind(), &top.parent), (Kind::Committed, &chains[1]));
+    assert!(client.usage(&chains[2]).unwrap().0 > 0);
+    let mounts = client.prepare("default/9/web", &chains[2]).unwrap();
+    let lower: Vec<&str> = mounts[0]
+        .options
+        .iter()
+        .filter_map(|option| option.strip_prefix("lowerdir="))
+        .collect();
+    let tree = m.path(format!("stores/chains/{}", &chains[2][7..]));
+    assert_eq!(lower, [tree.to_str().unwrap()]);
+    let mounted = mount(&sandbox, &mounts);
+    let seen = mounted.sh("cat data/old; ls data cache; stat -c %u:%g:%a data; touch data/mine; rm cache/b; ls data cache");
+    assert_eq!(
+        seen,
+        "newcache:\nb\n\ndata:\nold\n7:8:750\ncache:\n\ndata:\nmine\nold\n"
+    );
+    // Nothing of it is M's, and a look at a layer below is one at that layer.
+    assert_eq!(fs::read_dir(tree.join("cache")).unwrap().count(), 1);
+    let view = mount(&sandbox, &client.view("view", &chains[1]).unwrap());
+    assert_eq!(view.sh("cat data/gone; ls cache"), "gonea\n");
+    assert!(
+        sandbox
+            .sh("ls store/snapshots")
+            .ok()
+            .stdout()
+            .lines()
+            .count()
+            == 2
+    );
+    drop((view, mounted));
+    drop(running);
+    m.unmount();
+}
+
+/// A snapshot is a lease on its layers: whether the snapshotter runs or not, until containerd gives it back.
+#[test]
+fn root_layers_in_use_are_in_use() {
+    let sandbox = Sandbox::new();
+    let (app, base) = (image("app:1"), base("base:1"));
+    sandbox.load(&app);
+    sandbox.load(&base);
+    let m = sandbox.mount();
+    let mut running = start(&sandbox);
+    assert_eq!(unpack(&running, &app, &Labels::new()), [true; 3]);
+    let chains = chains(&app);
+    running.client.prepare("default/9/web", &chains[2]).unwrap();
+    let refused = |what: &[&str]| sandbox.mica(what).fails().stderr();
+    let said = refused(&["rmi", "app:1"]);
+    assert!(said.contains("containerd snapshot default/9/web"), "{said}");
+    let users = sandbox.mica(["users", "app:1"]).ok().stdout();
+    assert!(
+        users.contains("containerd snapshot default/9/web"),
+        "{users}"
+    );
+    let busy = fs::remove_dir(m.image("app/1")).unwrap_err();
+    assert_eq!(busy.kind(), std::io::ErrorKind::ResourceBusy);
+    running.kill();
+    sandbox.mica(["image", "prune", "-af"]).ok();
+    sandbox.mica(["gc"]).ok();
+    // -f takes the name; the bytes stay, and so does what stands on them.
+    sandbox.mica(["rmi", "-f", "app:1"]).ok();
+    refused(&["rmi", "-f", &app.id()]);
+    assert!(
+        !sandbox
+            .mica(["images", "-q", "base"])
+            .ok()
+            .stdout()
+            .contains('\n'),
+        "pruned: nobody uses it"
+    );
+    sandbox.mica(["check"]).ok();
+    let running = start(&sandbox);
+    let mounted = mount(&sandbox, &running.client.mounts("default/9/web").unwrap());
+    assert_eq!(mounted.sh("cat data/old"), "new");
+    drop(mounted);
+    for key in ["default/9/web", &chains[2], &chains[1], &chains[0]] {
+        running.client.remove(key).unwrap();
+    }
+    sandbox.mica(["rmi", &app.id()]).ok();
+    assert_eq!(sandbox.mica(["images", "-aq"]).ok().stdout(), "");
+    drop(running);
+    m.unmount();
+}
+
+/// The first layers of [`image`], and one of its own.
+fn base(name: &str) -> ImageBuilder {
+    ImageBuilder::new(name).layer(|l| l.file("own", "own"))
+}
+
+/// What the store has not is unpacked, and what is like it in between is not taken for it.
+#[test]
+fn root_layers_that_are_not_here() {
+    let sandbox = Sandbox::new();
+    let app = image("app:1");
+    let m = sandbox.mount();
+    let running = start(&sandbox);
+    let client = &running.client;
+    assert_eq!(unpack(&running, &app, &Labels::new()), [false]);
+    let chains = chains(&app);
+    let key = format!("default/0/extract-1-x {}", chains[0]);
+    mount(&sandbox, &client.mounts(&key).unwrap()).sh("echo first >first");
+    client.commit(&chains[0], &key).unwrap();
+    sandbox.load(&app);
+    // A chain that has another number of layers than the parent says, and one that is none.
+    for (parent, chain) in [
+        ("", chains[1].as_str()),
+        (&chains[0], &chains[2]),
+        ("", "sha256:0"),
+        ("", ""),
+        ("", &chains[2][7..]),
+    ] {
+        client
+            .create("Prepare", "odd", parent, wanted(chain))
+            .unwrap();
+        client.remove("odd").unwrap();
+    }
+    // On what was unpacked before, the next layer is the store's, with everything below it.
+    let answer = client.create("Prepare", "two", &chains[0], wanted(&chains[1]));
+    assert_eq!(code(answer), Code::AlreadyExists);
+    let view = mount(&sandbox, &client.view("v", &chains[1]).unwrap());
+    assert_eq!(view.sh("cat data/old; ls -d f* 2>/dev/null || true"), "old");
+    drop(view);
+    // The same chain on another parent: of a namespace that has unpacked nothing.
+    let answer = client.create("Prepare", "one", "", wanted(&chains[0]));
+    assert_eq!(code(answer), Code::AlreadyExists);
+    let filter = format!("labels.\"{REF}\"=={},parent==\"\"", chains[0]);
+    let [other] = &client.names(&[&filter])[..] else {
+        panic!("one");
+    };
+    let answer = client.create("Prepare", "two", other, wanted(&chains[1]));
+    assert_eq!(code(answer), Code::AlreadyExists);
+    let filter = format!("labels.\"{REF}\"=={},parent==\"{other}\"", chains[1]);
+    assert_eq!(client.names(&[&filter]).len(), 1);
+    drop(running);
+    m.unmount();
+}
+
+/// A client that says nothing before it unpacks (`ctr images pull`) has what the store has once it has committed.
+#[test]
+fn root_layers_that_were_unpacked_all_the_same() {
+    let sandbox = Sandbox::new();
+    let app = image("app:1");
+    sandbox.load(&app);
+    let m = sandbox.mount();
+    let running = start(&sandbox);
+    let client = &running.client;
+    let chain = &chains(&app)[0];
+    let key = format!("default/1/extract-12-ab {chain}");
+    mount(&sandbox, &client.prepare(&key, "").unwrap()).sh("echo what the layer has >f");
+    let name = format!("default/2/{chain}");
+    client
+        .commit_with(&name, &key, labels(&[("x", "y")]))
+        .unwrap();
+    assert_eq!(client.stat(&name).unwrap().labels, labels(&[("x", "y")]));
+    assert_eq!(sandbox.sh("ls store/snapshots").ok().stdout(), "log\n");
+    let view = mount(&sandbox, &client.view("v", &name).unwrap());
+    assert_eq!(view.sh("ls bin | head -1"), "busybox\n");
+    drop((view, running));
+    m.unmount();
+}
+
+/// Layers that are not here, of an image that the labels name: mica pulls it, once, and says that they exist.
+#[test]
+fn net_root_layers_are_pulled() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox, Registries::Plain);
+    let app = image("app:1");
+    let name = registry.name("team/app:1");
+    sandbox.load(&app);
+    sandbox.mica(["tag", "app:1", &name]).ok();
+    sandbox.mica(["push", "-q", &name]).ok();
+    sandbox.mica(["rmi", "app:1", &name]).ok();
+    let m = sandbox.mount();
+    let running = start(&sandbox);
+    let more = labels(&[("containerd.io/snapshot/cri.image-ref", &name)]);
+    assert_eq!(unpack(&running, &app, &more), [true; 3]);
+    assert!(
+        m.path(format!("images/{}/team/app/1", registry.host()))
+            .is_dir()
+    );
+    let log = registry.log();
+    let fetched = log
+        .lines()
+        .filter(|l| l.contains("GET") && l.contains("/blobs/"));
+    // The config and each layer, once.
+    assert!(fetched.count() <= 4 * 2, "{log}");
+    let users = sandbox.mica(["users"]).ok().stdout();
+    assert!(users.contains("containerd snapshot"), "{users}");
+    drop(running);
+    m.unmount();
+}
+
+/// A registry that has not got it, that lies, or that is not there: the client is told to fetch for itself.
+#[test]
+fn net_root_layers_that_cannot_be_pulled() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox, Registries::Plain);
+    let (app, other) = (image("app:1"), base("other:1"));
+    let name = registry.name("team/app:1");
+    sandbox.load(&other);
+    sandbox.mica(["tag", "other:1", &name]).ok();
+    sandbox.mica(["push", "-q", &name]).ok();
+    let m = sandbox.mount();
+    let running = start(&sandbox);
+    let missing = registry.name("team/none:1");
+    let manifest = digest(b"no such manifest");
+    for (n, image, digest) in [
+        // The tag means another image by now, and the manifest is not there.
+        ("1", name.as_str(), manifest.as_str()),
+        ("2", &missing, ""),
+        ("3", "rubbish//::", "rubbish"),
+        ("4", "", ""),
+    ] {
+        let mut labels = wanted(&chains(&app)[0]);
+        labels.insert("containerd.io/snapshot/cri.image-ref".into(), image.into());
+        labels.insert(
+            "containerd.io/snapshot/cri.manifest-digest".into(),
+            digest.into(),
+        );
+        let mounts = running.client.create("Prepare", n, "", labels).unwrap();
+        assert_eq!(mounts[0].r#type, "bind", "{image}");
+    }
+    drop(running);
+    m.unmount();
+}
+
+/// Without a mount of the store nothing of it can be mounted; that is said, and nothing is made.
+#[test]
+fn root_layers_without_a_mount() {
+    let sandbox = Sandbox::new();
+    let app = image("app:1");
+    sandbox.load(&app);
+    let running = start(&sandbox);
+    let client = &running.client;
+    assert_eq!(unpack(&running, &app, &Labels::new()), [true; 3]);
+    let top = &chains(&app)[2];
+    let refused = client.prepare("web", top).unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("mica mount"), "{refused}");
+    assert_eq!(code(client.stat("web")), Code::NotFound);
+    let m = sandbox.mount();
+    client.prepare("web", top).unwrap();
+    m.unmount();
+    assert_eq!(code(client.mounts("web")), Code::Unavailable);
+    // One that M is mounted at which containerd cannot be given.
+    let m = sandbox.mount_on(&sandbox.mkdir("co:lon"), &[]);
+    assert_eq!(code(client.mounts("web")), Code::Unavailable);
+    m.unmount();
+    let m = sandbox.mount();
+    let mounted = mount(&sandbox, &client.mounts("web").unwrap());
+    assert_eq!(mounted.sh("cat data/old"), "new");
+    drop((mounted, running));
+    m.unmount();
+}

@@ -1,0 +1,92 @@
+//! containerd's `config.toml`: the lines that make `mica-snapshotter` one of its snapshotters.
+//!
+//! Edited as podman's file is: what we add stands between two marks, and only that is ever taken away.
+
+use std::path::{Path, PathBuf};
+
+use super::podman::{BEGIN, END, disconnect};
+
+/// Where the snapshotter listens.
+pub const SOCKET: &str = "/run/mica/snapshotter.sock";
+
+/// Why the file cannot be edited.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfError {
+    /// Somebody has one of that name.
+    #[error("proxy_plugins has mica, or is no table, already; set its address to {0:?} by hand")]
+    Taken(PathBuf),
+    /// A path that TOML cannot carry as it is.
+    #[error(
+        "{0}: a socket with quotes or backslashes in its path cannot be given to containerd; choose another"
+    )]
+    Path(PathBuf),
+}
+
+/// The lines.
+pub fn lines(socket: &Path) -> Result<String, ConfError> {
+    let fits = |text: &&str| !text.contains(['"', '\\', '\n']);
+    let text = socket.to_str().filter(fits);
+    let text = text.ok_or_else(|| ConfError::Path(socket.to_owned()))?;
+    Ok(format!(
+        "[proxy_plugins.mica]\n  type = \"snapshot\"\n  address = \"{text}\""
+    ))
+}
+
+/// What the kubelet's containerd needs besides, to be written by hand: it is a choice for all images of the node.
+pub const FOR_THE_KUBELET: &str = "[plugins.\"io.containerd.grpc.v1.cri\".containerd]
+  snapshotter = \"mica\"
+  disable_snapshot_annotations = false";
+
+/// The text of the file with the snapshotter added; of one that has it already, the same.
+pub fn connect(text: &str, socket: &Path) -> Result<String, ConfError> {
+    let lines = lines(socket)?;
+    let text = disconnect(text);
+    let taken = |line: &str| {
+        let squeezed: String = line.chars().filter(|c| !c.is_whitespace()).collect();
+        let squeezed = squeezed.replace(['"', '\''], "");
+        squeezed.starts_with("[proxy_plugins.mica]") || squeezed.starts_with("proxy_plugins=")
+    };
+    if text.lines().any(taken) {
+        return Err(ConfError::Taken(socket.to_owned()));
+    }
+    let version = match text.trim().is_empty() {
+        true => "version = 2\n",
+        false => "",
+    };
+    Ok(format!("{text}{BEGIN}\n{version}{lines}\n{END}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_added_can_be_taken_away() {
+        let socket = Path::new(SOCKET);
+        for text in [
+            "",
+            "version = 2\n",
+            "version = 2\n[proxy_plugins]\n[proxy_plugins.other]\n  type = \"snapshot\"\n",
+        ] {
+            let with = connect(text, socket).unwrap();
+            assert!(with.contains("address = \"/run/mica/snapshotter.sock\""));
+            assert_eq!(with.matches("version").count(), 1, "{with}");
+            assert_eq!(connect(&with, socket).unwrap(), with);
+            assert_eq!(disconnect(&with), text);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for text in [
+            "[proxy_plugins.mica]\n",
+            " [ proxy_plugins . \"mica\" ]\n",
+            "proxy_plugins = {}\n",
+        ] {
+            let refused = connect(text, Path::new(SOCKET));
+            assert!(matches!(refused, Err(ConfError::Taken(_))), "{text}");
+        }
+        let refused = connect("", Path::new("/a\"b"));
+        assert!(matches!(refused, Err(ConfError::Path(_))));
+    }
+}

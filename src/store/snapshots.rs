@@ -1,0 +1,534 @@
+//! `snapshots/`: the snapshots that containerd has of this store, kept by `mica-snapshotter`.
+//!
+//! | path | content |
+//! |---|---|
+//! | `snapshots/log` | what has happened to them, a line each; locked by the snapshotter while it runs |
+//! | `snapshots/<number>/fs`, `work` | an upper directory of overlayfs: what was written into a snapshot that is no image's |
+//!
+//! A line is 16 hex digits of XXH3 over the rest, a blank, and a JSON list of [`Change`]s that happen together. It is on disk
+//! before containerd hears of it. The last line may have been cut short by a crash: it counts as not written. A damaged line with
+//! others behind it is damage. Now and then the log is replaced by one that says the same in fewer lines.
+//!
+//! A snapshot with a [`Snapshot::chain`] has no directory: its content is the store's own, `M/stores/chains/<chain>`. It keeps
+//! the image that has these layers from being removed, whether a snapshotter runs or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::layout::Layout;
+use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease};
+use super::{Store, StoreError, privacy};
+use crate::oci::ChainId;
+use crate::sys::atomic;
+use crate::sys::lock::{self, LockMode};
+
+const DIRECTORY: &str = "snapshots";
+const LOG: &str = "log";
+const LOG_NEW: &str = "log.new";
+/// Some hundred thousand snapshots.
+const MAX_BYTES: u64 = 1 << 30;
+/// A log with this many lines more than it needs is written anew.
+const SLACK: usize = 1024;
+
+/// What a snapshot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotKind {
+    /// Read-only, for looking at its parent.
+    View,
+    /// Can be written.
+    Active,
+    /// Can be a parent.
+    Committed,
+}
+
+/// Disk space of a snapshot, without its parents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotUsage {
+    /// Bytes.
+    pub size: u64,
+    /// Files and directories.
+    pub inodes: u64,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its name; no other has it.
+    pub name: String,
+    /// The name of the committed snapshot that it stands on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// What it is.
+    pub kind: SnapshotKind,
+    /// The number of its directory; never given twice.
+    pub number: u64,
+    /// The layers of the store that it and its parents are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainId>,
+    /// Since when.
+    pub created: Timestamp,
+    /// When its labels changed last.
+    pub updated: Timestamp,
+    /// containerd's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Of one that does not change any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<SnapshotUsage>,
+}
+
+/// What happens to the snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// There is one, or it is another than before.
+    Put(Box<Snapshot>),
+    /// It is gone.
+    Remove(String),
+    /// Numbers below this one have been given.
+    Next(u64),
+}
+
+/// All snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshots {
+    by_name: BTreeMap<String, Snapshot>,
+    children: BTreeMap<String, BTreeSet<String>>,
+    next: u64,
+}
+
+impl Snapshots {
+    /// The snapshot of that name.
+    pub fn get(&self, name: &str) -> Option<&Snapshot> {
+        self.by_name.get(name)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Snapshot> {
+        self.by_name.values()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Those that stand on it.
+    pub fn children(&self, name: &str) -> impl Iterator<Item = &Snapshot> {
+        let names = self.children.get(name).into_iter().flatten();
+        names.filter_map(|name| self.get(name))
+    }
+
+    /// The snapshot and those it stands on, nearest first. Ends where the log is wrong.
+    pub fn chain<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Snapshot> {
+        let parent = |snapshot: &&'a Snapshot| self.get(snapshot.parent.as_deref()?);
+        // A circle would have more.
+        std::iter::successors(self.get(name), parent).take(self.len())
+    }
+
+    /// The number of the next directory.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Put(snapshot) => {
+                self.remove(&snapshot.name);
+                self.next = self.next.max(snapshot.number.saturating_add(1));
+                if let Some(parent) = &snapshot.parent {
+                    let children = self.children.entry(parent.clone()).or_default();
+                    children.insert(snapshot.name.clone());
+                }
+                self.by_name.insert(snapshot.name.clone(), *snapshot);
+            }
+            Change::Remove(name) => self.remove(&name),
+            Change::Next(next) => self.next = self.next.max(next),
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        let Some(parent) = self.by_name.remove(name).and_then(|gone| gone.parent) else {
+            return;
+        };
+        if let Some(children) = self.children.get_mut(&parent) {
+            children.remove(name);
+            if children.is_empty() {
+                self.children.remove(&parent);
+            }
+        }
+    }
+
+    /// Who keeps which layers of the store: one entry per snapshot that is the end of what it has of them.
+    fn users(&self) -> Vec<(ChainId, String)> {
+        let mut users = Vec::new();
+        for snapshot in self.iter() {
+            let Some(chain) = snapshot.chain else {
+                continue;
+            };
+            let mut over = self.children(&snapshot.name).peekable();
+            if over.peek().is_none() {
+                users.push((chain, snapshot.name.clone()));
+            }
+            for child in over.filter(|child| child.chain.is_none()) {
+                users.push((chain, child.name.clone()));
+            }
+        }
+        users
+    }
+}
+
+fn directory(layout: &Layout) -> PathBuf {
+    layout.root().join(DIRECTORY)
+}
+
+fn damaged(path: &Path, line: usize) -> StoreError {
+    StoreError::MetaDamaged {
+        path: path.to_owned(),
+        reason: format!("line {line} is not what was written"),
+    }
+}
+
+/// A log's state, its lines, and the bytes of them that count.
+fn replay(path: &Path, bytes: &[u8]) -> Result<(Snapshots, usize, usize), StoreError> {
+    let mut state = Snapshots::default();
+    let (mut lines, mut good) = (0, 0);
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let Some(changes) = parse(line) else {
+            // Cut short, and nothing was written after it.
+            let rest = bytes.get(good + line.len()..).unwrap_or_default();
+            let mut behind = rest.split_inclusive(|&byte| byte == b'\n');
+            match behind.any(|line| parse(line).is_some()) {
+                true => return Err(damaged(path, lines + 1)),
+                false => break,
+            }
+        };
+        changes.into_iter().for_each(|change| state.apply(change));
+        lines += 1;
+        good += line.len();
+    }
+    Ok((state, lines, good))
+}
+
+fn parse(line: &[u8]) -> Option<Vec<Change>> {
+    let line = line.strip_suffix(b"\n")?;
+    let (sum, text) = (line.get(..16)?, line.get(16..)?.strip_prefix(b" ")?);
+    let expected = format!("{:016x}", xxh3_64(text));
+    match sum == expected.as_bytes() {
+        true => serde_json::from_slice(text).ok(),
+        false => None,
+    }
+}
+
+fn line(changes: &[Change]) -> io::Result<Vec<u8>> {
+    let text = serde_json::to_vec(changes)?;
+    let mut line = format!("{:016x} ", xxh3_64(&text)).into_bytes();
+    line.extend(text);
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(file) = super::layout::open_if_there(path)? else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    // Its length is what is read: a snapshotter may be writing.
+    file.take(MAX_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(StoreError::io("read", path))?;
+    Ok(Some(bytes))
+}
+
+/// What containerd's snapshots keep.
+pub(super) fn as_leases(layout: &Layout) -> Result<Vec<LiveLease>, StoreError> {
+    let path = directory(layout).join(LOG);
+    let Some(bytes) = read(&path)? else {
+        return Ok(Vec::new());
+    };
+    let (snapshots, ..) = replay(&path, &bytes)?;
+    let users = snapshots.users().into_iter().enumerate();
+    let lease = |(n, (chain, name))| LiveLease {
+        id: LeaseId::of_snapshot(n),
+        record: LeaseRecord {
+            kind: LeaseKind::Snapshot { chain, name },
+            pid: 0,
+            since: Timestamp::now(),
+        },
+        held: BTreeSet::new(),
+        socket: PathBuf::new(),
+    };
+    Ok(users.map(lease).collect())
+}
+
+/// The snapshots, and the right to change them.
+#[derive(Debug)]
+pub struct SnapshotLog {
+    directory: PathBuf,
+    file: File,
+    /// Where the next line goes.
+    end: u64,
+    lines: usize,
+    /// The file has been replaced, and the disk may not know it.
+    unsynced: bool,
+    snapshots: Snapshots,
+}
+
+impl Store {
+    /// The snapshots as they are now.
+    ///
+    /// # Errors
+    /// The log is damaged.
+    pub fn snapshots(&self) -> Result<Snapshots, StoreError> {
+        let path = directory(self.layout()).join(LOG);
+        let bytes = read(&path)?.unwrap_or_default();
+        Ok(replay(&path, &bytes)?.0)
+    }
+
+    /// Opens the log for changes; `None` if somebody else has it open. Removes directories of snapshots that do not exist.
+    ///
+    /// # Errors
+    /// The log is damaged, or the store read-only.
+    pub fn snapshot_log(&self) -> Result<Option<SnapshotLog>, StoreError> {
+        self.writable()?;
+        let directory = directory(self.layout());
+        privacy::make_directory(&directory).map_err(StoreError::io("create", &directory))?;
+        let path = directory.join(LOG);
+        loop {
+            let mut options = File::options();
+            options.read(true).write(true).create(true);
+            let file = options
+                .mode(privacy::FILE)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)
+                .map_err(StoreError::io("open", &path))?;
+            if !lock::try_lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))? {
+                return Ok(None);
+            }
+            // Another has replaced it before it was locked.
+            let same = |a: &fs::Metadata, b: &fs::Metadata| {
+                use std::os::unix::fs::MetadataExt as _;
+                (a.dev(), a.ino()) == (b.dev(), b.ino())
+            };
+            let ours = file.metadata().map_err(StoreError::io("stat", &path))?;
+            if !fs::metadata(&path).is_ok_and(|there| same(&ours, &there)) {
+                continue;
+            }
+            let bytes = read(&path)?.unwrap_or_default();
+            let (snapshots, lines, good) = replay(&path, &bytes)?;
+            if good < bytes.len() {
+                log::warn!("{}: the last line was cut short", path.display());
+            }
+            let end = u64::try_from(good).unwrap_or(u64::MAX);
+            file.set_len(end)
+                .and_then(|()| file.sync_all())
+                .and_then(|()| atomic::sync_dir(&directory))
+                .map_err(StoreError::io("write", &path))?;
+            let mut log = SnapshotLog {
+                directory,
+                file,
+                end,
+                lines,
+                unsynced: false,
+                snapshots,
+            };
+            log.sweep()?;
+            log.shorten()?;
+            return Ok(Some(log));
+        }
+    }
+}
+
+impl SnapshotLog {
+    /// The snapshots.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
+    /// Where a snapshot keeps what is its own.
+    pub fn path(&self, number: u64) -> PathBuf {
+        self.directory.join(number.to_string())
+    }
+
+    /// Changes the snapshots; on disk when this returns. After an error nothing has changed.
+    ///
+    /// # Errors
+    /// The disk is full, or broken.
+    pub fn change(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
+        use std::os::unix::fs::FileExt as _;
+        let path = self.directory.join(LOG);
+        let line = line(&changes).map_err(StoreError::io("write", &path))?;
+        if self.unsynced {
+            atomic::sync_dir(&self.directory).map_err(StoreError::io("write", &path))?;
+            self.unsynced = false;
+        }
+        let written = self
+            .file
+            .write_all_at(&line, self.end)
+            .and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // What is there counts as cut short, unless the end of it comes to the disk later.
+            if let Err(error) = self.file.set_len(self.end) {
+                log::error!("{}: {error}", path.display());
+            }
+            return Err(StoreError::io("write", &path)(error));
+        }
+        self.end += line.len() as u64;
+        self.lines += 1;
+        changes.into_iter().for_each(|c| self.snapshots.apply(c));
+        if let Err(error) = self.shorten() {
+            log::warn!("the log of snapshots stays long: {error}");
+        }
+        Ok(())
+    }
+
+    /// Writes the log anew if that makes it much shorter.
+    fn shorten(&mut self) -> Result<(), StoreError> {
+        if self.lines < 2 * self.snapshots.len() + SLACK {
+            return Ok(());
+        }
+        let temp = self.directory.join(LOG_NEW);
+        let failed = || StoreError::io("write", &temp);
+        // Of a run that was killed.
+        atomic::remove_if_there(&temp).map_err(failed())?;
+        let mut options = File::options();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(privacy::FILE)
+            .open(&temp)
+            .map_err(failed())?;
+        let mut write = || -> io::Result<(u64, usize)> {
+            let mut bytes = line(&[Change::Next(self.snapshots.next)])?;
+            for snapshot in self.snapshots.iter() {
+                bytes.extend(line(&[Change::Put(Box::new(snapshot.clone()))])?);
+            }
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            // Nobody else gets it between the rename and our next line.
+            if !lock::try_lock(&file, LockMode::Exclusive)? {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
+            fs::rename(&temp, self.directory.join(LOG))?;
+            Ok((bytes.len() as u64, self.snapshots.len() + 1))
+        };
+        match write() {
+            Ok((end, lines)) => {
+                (self.file, self.end, self.lines) = (file, end, lines);
+                self.unsynced = true;
+                atomic::sync_dir(&self.directory).map_err(failed())?;
+                self.unsynced = false;
+                Ok(())
+            }
+            Err(error) => {
+                atomic::discard(&temp);
+                Err(failed()(error))
+            }
+        }
+    }
+
+    /// Makes the directories of a new snapshot: `fs` looks like the root of the tree below it.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn make_directories(&self, number: u64) -> Result<PathBuf, StoreError> {
+        let path = self.path(number);
+        let make = |path: &Path, mode: u32| match fs::DirBuilder::new().mode(mode).create(path) {
+            // After a power cut the log may know more than the directory.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        };
+        let made = make(&path, privacy::DIRECTORY)
+            .and_then(|()| make(&path.join("fs"), 0o755))
+            .and_then(|()| make(&path.join("work"), 0o711));
+        made.map_err(StoreError::io("create", &path))?;
+        Ok(path)
+    }
+
+    /// Removes what belongs to no snapshot: left by a crash, or by a removal that failed.
+    ///
+    /// # Errors
+    /// The directory cannot be read. What cannot be removed is logged.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        let known: BTreeSet<u64> = self.snapshots.iter().map(|s| s.number).collect();
+        for path in strays(&self.directory, &known)? {
+            if let Err(error) = crate::sys::deep::remove(&path) {
+                log::warn!("removing {}: {error}", path.display());
+            }
+        }
+        atomic::discard(&self.directory.join(LOG_NEW));
+        Ok(())
+    }
+}
+
+/// Directories of no snapshot.
+fn strays(directory: &Path, known: &BTreeSet<u64>) -> Result<Vec<PathBuf>, StoreError> {
+    let names = super::lease::file_names(directory)?;
+    let stray = |name: String| {
+        let number: u64 = name.parse().ok()?;
+        (!known.contains(&number)).then(|| directory.join(name))
+    };
+    Ok(names.into_iter().filter_map(stray).collect())
+}
+
+/// What is wrong with the snapshots, for a check: each a sentence.
+pub(super) fn faults(
+    layout: &Layout,
+    has: impl Fn(&ChainId) -> bool,
+) -> Result<Vec<String>, StoreError> {
+    let directory = directory(layout);
+    let path = directory.join(LOG);
+    let Some(bytes) = read(&path)? else {
+        return Ok(Vec::new());
+    };
+    let (snapshots, ..) = match replay(&path, &bytes) {
+        Ok(state) => state,
+        Err(error @ StoreError::MetaDamaged { .. }) => return Ok(vec![error.to_string()]),
+        Err(error) => return Err(error),
+    };
+    let mut faults = Vec::new();
+    for snapshot in snapshots.iter() {
+        let name = snapshot.name.escape_debug();
+        if let Some(parent) = &snapshot.parent
+            && !snapshots
+                .get(parent)
+                .is_some_and(|parent| parent.kind == SnapshotKind::Committed)
+        {
+            faults.push(format!(
+                "snapshot {name}: its parent {} is not there",
+                parent.escape_debug()
+            ));
+        }
+        match &snapshot.chain {
+            Some(chain) if !has(chain) => {
+                faults.push(format!("snapshot {name}: no image has the layers {chain}"));
+            }
+            Some(_) => {}
+            None if snapshot.kind == SnapshotKind::View => {}
+            None => {
+                let upper = directory.join(snapshot.number.to_string()).join("fs");
+                if !super::layout::is_there(&upper)? {
+                    faults.push(format!("snapshot {name}: {} is missing", upper.display()));
+                }
+            }
+        }
+    }
+    Ok(faults)
+}
+
+#[cfg(test)]
+mod tests;
