@@ -1,4 +1,4 @@
-//! Options of every verb that takes layers in: how much one may hold.
+//! Options of every verb that takes layers in: how much one may hold, and all together.
 
 use crate::layer::Limits;
 
@@ -17,6 +17,12 @@ pub struct LimitArgs {
     /// Refuse layers whose names, link targets and extended attributes are larger than this together
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1g")]
     max_layer_metadata: u64,
+    /// Refuse images whose layers are larger than this together, uncompressed
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256g")]
+    max_image_size: u64,
+    /// Leave this much of the disk free [default: a hundredth, at most 64m]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    keep_free: Option<u64>,
 }
 
 impl LimitArgs {
@@ -27,6 +33,8 @@ impl LimitArgs {
             max_entries: self.max_layer_entries,
             max_depth: self.max_path_depth,
             max_metadata_bytes: self.max_layer_metadata,
+            max_total_bytes: self.max_image_size,
+            keep_free: self.keep_free,
             ..Limits::default()
         }
     }

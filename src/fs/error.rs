@@ -89,7 +89,9 @@ impl From<StoreError> for FsError {
             | StoreError::NoLocks { .. }
             | StoreError::NamesDamaged { .. }
             | StoreError::VolumesDamaged { .. }
-            | StoreError::LayersDisagree { .. } => FsError::Store(what),
+            | StoreError::LayersDisagree { .. }
+            | StoreError::TooMuch { .. }
+            | StoreError::LittleRoom { .. } => FsError::Store(what),
         }
     }
 }

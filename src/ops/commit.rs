@@ -128,9 +128,13 @@ pub fn commit(
     let base = Image::new(layers.collect::<Result<_, _>>()?)?;
     let directory = container.upper();
     let source = upper::source(container, &directory, &base);
-    let streamed = intake::produce(&import, &Limits::default(), |out| {
-        from_dir::write(&source, out)
-    });
+    // It is the user's own, and on his disk already.
+    let limits = Limits {
+        max_total_bytes: u64::MAX,
+        keep_free: Some(0),
+        ..Limits::default()
+    };
+    let streamed = intake::produce(&import, &limits, |out| from_dir::write(&source, out));
     drop(frozen);
     let (layer, written) = streamed.map_err(|error| failed(error, &record.name))?;
 

@@ -46,6 +46,7 @@ impl std::fmt::Display for IntakeError {
 enum Stop {
     Layer(LayerError),
     TooLong(DiffId),
+    Store(StoreError),
     Write(io::Error),
 }
 
@@ -61,6 +62,9 @@ pub(super) fn write(
     let mut sink = import.new_layer().map_err(IntakeError::Store)?;
     let pumped = pump(content, true, advance, &mut |chunk| {
         scanner.push(chunk).map_err(Stop::Layer)?;
+        import
+            .take(chunk.len() as u64, limits)
+            .map_err(Stop::Store)?;
         sink.write_all(chunk).map_err(Stop::Write)
     });
     let pumped = pumped.map_err(|error| stopped(import, error))?;
@@ -110,6 +114,7 @@ fn stopped(import: &Import, error: PumpError<Stop>) -> IntakeError {
         PumpError::Read(error) => IntakeError::Read(error),
         PumpError::Consume(Stop::Layer(error)) => IntakeError::Layer(error),
         PumpError::Consume(Stop::TooLong(layer)) => IntakeError::TooLong(layer),
+        PumpError::Consume(Stop::Store(error)) => IntakeError::Store(error),
         PumpError::Consume(Stop::Write(source)) => IntakeError::Store(StoreError::Io {
             action: "write",
             path: import.dir().to_owned(),

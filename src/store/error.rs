@@ -72,6 +72,27 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// What comes in is too much.
+    #[error(
+        "the layers are more than {limit} bytes together, which is what is allowed (--max-image-size)"
+    )]
+    TooMuch {
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// What comes in would leave too little for everybody else.
+    #[error(
+        "cannot write to {}: No space left on device: {free} bytes are free there, and {keep} are to stay free (--keep-free)",
+        path.display()
+    )]
+    LittleRoom {
+        /// The store.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that stay.
+        keep: u64,
+    },
     /// The file system under the store has no `flock`.
     #[error("the file system of {} has no file locks ({source}); put the store on a local one", path.display())]
     NoLocks {
@@ -214,6 +235,7 @@ impl StoreError {
             StoreError::Io { source, .. } | StoreError::NoLocks { source, .. } => {
                 source.raw_os_error()
             }
+            StoreError::LittleRoom { .. } => Some(rustix::io::Errno::NOSPC.raw_os_error()),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@
 //! before it is renamed into place; then the documents; then the directories; then `index.json`. Dropped
 //! without commit, it removes what it made. Killed, its lease dies with it and the next change removes it.
 
+mod room;
 mod sink;
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ pub struct Import {
     lease: Lease,
     dir: PathBuf,
     next_file: AtomicU64,
+    room: room::Room,
     /// Files put into place that no name reaches yet.
     placed: Mutex<BTreeSet<PathBuf>>,
 }
@@ -93,6 +95,7 @@ impl Import {
             lease,
             dir,
             next_file: AtomicU64::new(0),
+            room: room::Room::default(),
             placed: Mutex::default(),
         })
     }

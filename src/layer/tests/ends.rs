@@ -77,6 +77,7 @@ fn limits_are_kept() {
         max_path_bytes: 10,
         max_depth: 3,
         max_metadata_bytes: 20,
+        ..Limits::default()
     };
     let check = |tar: Tar, what: &str| {
         let mut scanner = LayerScanner::new(&limits);

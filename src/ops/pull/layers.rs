@@ -96,6 +96,12 @@ impl<'a> Work<'a> {
             self.progress.event(Event::Waiting { blob: blob.digest });
             todo.push_back((blob, *layer));
         }
+        // Before anything is fetched; what they unpack to is found out only then.
+        let together = todo
+            .iter()
+            .map(|(blob, _): &(&Descriptor, _)| blob.size / 3 * 2);
+        let together = together.fold(0u64, u64::saturating_add);
+        self.import.expect(together, &self.options.limits)?;
         let downloaded = !todo.is_empty();
         let workers = PARALLEL.min(todo.len());
         let todo = Mutex::new(todo);

@@ -75,7 +75,8 @@ impl<'a> LayerSink<'a> {
         let write = || {
             let written = new_file(&temp).and_then(|mut file| {
                 index.write_to(&mut file)?;
-                file.sync_all()
+                file.sync_all()?;
+                Ok(file.metadata()?.len())
             });
             written.inspect_err(|_| atomic::discard(&temp))
         };
@@ -83,7 +84,8 @@ impl<'a> LayerSink<'a> {
             Err(error) if store.is_room_by_now(&error) => write(),
             done => done,
         };
-        written.map_err(StoreError::io("write", &temp))?;
+        let bytes = written.map_err(StoreError::io("write", &temp))?;
+        self.import.wrote(bytes);
 
         // Before it is in place: so that no collection finds it unreached.
         self.import.lease.hold(&[layer.0])?;
