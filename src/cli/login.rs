@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::{Context, transport};
+use crate::oci::reference::is_domain;
 use crate::registry::Client;
 use crate::registry::credentials::{self, Credential};
 
@@ -42,23 +43,27 @@ pub struct LogoutArgs {
     server: Option<String>,
 }
 
-/// `https://registry.example.com/` is `registry.example.com`.
-fn domain(server: Option<&str>) -> String {
+/// `https://registry.example.com/` is `registry.example.com`. It goes to credential helpers, whose language has lines.
+fn domain(server: Option<&str>) -> anyhow::Result<String> {
     let server = server.unwrap_or(DEFAULT);
     let bare = server
         .strip_prefix("https://")
         .or_else(|| server.strip_prefix("http://"))
         .unwrap_or(server);
     let host = bare.split('/').next().unwrap_or(bare);
-    match host {
+    anyhow::ensure!(
+        is_domain(host),
+        "{server:?} is no registry: expected HOST[:PORT]"
+    );
+    Ok(match host {
         "index.docker.io" | "registry-1.docker.io" => DEFAULT.to_owned(),
         host => host.to_owned(),
-    }
+    })
 }
 
 /// Runs `mica login`.
 pub fn login(args: LoginArgs, _context: &Context) -> anyhow::Result<ExitCode> {
-    let domain = domain(args.server.as_deref());
+    let domain = domain(args.server.as_deref())?;
     let terminal = io::stdin().is_terminal();
     // docker's words, this and the next.
     anyhow::ensure!(
@@ -115,7 +120,7 @@ pub fn login(args: LoginArgs, _context: &Context) -> anyhow::Result<ExitCode> {
 
 /// Runs `mica logout`.
 pub fn logout(args: LogoutArgs, _context: &Context) -> anyhow::Result<ExitCode> {
-    let domain = domain(args.server.as_deref());
+    let domain = domain(args.server.as_deref())?;
     let key = credentials::key(&domain).to_owned();
     let mut out = io::stdout();
     match credentials::forget(&domain)? {

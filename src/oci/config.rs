@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::digest::{DiffId, Digest, ImageId};
 use super::document::{self, DocumentError, MAX_CONFIG_BYTES, MAX_LAYERS, nullable, nullable_list};
+use super::fields;
 use super::platform::Platform;
 
 pub use child::Step;
@@ -142,7 +143,7 @@ pub struct ImageConfig {
 impl ImageConfig {
     /// Reads a config; its ID is the digest of exactly these bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let raw: RawConfig = document::read(bytes, MAX_CONFIG_BYTES)?;
+        let raw: RawConfig = document::read(bytes, MAX_CONFIG_BYTES, &fields::CONFIG)?;
         let root_fs = raw.rootfs.ok_or(DocumentError::NoRootFs)?;
         if !matches!(root_fs.kind.as_str(), "" | "layers") {
             return Err(DocumentError::RootFsType(root_fs.kind));

@@ -3,12 +3,13 @@
 //! Documents are read into structs of our own rather than oci-spec's: docker's tools decode with Go's rules, so real
 //! documents hold `null` for lists and maps, a text for `Cmd`, descriptors without media type, and docker's own fields;
 //! oci-spec refuses the first three and drops the last. Unknown fields are ignored; a known field given twice is
-//! refused, because two readers could take different ones. serde_json refuses nesting deeper than 128 in what is read
+//! refused, because two readers could take different ones, and so is one in another case. serde_json refuses nesting deeper than 128 in what is read
 //! and skips over the rest without recursion.
 
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
 use super::digest::DigestError;
+use super::fields::{self, Fields};
 use super::manifest::MediaType;
 
 /// Largest manifest or index that is read: the limit registries and containerd agree on.
@@ -104,14 +105,21 @@ pub enum DocumentError {
 }
 
 /// Reads `bytes` as one JSON document of at most `limit` bytes.
-pub(super) fn read<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, DocumentError> {
+pub(super) fn read<T: DeserializeOwned>(
+    bytes: &[u8],
+    limit: usize,
+    fields: &Fields,
+) -> Result<T, DocumentError> {
     if bytes.len() > limit {
         return Err(DocumentError::TooLarge {
             size: bytes.len(),
             limit,
         });
     }
-    serde_json::from_slice(bytes).map_err(|error| DocumentError::Json(error.to_string()))
+    let read =
+        serde_json::from_slice(bytes).map_err(|error| DocumentError::Json(error.to_string()))?;
+    fields::check(bytes, fields)?;
+    Ok(read)
 }
 
 /// `null` is the empty value, as in Go.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::digest::Digest;
 use super::document::{self, DocumentError, MAX_LAYERS, MAX_MANIFEST_BYTES};
+use super::fields;
 use super::platform::Platform;
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -177,7 +178,7 @@ impl Descriptor {
 impl ManifestOrIndex {
     /// Reads a manifest or an index. `declared` is the media type from the descriptor or the HTTP header, if any.
     pub fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<Self, DocumentError> {
-        let raw: RawDocument = document::read(bytes, MAX_MANIFEST_BYTES)?;
+        let raw: RawDocument = document::read(bytes, MAX_MANIFEST_BYTES, &fields::MANIFEST)?;
         let embedded = raw.media_type.as_deref().map(|t| MediaType(t.to_owned()));
         let kinds =
             [declared, embedded.as_ref()].map(|t| t.map_or(Kind::Meaningless, MediaType::kind));

@@ -256,7 +256,7 @@ fn split_domain(text: &str) -> (&str, String) {
 }
 
 /// `host[:port]`; a host is dotted names or a bracketed IPv6 address without zone.
-fn is_domain(text: &str) -> bool {
+pub fn is_domain(text: &str) -> bool {
     let digits = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     if let Some(rest) = text.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else {

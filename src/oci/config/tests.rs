@@ -151,6 +151,18 @@ fn bad_configs_are_refused() {
         ),
         (r#"{"os": 5, "rootfs": {}}"#, "invalid JSON: invalid type"),
         (&deep, "invalid JSON: recursion limit exceeded"),
+        (
+            r#"{"rootfs": {}, "RootFS": {"diff_ids": ["D1"]}}"#,
+            "invalid JSON: field \"RootFS\": some readers take it for \"rootfs\"",
+        ),
+        (
+            r#"{"config": {"Labels": {"user": "mine"}, "user": "root"}, "rootfs": {}}"#,
+            "invalid JSON: field \"user\": some readers take it for \"User\"",
+        ),
+        (
+            r#"{"history": [{"Empty_Layer": true}], "rootfs": {}}"#,
+            "invalid JSON: field \"Empty_Layer\"",
+        ),
         (&many, "image has 4097 layers"),
     ];
     for (text, error) in table {

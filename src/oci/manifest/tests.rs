@@ -207,6 +207,30 @@ fn bad_documents_are_refused() {
     assert!(Manifest::parse(br#"{"manifests": []}"#, None).is_err());
 }
 
+/// Go's decoder, and so docker, takes these names for fields that are there; for others they are nothing.
+#[test]
+fn regression_cve_2021_41190_names_in_another_case_are_refused() {
+    let table = [
+        r#"{"schemaVersion": 2, "config": CONFIG, "layers": [LAYER], "Layers": []}"#,
+        r#"{"schemaVersion": 2, "config": CONFIG, "LaYeRs": [LAYER]}"#,
+        r#"{"config": CONFIG, "layers": [], "Manifests": []}"#,
+        r#"{"manifests": [], "Config": CONFIG}"#,
+        r#"{"config": {"digest": "D1", "Digest": "D1"}, "layers": []}"#,
+        r#"{"manifests": [{"digest": "D1", "platform": {"OS": "linux"}}]}"#,
+        "{\"config\": CONFIG, \"layer\u{17f}\": [], \"layers\": []}",
+        r#"{"mediatype": "x", "config": CONFIG, "layers": []}"#,
+    ];
+    for text in table {
+        let error = parse(text, None).unwrap_err().to_string();
+        assert!(
+            error.contains("some readers take it for"),
+            "{error} for {text}"
+        );
+    }
+    let own = r#"{"config": {"digest": "D1", "annotations": {"Digest": "x"}}, "layers": [], "x": {"Layers": 1}}"#;
+    parse(own, None).unwrap();
+}
+
 #[test]
 fn layer_types_tell_the_compression() {
     use LayerEncoding::*;

@@ -22,6 +22,10 @@ pub fn line(text: &str) -> Result<String, RunError> {
         .strip_prefix('[')
         .and_then(|given| given.strip_suffix(']'));
     let address = address.unwrap_or(given);
+    // It becomes a line of a file.
+    if name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
+        return Err(invalid(format!("bad format for add-host: {text:?}")));
+    }
     if address == GATEWAY.0 {
         return Ok(format!("{}\t{name}", GATEWAY.1));
     }
@@ -30,10 +34,6 @@ pub fn line(text: &str) -> Result<String, RunError> {
             "invalid IP address in add-host: {given:?}"
         )));
     };
-    // It becomes a line of a file.
-    if name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
-        return Err(invalid(format!("bad format for add-host: {text:?}")));
-    }
     Ok(format!("{address}\t{name}"))
 }
 
@@ -67,6 +67,14 @@ mod tests {
             ("foo", "bad format for add-host: \"foo\""),
             (":1.2.3.4", "bad format for add-host: \":1.2.3.4\""),
             ("a b:1.2.3.4", "bad format for add-host: \"a b:1.2.3.4\""),
+            (
+                "a\n6.6.6.6 bank=1.2.3.4",
+                "bad format for add-host: \"a\\n6.6.6.6 bank=1.2.3.4\"",
+            ),
+            (
+                "a\n6.6.6.6 bank:host-gateway",
+                "bad format for add-host: \"a\\n6.6.6.6 bank:host-gateway\"",
+            ),
         ];
         for (text, why) in table {
             let error = line(text).unwrap_err().to_string();
