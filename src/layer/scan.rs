@@ -391,6 +391,19 @@ impl LayerScanner {
         extensions.buffer.clear();
         self.extensions.buffer = std::mem::take(&mut extensions.buffer);
         let mut pax = extensions.pax.unwrap_or_default();
+        // Of two that differ some readers take the one and some the other.
+        for (long, path) in [
+            (&extensions.long_name, &pax.path),
+            (&extensions.long_link, &pax.linkpath),
+        ] {
+            if let (Some(long), Some(path)) = (long, path)
+                && !long.is_empty()
+                && !path.is_empty()
+                && long != path
+            {
+                return Err(Problem::Extension("a long name and a PAX record differ"));
+            }
+        }
         let format = match flag {
             Flag::OldFile | Flag::Entry(EntryKind::Regular) => pax.sparse.take_format()?,
             _ => PaxFormat::Plain,
