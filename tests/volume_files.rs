@@ -3,6 +3,7 @@
 //! The cases are scripts in `contrib/conformance`, which pass on a plain directory as well; pjdfstest and fsx are built into
 //! `target/peers` by `contrib/peers`.
 
+mod budgets;
 mod host;
 mod hostile;
 mod kept;

@@ -187,7 +187,7 @@ impl fuser::Filesystem for Volumes {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.serve(Op::Lookup, request, parent, |tree, caller| {
-            let found = tree.lookup(inode(parent), name.as_bytes());
+            let found = tree.lookup(caller, inode(parent), name.as_bytes());
             self.entry(reply, (Op::Lookup, caller), (parent, name), found);
         });
     }
@@ -334,7 +334,7 @@ impl fuser::Filesystem for Volumes {
         reply: ReplyEntry,
     ) {
         self.serve(Op::Link, request, parent, |tree, caller| {
-            let made = tree.link(inode(ino), inode(parent), name.as_bytes());
+            let made = tree.link(caller, inode(ino), inode(parent), name.as_bytes());
             self.entry(reply, (Op::Link, caller), (parent, name), made);
         });
     }

@@ -62,6 +62,16 @@ time.sleep(1000)";
     fs::read(point.join("images/app/2/f")).expect("a new tag");
     sandbox.mica(["users", "greedy"]).ok();
     sandbox.mica(["volume", "create", "third"]).ok();
+    // Another mount of the same store, and one of another.
+    let again = sandbox.mount();
+    fs::read(again.image("app/1/f")).expect("through another mount");
+    fs::read_dir(again.point.join("volumes/greedy")).expect("his own volume, by another mount");
+    again.unmount();
+    let elsewhere = Sandbox::new();
+    elsewhere.load(&ImageBuilder::new("other:1").layer(|l| l.file("f", "x")));
+    let mount = elsewhere.mount();
+    fs::read(mount.image("other/1/f")).expect("another store");
+    mount.unmount();
     let mut other = as_user(54_402, "sh");
     other.args([
         "-ec",

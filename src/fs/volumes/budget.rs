@@ -4,8 +4,8 @@
 //! the store and other users. So there is a reserve that volumes never touch, and of the rest one user other than the store's
 //! owner and root has a share: who has used it up gets EMFILE, and nobody else gets anything for it.
 //!
-//! Inodes that the kernel knows have descriptors, too, which belong to no user: beyond the limit no more are looked up, and
-//! `sweep` makes the kernel forget some long before.
+//! Inodes that the kernel knows have descriptors, too, and who looked one up first can have it stay (`O_PATH`, a working
+//! directory). Of these one such user has no more than half; long before, `sweep` makes the kernel forget what nobody uses.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ type Result<T> = std::result::Result<T, VolumeError>;
 const RESERVE: (usize, usize, usize) = (8, 64, 4096);
 /// One user may have one of so many.
 const SHARE: usize = 4;
+/// And of inodes that the kernel knows one of so many.
+const SHARE_OF_NODES: usize = 2;
 
 /// The descriptors of one mount's volumes.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub(super) struct Budget {
 struct Taken {
     all: usize,
     by_user: HashMap<u32, usize>,
+    /// Inodes that the kernel knows, by who looked them up first.
+    nodes_by_user: HashMap<u32, usize>,
     /// Of open files and directories.
     of_files: HashMap<FileNo, Share>,
 }
@@ -54,6 +58,13 @@ struct Taken {
 /// One descriptor; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Share {
+    budget: Arc<Budget>,
+    user: u32,
+}
+
+/// One inode that the kernel knows; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Known {
     budget: Arc<Budget>,
     user: u32,
 }
@@ -82,8 +93,7 @@ impl Budget {
         let mut taken = self.taken.lock();
         let nodes = self.nodes.load(Ordering::Relaxed);
         let own = taken.by_user.entry(user).or_default();
-        let limited = user != 0 && user != self.owner;
-        let too_many = limited && *own >= self.share;
+        let too_many = self.is_limited(user) && *own >= self.share;
         if !too_many {
             *own += 1;
         }
@@ -119,9 +129,38 @@ impl Budget {
         Ok(())
     }
 
+    fn is_limited(&self, user: u32) -> bool {
+        user != 0 && user != self.owner
+    }
+
+    /// Whether `user` may have the kernel know one more inode.
+    pub(super) fn may_know(&self, user: u32) -> Result<()> {
+        let taken = self.taken.lock();
+        let own = taken.nodes_by_user.get(&user).copied().unwrap_or(0);
+        match self.is_limited(user) && own >= self.most / SHARE_OF_NODES {
+            true => Err(Errno::MFILE.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// The kernel knows one more, by `user`.
+    pub(super) fn know(self: &Arc<Self>, user: u32) -> Known {
+        let mut taken = self.taken.lock();
+        let own = taken.nodes_by_user.entry(user).or_default();
+        *own = own.saturating_add(1);
+        Known {
+            budget: Arc::clone(self),
+            user,
+        }
+    }
+
     /// Whether the kernel should know fewer than these.
     pub(super) fn is_short(&self, nodes: usize) -> bool {
-        self.taken.lock().all.saturating_add(nodes) > self.enough
+        let taken = self.taken.lock();
+        let much = self.most / SHARE_OF_NODES / 2;
+        let mut users = taken.nodes_by_user.iter();
+        taken.all.saturating_add(nodes) > self.enough
+            || users.any(|(user, own)| self.is_limited(*user) && *own > much)
     }
 
     /// A file or directory was closed.
@@ -135,6 +174,18 @@ impl Budget {
 impl Drop for Share {
     fn drop(&mut self) {
         Budget::release(&mut self.budget.taken.lock(), self.user, 1);
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        let mut taken = self.budget.taken.lock();
+        if let Some(own) = taken.nodes_by_user.get_mut(&self.user) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                taken.nodes_by_user.remove(&self.user);
+            }
+        }
     }
 }
 
@@ -196,5 +247,27 @@ mod tests {
         budget.has_room(0).unwrap();
         assert!(budget.take(1).is_ok());
         assert!(budget.taken.lock().by_user.is_empty());
+    }
+
+    #[test]
+    fn regression_who_has_the_kernel_know_too_much_is_refused_and_nobody_else() {
+        let budget = Budget::of(1000, 5);
+        let mut known: Vec<Known> = (0..218).map(|_| budget.know(1)).collect();
+        assert!(!budget.is_short(218));
+        known.push(budget.know(1));
+        assert!(budget.is_short(219));
+        while budget.may_know(1).is_ok() {
+            known.push(budget.know(1));
+        }
+        assert_eq!(known.len(), 437);
+        for user in [0, 2, 5] {
+            budget.may_know(user).unwrap();
+        }
+        let others: Vec<Known> = (0..500).map(|_| budget.know(5)).collect();
+        budget.may_know(5).unwrap();
+        known.pop();
+        budget.may_know(1).unwrap();
+        drop((known, others));
+        assert!(budget.taken.lock().nodes_by_user.is_empty());
     }
 }

@@ -217,12 +217,12 @@ impl VolumeTree {
         match self.making(caller, mode, umask, create) {
             Ok(descriptor) => {
                 let node = self.host.open(&descriptor, OFlags::PATH)?;
-                let (node, attr) = self.entered(&parent, name, node)?;
+                let (node, attr) = self.entered(caller, &parent, name, node)?;
                 let in_use = Some(self.using(&node.volume)?);
                 Ok((attr, self.keep(node, descriptor, flags, in_use, false)))
             }
             Err(VolumeError::Host(Errno::EXIST)) if !flags.contains(OFlags::EXCL) => {
-                let (node, attr) = self.found(&parent, name)?;
+                let (node, attr) = self.found(caller, &parent, name)?;
                 let opened = match node.kind {
                     FileType::RegularFile => self.host.open(&*node, host_flags(flags)),
                     // The kernel thought there was nothing: it is to look again.

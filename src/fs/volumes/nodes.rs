@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::super::face::{FsError, InodeNo};
 use super::attr::{Attr, VolumeError};
+use super::budget::Known;
 use super::root::Attached;
 use crate::sys::beneath;
 use crate::sys::mountinfo::DeviceId;
@@ -45,6 +46,8 @@ pub(super) struct Node {
     last_name: Mutex<Option<Found>>,
     /// Open files that write.
     writers: AtomicUsize,
+    /// Whose it is.
+    _known: Option<Known>,
 }
 
 impl AsFd for Node {
@@ -135,7 +138,7 @@ impl Nodes {
     }
 
     /// Takes one reference for the kernel on the node that `descriptor` (with `stat`) is, known before or not. Also another name
-    /// by which the kernel knows it.
+    /// by which the kernel knows it. `know` says to whom a new one counts.
     pub(super) fn enter(
         &self,
         volume: &Arc<Attached>,
@@ -143,6 +146,7 @@ impl Nodes {
         stat: &Statx,
         top: bool,
         found_as: (InodeNo, &[u8]),
+        know: impl FnOnce() -> Option<Known>,
     ) -> (Arc<Node>, Attr, Option<Found>) {
         let device = beneath::device(stat);
         let key = (volume.number, device, stat.stx_ino, top);
@@ -167,6 +171,7 @@ impl Nodes {
             top,
             last_name: Mutex::new(Some((found_as.0, found_as.1.into()))),
             writers: AtomicUsize::new(0),
+            _known: know(),
         });
         if let Some(space) = table.spaces.get_mut(&(volume.number, device)) {
             space.nodes = space.nodes.saturating_add(1);

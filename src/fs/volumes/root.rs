@@ -121,7 +121,9 @@ impl VolumeTree {
         self.try_alone(&attached);
         let found_as = (InodeNo::ROOT, name);
         // Under another name it is only after a rename, of which the kernel is told.
-        let (_, attr, _) = self.nodes.enter(&attached, top, &stat, true, found_as);
+        let (_, attr, _) = self
+            .nodes
+            .enter(&attached, top, &stat, true, found_as, || None);
         Ok(attr)
     }
 

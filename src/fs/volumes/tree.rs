@@ -37,12 +37,12 @@ impl Deref for Used {
 
 impl VolumeTree {
     /// What `name` in `parent` is; takes a reference.
-    pub fn lookup(&self, parent: InodeNo, name: &[u8]) -> Result<Attr> {
+    pub fn lookup(&self, caller: &Caller, parent: InodeNo, name: &[u8]) -> Result<Attr> {
         if Self::is_root(parent) {
             return self.volume_lookup(name);
         }
         let parent = self.nodes.get(parent)?;
-        self.found(&parent, name).map(|(_, attr)| attr)
+        self.found(caller, &parent, name).map(|(_, attr)| attr)
     }
 
     /// Drops `count` references.
@@ -50,32 +50,49 @@ impl VolumeTree {
         self.nodes.forget(ino, count);
     }
 
-    pub(super) fn found(&self, parent: &Node, name: &[u8]) -> Result<(Arc<Node>, Attr)> {
+    pub(super) fn found(
+        &self,
+        caller: &Caller,
+        parent: &Node,
+        name: &[u8],
+    ) -> Result<(Arc<Node>, Attr)> {
         self.budget.has_room(self.nodes.len())?;
+        if let Err(error) = self.budget.may_know(caller.uid) {
+            self.forget_some();
+            return Err(error);
+        }
         let child = self.host.child(parent.directory()?, name)?;
-        self.entered(parent, name, child)
+        self.entered(caller, parent, name, child)
     }
 
     pub(super) fn entered(
         &self,
+        caller: &Caller,
         parent: &Node,
         name: &[u8],
         child: OwnedFd,
     ) -> Result<(Arc<Node>, Attr)> {
         let stat = beneath::stat(&child)?;
         let found_as = (parent.ino, name);
-        let (node, attr, before) = self
-            .nodes
-            .enter(&parent.volume, child, &stat, false, found_as);
+        let (node, attr, before) =
+            self.nodes
+                .enter(&parent.volume, child, &stat, false, found_as, || {
+                    Some(self.budget.know(caller.uid))
+                });
         if let Some((parent, name)) = before {
             self.also_named(&node.volume, parent, &name);
         }
-        if self.budget.is_short(self.nodes.len())
-            && let Some(sweeper) = self.sweeper.get()
-        {
-            sweeper.unpark();
+        if self.budget.is_short(self.nodes.len()) {
+            self.forget_some();
         }
         Ok((node, attr))
+    }
+
+    /// Has the kernel asked to forget what it does not need.
+    fn forget_some(&self) {
+        if let Some(sweeper) = self.sweeper.get() {
+            sweeper.unpark();
+        }
     }
 
     /// What `stat` shows.
@@ -180,7 +197,7 @@ impl VolumeTree {
         self.making(caller, mode, umask, || {
             beneath::mknod(&*parent, name, mode, device)
         })?;
-        self.made(&parent, name, FileType::from_raw_mode(mode))
+        self.made(caller, &parent, name, FileType::from_raw_mode(mode))
     }
 
     /// A directory, or a volume.
@@ -196,7 +213,7 @@ impl VolumeTree {
         }
         let parent = self.changeable(parent)?;
         self.making(caller, mode, umask, || beneath::mkdir(&*parent, name, mode))?;
-        self.made(&parent, name, FileType::Directory)
+        self.made(caller, &parent, name, FileType::Directory)
     }
 
     /// A symbolic link, or a bind.
@@ -212,7 +229,7 @@ impl VolumeTree {
         }
         let parent = self.changeable(parent)?;
         self.making(caller, 0, 0, || beneath::symlink(target, &*parent, name))?;
-        self.made(&parent, name, FileType::Symlink)
+        self.made(caller, &parent, name, FileType::Symlink)
     }
 
     /// Runs `make` as the caller.
@@ -223,6 +240,7 @@ impl VolumeTree {
         umask: u32,
         make: impl FnOnce() -> beneath::Result<T>,
     ) -> Result<T> {
+        self.budget.may_know(caller.uid)?;
         self.create_as(caller, umask)?;
         let made = if mode & 0o2000 == 0 {
             make()
@@ -233,17 +251,24 @@ impl VolumeTree {
     }
 
     /// What has just been made. Something else may stand there by now: the kernel is to look again.
-    fn made(&self, parent: &Node, name: &[u8], kind: FileType) -> Result<Attr> {
+    fn made(&self, caller: &Caller, parent: &Node, name: &[u8], kind: FileType) -> Result<Attr> {
         let child = self.host.child(parent, name)?;
         let stat = beneath::stat(&child)?;
         if beneath::kind(&stat) != kind {
             return Err(Errno::STALE.into());
         }
-        self.entered(parent, name, child).map(|(_, attr)| attr)
+        self.entered(caller, parent, name, child)
+            .map(|(_, attr)| attr)
     }
 
     /// One more name.
-    pub fn link(&self, ino: InodeNo, parent: InodeNo, name: &[u8]) -> Result<Attr> {
+    pub fn link(
+        &self,
+        caller: &Caller,
+        ino: InodeNo,
+        parent: InodeNo,
+        name: &[u8],
+    ) -> Result<Attr> {
         let parent = self.changeable(parent)?;
         let node = self.nodes.get(ino)?;
         if node.kind == FileType::Directory {
@@ -252,7 +277,8 @@ impl VolumeTree {
         same_volume(&node, &parent)?;
         self.host.link(&*node, &*parent, name)?;
         let child = self.host.child(&*parent, name)?;
-        self.entered(&parent, name, child).map(|(_, attr)| attr)
+        self.entered(caller, &parent, name, child)
+            .map(|(_, attr)| attr)
     }
 
     /// Removes a name that is no directory's, or detaches the bind of a file.

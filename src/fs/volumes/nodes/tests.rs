@@ -17,7 +17,7 @@ fn visit(nodes: &Nodes, volume: &Arc<Attached>, file: &std::fs::File) -> InodeNo
     let stat = beneath::stat(file).unwrap();
     let descriptor = file.try_clone().unwrap().into();
     let found_as = (InodeNo::ROOT, &b"f"[..]);
-    let (_, attr, _) = nodes.enter(volume, descriptor, &stat, false, found_as);
+    let (_, attr, _) = nodes.enter(volume, descriptor, &stat, false, found_as, || None);
     attr.ino
 }
 
