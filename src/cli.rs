@@ -17,6 +17,7 @@ use clap::{FromArgMatches as _, Parser, Subcommand};
 use crate::daemon;
 use crate::ops::template::TemplateError;
 use crate::store::{OpenMode, Store, StoreError};
+use crate::sys::signal::survive_file_size_limit;
 
 mod absent;
 mod archive_output;
@@ -298,6 +299,7 @@ impl Context {
 
 /// The program: parses the process's arguments and runs the verb.
 pub fn main() -> ExitCode {
+    survive_file_size_limit();
     if let Some(part) = std::env::args_os()
         .nth(1)
         .and_then(|verb| daemon::part(&verb))

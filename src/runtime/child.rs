@@ -31,6 +31,7 @@ use crate::sys::container::{exit_now, limit_mount, reset_signals, set_hostname};
 use crate::sys::deep;
 use crate::sys::fork::close_inherited;
 use crate::sys::inherited::{give_up_preference, leave_session_keyring};
+use crate::sys::signal::survive_file_size_limit;
 use crate::sys::source::{Source, path_of};
 use crate::sys::userns::become_root;
 use mounts::{Terminal, Tree};
@@ -96,6 +97,8 @@ impl<T, E: Display> Fails<T> for Result<T, E> {
 pub(super) fn main(plan: Plan, channel: Channel, stdio: Option<Stdio>) -> ! {
     let tied = end_with_supervisor(&channel);
     reset_signals();
+    // Of what is copied to a volume, not of the program.
+    survive_file_size_limit();
     // Of what is made on the way the modes are those asked for.
     umask(Mode::from_raw_mode(0o022));
     let left = tied.and_then(|()| leave_behind(&channel, stdio.as_ref(), &[]));

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::sys::proc::namespace;
+use crate::sys::proc::{children, namespace};
 
 /// In the order of entering: the first gives the right to the others. A container of root's has no user namespace.
 const KINDS: [(&str, LinkNameSpaceType); 6] = [
@@ -40,6 +40,19 @@ impl Entrance {
         user: bool,
         noted: &BTreeMap<String, u64>,
     ) -> io::Result<Option<Entrance>> {
+        let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        match Entrance::of(pid, user, noted) {
+            // The small init of an ordinary user's container is nobody's to look into; what it has started is in the same ones.
+            Err(error) if refused(&error) && !noted.is_empty() => {
+                let mut found = children(pid).into_iter();
+                let found = found.find_map(|child| Entrance::of(child, user, noted).ok().flatten());
+                found.map_or(Err(error), |found| Ok(Some(found)))
+            }
+            other => other,
+        }
+    }
+
+    fn of(pid: u32, user: bool, noted: &BTreeMap<String, u64>) -> io::Result<Option<Entrance>> {
         let mut found = Vec::new();
         for (kind, link) in KINDS {
             if !user && kind == "user" {

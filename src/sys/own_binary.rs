@@ -40,19 +40,26 @@ pub fn run_out_of_reach() -> io::Result<()> {
         // The kernel has called it by the number of the descriptor that it was started by.
         return Ok(rustix::thread::set_name(c"mica")?);
     }
-    let found = [read_only_clone, view_as_user, copy]
-        .iter()
-        .find_map(|make| {
-            let made = make(own.as_fd());
+    let mut why = None;
+    for make in [read_only_clone, view_as_user, copy] {
+        match make(own.as_fd()) {
             // What is not out of reach now would not be after the exec, and this would never end.
-            made.ok().filter(|made| is_out_of_reach(made.as_fd()))
-        });
-    match found {
-        Some(found) => Err(exec(found.as_fd())),
-        None => Err(io::Error::other(
-            "neither a read-only view of this program nor a copy in memory can be made (vm.memfd_noexec?)",
-        )),
+            Ok(made) if is_out_of_reach(made.as_fd()) => return Err(exec(made.as_fd())),
+            Ok(_) => {}
+            Err(error) => why = Some(error),
+        }
     }
+    // That of the copy, which nothing but this can keep from being made.
+    let why = match why {
+        Some(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            format!(": {error} (vm.memfd_noexec?)")
+        }
+        Some(error) => format!(": {error}"),
+        None => String::new(),
+    };
+    Err(io::Error::other(format!(
+        "neither a read-only view of this program nor a copy in memory can be made{why}"
+    )))
 }
 
 /// A read-only mount that shows this one file, or a sealed copy.

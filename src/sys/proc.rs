@@ -118,6 +118,14 @@ pub fn namespace(pid: u32, kind: &str) -> io::Result<(OwnedFd, u64)> {
     Ok((file.into(), number))
 }
 
+/// The children of process `pid`, as far as they can be told.
+pub fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let text = text.unwrap_or_default();
+    let numbers = text.split_ascii_whitespace();
+    numbers.filter_map(|number| number.parse().ok()).collect()
+}
+
 /// A hold on one process that is not confused by its pid being used again.
 #[derive(Debug)]
 pub struct Process(OwnedFd);

@@ -7,6 +7,31 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
+/// Has a write beyond the limit on the size of files (`ulimit -f`) fail with EFBIG, which can be told, in place of ending the
+/// process by SIGXFSZ. Other programs that this one becomes or starts have the signal's default: a handler, not a signal that
+/// is ignored, does not outlive an exec.
+#[allow(unsafe_code)]
+pub fn survive_file_size_limit() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let nothing: extern "C" fn(libc::c_int) = nothing;
+    // SAFETY: both structures are alive, zero is a valid value for them, and the mask is initialised by sigemptyset. The handler
+    // does nothing, so it may run at any moment.
+    unsafe {
+        let mut before: libc::sigaction = std::mem::zeroed();
+        let asked = libc::sigaction(libc::SIGXFSZ, std::ptr::null(), &raw mut before);
+        // Who has it ignored gets EFBIG already, and so does what he starts.
+        if asked != 0 || before.sa_sigaction != libc::SIG_DFL {
+            return;
+        }
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        // It cannot fail for a signal that there is.
+        libc::sigaction(libc::SIGXFSZ, &raw const action, std::ptr::null_mut());
+    }
+}
+
 /// Termination signals (TERM, INT, HUP), readable in an event loop.
 #[derive(Debug)]
 pub struct SignalFd(File);

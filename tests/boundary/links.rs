@@ -112,6 +112,59 @@ fn root_regression_files_of_etc_and_parents_of_destinations_that_lead_out() {
     assert!(left(&s).is_empty());
 }
 
+/// The terminal that `exec` opens, where somebody else has been at `/dev`: one of the container's, or none.
+#[test]
+fn root_regression_a_terminal_of_exec_is_no_pipe_and_no_link() {
+    let s = sandbox();
+    shown(&s, "run --rm -v dev:/v app:1 -- mkdir /v/pts /v/other");
+    let dev = data(&s, "dev");
+    shown(&s, "run -d --name web -v dev:/dev app:1 sleep 600");
+    let exec = || {
+        let mut command = std::process::Command::new("timeout");
+        // A hang is the fault.
+        command.args(["60", env!("CARGO_BIN_EXE_mica"), "exec", "-t", "web", "tty"]);
+        command.env("MICA_STORE", s.store()).env("HOME", s.dir());
+        s.run(command)
+    };
+    let refused = |what: &str| {
+        let run = exec().code(1);
+        assert!(
+            run.stderr().contains("opening a terminal"),
+            "{what}: {}",
+            run.describe()
+        );
+    };
+    let ptmx = dev.join("pts/ptmx");
+    refused("nothing");
+    let pipe = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &ptmx,
+        pipe,
+        rustix::fs::Mode::from_raw_mode(0o666),
+        0,
+    )
+    .unwrap();
+    refused("a pipe");
+    fs::remove_file(&ptmx).unwrap();
+    fs::write(&ptmx, "").unwrap();
+    refused("a file");
+    fs::remove_file(&ptmx).unwrap();
+    for target in ["/proc/self/fd/0", "../other/ptmx", "/dev/ptmx"] {
+        std::os::unix::fs::symlink(target, &ptmx).unwrap();
+        refused(target);
+        fs::remove_file(&ptmx).unwrap();
+    }
+    fs::remove_dir(dev.join("pts")).unwrap();
+    std::os::unix::fs::symlink("other", dev.join("pts")).unwrap();
+    refused("a link above it");
+    shown(&s, "rm -f web");
+    shown(&s, "run -d --name web app:1 sleep 600");
+    let run = exec().ok();
+    assert!(run.stdout().starts_with("/dev/pts/"), "{}", run.describe());
+    shown(&s, "rm -f web");
+}
+
 /// A volume over `/dev` whose owner has put traps there.
 #[test]
 fn root_regression_console_is_no_pipe_and_no_link_of_a_volume() {

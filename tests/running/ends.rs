@@ -267,6 +267,117 @@ fn root_an_image_of_a_container_is_in_use() {
     shown(&s, "rm -f web");
 }
 
+/// A limit on the size of files is an error that names the file, not a silent end; what runs in a container, or is held, has the
+/// signal as ever.
+#[test]
+fn root_regression_a_limit_on_the_size_of_files_is_an_error() {
+    let s = sandbox();
+    let big = ImageBuilder::new("big:1").layer(|l| l.file("big", vec![7; 3 << 20]));
+    big.docker_archive(&s.path("big.tar"));
+    let mica = env!("CARGO_BIN_EXE_mica");
+    let before = s.store_files();
+    let run = s
+        .sh(&format!("ulimit -f 2000; {mica} load -i big.tar"))
+        .code(1);
+    assert!(
+        run.stderr().contains("File too large"),
+        "{}",
+        run.describe()
+    );
+    s.mica(["gc"]).ok();
+    assert_eq!(s.store_files(), before);
+    shown(&s, "volume create held");
+    let script = "busybox head -c 3000000 /dev/zero >/f";
+    let run = s
+        .sh(&format!(
+            "ulimit -f 2000; {mica} run --rm app:1 sh -c '{script}; echo $?'"
+        ))
+        .ok();
+    assert_eq!(run.stdout(), "153\n", "{}", run.describe());
+    let run = s.sh(&format!(
+        "ulimit -f 2000; {mica} hold held -- sh -c 'head -c 3000000 /dev/zero >f; echo $?'; \
+         trap '' XFSZ; {mica} hold held -- sh -c 'head -c 3000000 /dev/zero >f 2>/dev/null; echo $?'"
+    ));
+    assert_eq!(run.stdout(), "153\n1\n", "{}", run.describe());
+    // A copy to a volume that is too large fails, and says so.
+    s.load(&image("vol:1").layer(|l| l.file("v/big", vec![7; 3 << 20])));
+    let run = s
+        .sh(&format!(
+            "ulimit -f 2000; {mica} run --rm -v vol:/v vol:1 true"
+        ))
+        .code(125);
+    assert!(
+        run.stderr().contains("File too large"),
+        "{}",
+        run.describe()
+    );
+}
+
+/// Who may open too few files is told that, whatever it is that fails for it.
+#[test]
+fn root_regression_too_few_descriptors_are_called_that() {
+    let s = sandbox();
+    let mica = env!("CARGO_BIN_EXE_mica");
+    for verb in ["run --rm app:1 true", "volume create vol", "rmi app:1"] {
+        let run = s.sh(&format!("ulimit -n 4; {mica} {verb}")).fails();
+        let said = run.stderr();
+        assert!(said.contains("Too many open files"), "{}", run.describe());
+    }
+    assert_eq!(s.mica(["images", "-q"]).ok().stdout().lines().count(), 1);
+}
+
+/// What a detached container prints while the disk is full is missing from its log, and the log says so.
+#[test]
+fn root_regression_a_log_on_a_full_disk_says_what_is_missing() {
+    let s = sandbox();
+    let store = s.mkdir("small");
+    let mut mount = Command::new("mount");
+    mount
+        .args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"])
+        .arg(&store);
+    s.run(mount).ok();
+    let archive = s.path("app.tar");
+    image("app:1").docker_archive(&archive);
+    let run = |args: &[&str]| {
+        let mut command = s.command();
+        command.env("MICA_STORE", store.join("store")).args(args);
+        s.run(command)
+    };
+    run(&["load", "-i", archive.to_str().unwrap()]).ok();
+    let bind = format!("{}:/word", s.mkdir("word").display());
+    let script = "echo first; until test -e /word/full; do sleep 0.05; done; i=0; \
+        while test $i -lt 300; do echo $i is a line that is not short at all; i=$((i+1)); done; echo >/word/said; \
+        until test -e /word/free; do sleep 0.05; done; echo last";
+    run(&[
+        "run", "-d", "--name", "web", "-v", &bind, "app:1", "sh", "-c", script,
+    ])
+    .ok();
+    wait_until("the first line is there", || {
+        run(&["logs", "web"]).stdout() == "first\n"
+    });
+    s.sh("cat /dev/zero >small/filler 2>/dev/null || true; echo >word/full")
+        .ok();
+    wait_until("it has said all", || s.path("word/said").exists());
+    s.sh("rm small/filler; echo >word/free").ok();
+    run(&["wait", "web"]).ok();
+    let logs = run(&["logs", "web"]).ok();
+    let (out, told) = (logs.stdout(), logs.stderr());
+    assert!(
+        out.starts_with("first\n") && out.ends_with("last\n"),
+        "{}",
+        logs.describe()
+    );
+    let missing: usize = told
+        .strip_prefix("mica: ")
+        .and_then(|told| told.split(' ').next()?.parse().ok())
+        .unwrap_or_else(|| panic!("{}", logs.describe()));
+    assert_eq!(missing + out.lines().count(), 302, "{}", logs.describe());
+    run(&["rm", "web"]).ok();
+    let mut umount = Command::new("umount");
+    umount.arg(&store);
+    s.run(umount).ok();
+}
+
 #[test]
 fn root_a_full_disk_is_no_hang() {
     let s = sandbox();

@@ -30,6 +30,34 @@ pub(crate) fn user(uid: u32, line: &str) -> Sandbox {
     s
 }
 
+/// The small init is mica itself, and nobody may look into it, its own user neither; who joins the container goes by its program.
+fn joins_a_container_with_an_init(line: &str) {
+    let s = user(USER, line);
+    shown(&s, "run -d --init --name web app:1 sleep 600");
+    for _ in 0..3 {
+        assert_eq!(shown(&s, "exec web echo here"), "here\n");
+    }
+    assert_eq!(shown(&s, "exec -t web echo here"), "here\r\n");
+    assert_eq!(
+        shown(&s, "exec web readlink /proc/self/ns/pid"),
+        shown(&s, "exec web readlink /proc/2/ns/pid")
+    );
+    mica(&s, "exec web readlink /proc/1/exe").code(1);
+    shown(&s, "stop -t 1 web");
+    mica(&s, "exec web true").code(1);
+    shown(&s, "rm web");
+}
+
+#[test]
+fn fuse_regression_rootless_exec_joins_a_container_with_an_init() {
+    joins_a_container_with_an_init(&format!("mica-test-{USER}:700000:65536\n"));
+}
+
+#[test]
+fn fuse_regression_rootless_exec_joins_a_container_of_one_id_with_an_init() {
+    joins_a_container_with_an_init("");
+}
+
 #[test]
 fn fuse_rootless_with_subordinate_ids() {
     let s = user(USER, &format!("mica-test-{USER}:700000:65536\n"));

@@ -36,6 +36,10 @@ pub struct Entry {
 pub struct LogWriter {
     file: File,
     partial: [Vec<u8>; 2],
+    /// Lines that could not be written, and have not been told of.
+    lost: u64,
+    /// The last one may be there in part.
+    torn: bool,
 }
 
 impl LogWriter {
@@ -46,27 +50,36 @@ impl LogWriter {
         Ok(LogWriter {
             file,
             partial: [Vec::new(), Vec::new()],
+            lost: 0,
+            torn: false,
         })
     }
 
-    /// Takes bytes in; whole lines are written.
+    /// Takes bytes in; whole lines are written. Those that could not be are told of in the log, as soon as it takes something
+    /// again; the error is the first one's of them.
     pub fn write(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
+        let mut result = Ok(());
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let partial = self.partial(stream);
             partial.extend_from_slice(piece);
             if piece.ends_with(b"\n") || partial.len() >= MAX_PART {
                 let line = std::mem::take(partial);
-                self.entry(stream, &line)?;
+                let first = self.lost == 0;
+                if let Err(error) = self.entry(stream, &line)
+                    && first
+                {
+                    result = Err(error);
+                }
             }
         }
-        Ok(())
+        result
     }
 
     /// Writes what is left without a line end.
     pub fn finish(&mut self, stream: Stream) -> io::Result<()> {
         let rest = std::mem::take(self.partial(stream));
         match rest.is_empty() {
-            true => Ok(()),
+            true => self.tell(),
             false => self.entry(stream, &rest),
         }
     }
@@ -80,6 +93,29 @@ impl LogWriter {
     }
 
     fn entry(&mut self, stream: Stream, line: &[u8]) -> io::Result<()> {
+        let written = self.tell().and_then(|()| self.put(stream, line));
+        if written.is_err() {
+            self.lost += 1;
+        }
+        written
+    }
+
+    /// Says how much is missing here.
+    fn tell(&mut self) -> io::Result<()> {
+        if self.lost == 0 {
+            return Ok(());
+        }
+        let lines = match self.lost {
+            1 => "1 line is",
+            _ => &format!("{} lines are", self.lost),
+        };
+        let text = format!("mica: {lines} missing here: the log could not be written\n");
+        self.put(Stream::Stderr, text.as_bytes())?;
+        self.lost = 0;
+        Ok(())
+    }
+
+    fn put(&mut self, stream: Stream, line: &[u8]) -> io::Result<()> {
         let entry = Entry {
             log: String::from_utf8_lossy(line).into_owned(),
             stream,
@@ -87,7 +123,13 @@ impl LogWriter {
         };
         let mut text = serde_json::to_vec(&entry)?;
         text.push(b'\n');
-        self.file.write_all(&text)
+        if self.torn {
+            // What is left of another ends here.
+            text.insert(0, b'\n');
+        }
+        let written = self.file.write_all(&text);
+        self.torn = written.is_err();
+        written
     }
 }
 
@@ -178,6 +220,41 @@ mod tests {
         assert_eq!(next(), None);
         writer.finish(Stream::Stdout).unwrap();
         assert_eq!(next(), Some(("tw".to_owned(), Stream::Stdout)));
+    }
+
+    #[test]
+    fn regression_what_a_full_disk_has_cost_is_in_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut writer = LogWriter::open(&path).unwrap();
+        writer.write(Stream::Stdout, b"one\n").unwrap();
+        let full = File::options().append(true).open("/dev/full").unwrap();
+        let good = std::mem::replace(&mut writer.file, full);
+        writer.write(Stream::Stdout, b"two\nthree\n").unwrap_err();
+        // Said once, until it works again.
+        writer.write(Stream::Stderr, b"four\n").unwrap();
+        // The disk took a part of a line.
+        (&good).write_all(b"{\"log\":\"tw").unwrap();
+        writer.file = good;
+        writer.write(Stream::Stdout, b"five\n").unwrap();
+        let all = || {
+            let mut reader = LogReader::open(&path).unwrap().unwrap();
+            let entries = std::iter::from_fn(|| reader.next_entry().unwrap());
+            entries.map(|entry| entry.log).collect::<Vec<_>>()
+        };
+        let told = "mica: 3 lines are missing here: the log could not be written\n";
+        assert_eq!(all(), ["one\n", told, "five\n"]);
+        // At the latest when it ends.
+        let good = std::mem::replace(
+            &mut writer.file,
+            File::options().append(true).open("/dev/full").unwrap(),
+        );
+        writer.write(Stream::Stdout, b"six\n").unwrap_err();
+        writer.file = good;
+        writer.finish(Stream::Stdout).unwrap();
+        writer.finish(Stream::Stderr).unwrap();
+        let last = "mica: 1 line is missing here: the log could not be written\n";
+        assert_eq!(all(), ["one\n", told, "five\n", last]);
     }
 
     #[test]

@@ -386,10 +386,11 @@ impl Copy<'_> {
                     return Err(Errno::FBIG);
                 }
                 let piece = self.buffer.get(..got).unwrap_or_default();
-                if beneath::write(to, at, piece, false)? != got {
-                    return Err(Errno::IO);
+                // Less than all: there is no more room, or a limit on files, which the next try tells.
+                match u64::try_from(beneath::write(to, at, piece, false)?) {
+                    Ok(0) | Err(_) => return Err(Errno::IO),
+                    Ok(written) => at = at.saturating_add(written),
                 }
-                at = at.saturating_add(read);
             }
             if at < end {
                 break;

@@ -15,6 +15,7 @@ use rustix::process::{
     DumpableBehavior, Gid, Pid, Signal, Uid, WaitOptions, chdir, getcwd, ioctl_tiocsctty,
     set_dumpable_behavior, setsid, umask, wait,
 };
+use rustix::pty::OpenptFlags;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
@@ -189,14 +190,26 @@ fn go_to(path: &str) -> rustix::io::Result<()> {
     }
 }
 
-/// Opens a terminal of the container's own and gives its master side away.
+/// What the kernel's file system of terminals says it is.
+const DEVPTS: i64 = 0x1cd1;
+
+/// Opens a terminal of the container's own and gives its master side away. What is in the place of one, by a volume or a process
+/// in there, is not one.
 fn open_terminal(channel: &Channel) -> Result<OwnedFd, Failure> {
     let what = "opening a terminal";
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let master = openat(CWD, "/dev/pts/ptmx", flags, Mode::empty()).fails(what)?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let direct = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let master = openat2(CWD, "/dev/pts/ptmx", flags, Mode::empty(), direct).fails(what)?;
+    if i64::from(rustix::fs::fstatfs(&master).fails(what)?.f_type) != DEVPTS {
+        let text = format!("{what}: /dev/pts of the container is something else");
+        return Err(Failure::start(text));
+    }
+    let waiting = rustix::fs::fcntl_getfl(&master).fails(what)? - OFlags::NONBLOCK;
+    rustix::fs::fcntl_setfl(&master, waiting).fails(what)?;
     rustix::pty::unlockpt(&master).fails(what)?;
-    let name = rustix::pty::ptsname(&master, Vec::new()).fails(what)?;
-    let slave = openat(CWD, name.as_c_str(), flags, Mode::empty()).fails(what)?;
+    // By the master, not by a name that somebody may have given to another.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).fails(what)?;
     channel
         .send(&FromChild::Terminal, Some(master.as_fd()))
         .fails(what)?;
