@@ -116,6 +116,7 @@ impl<'a> Expand<'a> {
     /// Removes quotes and escapes and puts values in the place of variables.
     pub fn word(&self, word: &str) -> Result<String, ChangeError> {
         let mut lex = Lex {
+            most: MAX_VALUE.max(word.len().saturating_mul(2)),
             rest: word.chars().peekable(),
             how: *self,
             depth: 0,
@@ -124,6 +125,8 @@ impl<'a> Expand<'a> {
     }
 }
 
+/// The longest value that variables make, far above what a program can be given; a few lines could double one to any length.
+const MAX_VALUE: usize = 1 << 20;
 /// Substitutions inside of substitutions: more is nobody's intention.
 const MAX_DEPTH: usize = 64;
 
@@ -131,6 +134,8 @@ struct Lex<'a> {
     rest: std::iter::Peekable<std::str::Chars<'a>>,
     how: Expand<'a>,
     depth: usize,
+    /// Bytes that come of it at most.
+    most: usize,
 }
 
 impl Lex<'_> {
@@ -139,6 +144,7 @@ impl Lex<'_> {
         let mut out = String::new();
         let (escape, raw) = (self.how.escape, self.how.raw);
         loop {
+            self.bounded(&out)?;
             let Some(c) = self.rest.next() else {
                 return match stop {
                     Some(_) => refuse("unexpected end of statement while looking for matching }"),
@@ -161,6 +167,13 @@ impl Lex<'_> {
         }
     }
 
+    fn bounded(&self, out: &str) -> Result<(), ChangeError> {
+        match out.len() > self.most {
+            true => refuse("the value that variables make is too long"),
+            false => Ok(()),
+        }
+    }
+
     fn single(&mut self, out: &mut String) -> Result<(), ChangeError> {
         for c in self.rest.by_ref() {
             if c == '\'' {
@@ -173,6 +186,7 @@ impl Lex<'_> {
 
     fn double(&mut self, out: &mut String) -> Result<(), ChangeError> {
         while let Some(c) = self.rest.next() {
+            self.bounded(out)?;
             match c {
                 '"' => return Ok(()),
                 '$' => out.push_str(&self.dollar()?),

@@ -121,7 +121,15 @@ impl Pattern {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// What this thread has looked at, for tests of what it costs.
+    pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 fn step(token: &Token, path: &[u32], reached: &[bool]) -> Vec<bool> {
+    #[cfg(test)]
+    LOOKED_AT.set(LOOKED_AT.get() + path.len() + 1);
     let slash = u32::from('/');
     let mut next = vec![false; path.len() + 1];
     let mut open = false;

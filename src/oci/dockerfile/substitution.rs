@@ -30,6 +30,8 @@ fn beginnings(tokens: &[Token], text: &[char]) -> Vec<usize> {
         *first = true;
     }
     for token in tokens {
+        #[cfg(test)]
+        super::pattern::LOOKED_AT.set(super::pattern::LOOKED_AT.get() + text.len() + 1);
         let mut next = vec![false; text.len() + 1];
         let mut open = false;
         for (at, slot) in next.iter_mut().enumerate() {

@@ -440,3 +440,88 @@ proptest! {
         prop_assert!(pattern.matches(name.as_bytes()));
     }
 }
+
+/// What each of these would cost a matcher that tries is more than all machines have; here it is the pattern's length times
+/// the path's, counted.
+#[test]
+fn regression_patterns_cost_their_length_times_the_path_s() {
+    let path = "a/".repeat(100) + &"a".repeat(100);
+    let patterns = [
+        "*a".repeat(60) + "b",
+        "**/a/".repeat(60) + "b",
+        "**/**/".repeat(60) + "b",
+        "**a".repeat(60) + "b",
+        "a*/".repeat(100) + "b",
+        "?*".repeat(60) + "b",
+        "[a-z]*".repeat(60) + "!",
+    ];
+    for pattern in &patterns {
+        let parsed = Pattern::deep(pattern.as_bytes()).unwrap();
+        super::pattern::LOOKED_AT.set(0);
+        assert!(!parsed.matches(path.as_bytes()), "{pattern}");
+        parsed.may_match_below(path.as_bytes());
+        let cost = super::pattern::LOOKED_AT.get();
+        assert!(
+            cost <= 2 * (pattern.len() + 1) * (path.len() + 2),
+            "{pattern}: {cost}"
+        );
+    }
+    let rules = patterns.join("\n");
+    super::pattern::LOOKED_AT.set(0);
+    assert!(
+        !Ignore::parse(rules.as_bytes())
+            .unwrap()
+            .excludes(path.as_bytes())
+    );
+    // For each directory on the way.
+    let cost = super::pattern::LOOKED_AT.get();
+    assert!(cost <= 101 * rules.len() * (path.len() + 1), "{cost}");
+}
+
+#[test]
+fn regression_substitutions_cost_what_is_allowed_or_are_refused() {
+    let long = "a".repeat(3000);
+    let env = [format!("X={long}"), format!("Y={}", "a".repeat(200))];
+    let expand = Expand {
+        env: &env,
+        escape: '\\',
+        raw: false,
+    };
+    for word in [
+        "${Y##*a*a*a*a*a*a*a*a*a*a*a*b}",
+        "${Y%%b*a*a*a*a*a*a*a*a*a*a*a*}",
+        "${Y//*a*a*a*a*a*a*a*a*a*a*b/c}",
+        "${Y#?*?*?*?*?*?*?*?*b}",
+    ] {
+        super::pattern::LOOKED_AT.set(0);
+        assert_eq!(expand.word(word).unwrap(), "a".repeat(200), "{word}");
+        let cost = super::pattern::LOOKED_AT.get();
+        assert!(cost <= 201 * 201 * word.len(), "{word}: {cost}");
+    }
+    let word = format!("${{X//{}b/c}}", "*a".repeat(100));
+    assert!(
+        expand
+            .word(&word)
+            .unwrap_err()
+            .to_string()
+            .contains("too long")
+    );
+    // Thirty lines would make a gigabyte of a byte.
+    let mut env = vec!["X=0123456789abcdef".to_owned()];
+    let refused = (0..60).find_map(|_| {
+        let expand = Expand {
+            env: &env,
+            escape: '\\',
+            raw: false,
+        };
+        match expand.word("$X\"$X\"") {
+            Ok(value) => {
+                env = vec![format!("X={value}")];
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        }
+    });
+    assert!(refused.unwrap().contains("too long"));
+    assert!(env[0].len() <= 2 << 20);
+}

@@ -6,6 +6,8 @@ use super::{ExecFault, funcs};
 
 /// The most that is printed or visited: a template is small, what it repeats need not be.
 const MAX_STEPS: usize = 1_000_000;
+/// The most bytes that are moved: a value is looked at again for each part of it, and a text may be doubled each time.
+const MAX_MOVED: usize = 256 << 20;
 
 /// A field that is not there: Go's `<no value>`.
 const NO_VALUE: &str = "<no value>";
@@ -21,6 +23,7 @@ struct State {
     out: String,
     variables: Vec<(String, Value)>,
     steps: usize,
+    moved: usize,
 }
 
 /// A value, or that a map has none.
@@ -35,6 +38,7 @@ pub fn render(nodes: &[Node], value: &Value, header: bool) -> Result<String, Exe
         out: String::new(),
         variables: vec![(String::new(), value.clone())],
         steps: 0,
+        moved: 0,
     };
     state.list(nodes, value)?;
     Ok(state.out)
@@ -141,6 +145,15 @@ impl State {
         Ok(())
     }
 
+    /// Counts bytes that are moved, as [`State::step`] counts steps.
+    fn weigh(&mut self, value: &Value) -> Result<(), &'static str> {
+        self.moved = self.moved.saturating_add(value.weight());
+        match self.moved > MAX_MOVED {
+            true => Err("it looks at too much"),
+            false => Ok(()),
+        }
+    }
+
     fn set(&mut self, pipe: &Pipeline, name: &str, value: Value) {
         let known = self
             .variables
@@ -181,19 +194,24 @@ impl State {
         let Some((first, rest)) = command.split_first() else {
             return Ok(None);
         };
+        let weigh = |state: &mut State, value: &Value| state.weigh(value).map_err(|r| at(first, r));
         let Expr::Function(name) = &first.expr else {
             if !rest.is_empty() || last.is_some() {
                 let reason = format!("can't give argument to non-function {}", show(&first.expr));
                 return Err(at(first, reason));
             }
-            return self.operand(first, dot);
+            let found = self.operand(first, dot)?;
+            found.iter().try_for_each(|value| weigh(self, value))?;
+            return Ok(found);
         };
         if name == "and" || name == "or" {
             return self.short_circuit(name == "or", first, rest, dot, last);
         }
         let mut arguments = Vec::new();
         for argument in rest {
-            arguments.push(self.operand(argument, dot)?.unwrap_or(Value::Nil));
+            let value = self.operand(argument, dot)?.unwrap_or(Value::Nil);
+            weigh(self, &value)?;
+            arguments.push(value);
         }
         arguments.extend(last.map(|last| last.unwrap_or(Value::Nil)));
         if name != "json" {
@@ -203,7 +221,10 @@ impl State {
             .first()
             .filter(|_| self.header && funcs::keeps_headers(name));
         match heading.map_or_else(|| funcs::call(name, &arguments), |text| Ok(text.clone())) {
-            Ok(value) => Ok(Some(value)),
+            Ok(value) => {
+                weigh(self, &value)?;
+                Ok(Some(value))
+            }
             Err(reason) => Err(at(first, format!("error calling {name}: {reason}"))),
         }
     }

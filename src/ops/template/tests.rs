@@ -244,6 +244,24 @@ fn templates_that_fail_on_a_value() {
     );
 }
 
+/// A few words of a template, or a large value behind an innocent one, cost no more than so many bytes that are moved.
+#[test]
+fn regression_templates_end() {
+    let text = r#"{{$x := "0123456789abcdef"}}{{range 60}}{{$x = print $x $x}}{{end}}{{len $x}}"#;
+    let error = render(text).unwrap_err().to_string();
+    assert!(error.contains("it looks at too much"), "{error}");
+    // Each label is looked up in all of them.
+    let labels = (0..30_000).map(|n| (format!("label{n}"), Value::Text("x".repeat(100))));
+    let value = Value::Record(vec![("Labels".to_owned(), Value::Map(labels.collect()))].into());
+    let template =
+        Template::parse("{{range $k, $v := .Labels}}{{index $.Labels $k}}{{end}}").unwrap();
+    let error = template.render(&value).unwrap_err().to_string();
+    assert!(error.contains("it looks at too much"), "{error}");
+    let template =
+        Template::parse("{{range $k, $v := .Labels}}{{$k}}={{$v}} {{end}}{{json .}}").unwrap();
+    assert!(template.render(&value).unwrap().len() > 30_000 * 200);
+}
+
 proptest::proptest! {
     /// Any text parses or is refused; what parses renders or fails. Nothing panics.
     #[test]

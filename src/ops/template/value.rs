@@ -106,6 +106,23 @@ impl Value {
         }
     }
 
+    /// How much it is, more or less in bytes.
+    pub(super) fn weight(&self) -> usize {
+        let all = |values: &mut dyn Iterator<Item = (usize, &Value)>| -> usize {
+            values.fold(0usize, |sum, (name, value)| {
+                sum.saturating_add(name).saturating_add(value.weight())
+            })
+        };
+        let own = match self {
+            Value::Text(text) => text.len(),
+            Value::List(list) => all(&mut list.iter().map(|value| (0, value))),
+            Value::Record(record) => all(&mut record.fields.iter().map(|(n, v)| (n.len(), v))),
+            Value::Map(map) => all(&mut map.iter().map(|(n, v)| (n.len(), v))),
+            Value::Nil | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Unset(_) => 0,
+        };
+        own.saturating_add(16)
+    }
+
     fn make_maps(&mut self, maps: &[&str]) {
         match self {
             Value::List(list) => list.iter_mut().for_each(|v| v.make_maps(maps)),
