@@ -194,3 +194,37 @@ fn root_regression_connect_follows_nothing_planted() {
     );
     mount.unmount();
 }
+
+/// A mount that goes while an engine's container stands on it: the container has its image to its end, and podman has the container
+/// again when there is a mount in that place.
+#[test]
+fn root_engines_a_container_outlives_the_mount() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("app:1"));
+    let mount = sandbox.mount();
+    let point = mount.point.clone();
+    let engines = Engines::new(&sandbox, &mount);
+    let running = start(&engines, "web", "app:1");
+    let pid = engines.shown("podman inspect -f {{.State.Pid}} web");
+    let inside = PathBuf::from(format!("/proc/{}/root", pid.trim()));
+    let daemon = mount.daemon().expect("a daemon");
+    sandbox.mica(["umount".as_ref(), point.as_os_str()]).ok();
+    assert!(!mount.is_mounted());
+    mount.forget();
+    assert_eq!(fs::read_to_string(inside.join("data/old")).unwrap(), "new");
+    // Nobody has read this one before.
+    assert_eq!(fs::read(inside.join("data/big")).unwrap().len(), 100_000);
+    let again = sandbox.mount_on(&point, &[]);
+    assert_eq!(
+        fs::read_to_string(again.image("app/1/data/old")).unwrap(),
+        "new"
+    );
+    assert_eq!(engines.shown("podman exec web cat /cache/b"), "b");
+    drop(running);
+    let end = Instant::now() + Duration::from_secs(60);
+    while crate::common::mount::runs(daemon) {
+        assert!(Instant::now() < end, "the first daemon serves nobody");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    again.unmount();
+}
