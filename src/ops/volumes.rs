@@ -261,9 +261,11 @@ pub fn remove(
         (store.remove_volume(&lock, name)?, hold)
     };
     tell();
-    let used = refuse_if_used(store, &store.live_leases()?, &removed, "remove", removal);
+    let leases = store.live_leases().map_err(OpsError::from);
+    let used =
+        leases.and_then(|leases| refuse_if_used(store, &leases, &removed, "remove", removal));
     if let (Some(hold), Err(error)) = (&hold, used) {
-        // Somebody has come since: what he found is his.
+        // Somebody has come since, or nobody can say: what he found is his.
         let lock = store.lock()?;
         store.restore_volume(&lock, removed)?;
         drop((lock, hold));

@@ -315,7 +315,12 @@ impl Store {
             match atomic::sync_dir(directory) {
                 // Another verb has swept what has no record any more.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                synced => synced.map_err(StoreError::io("sync", directory))?,
+                Err(error) => log::warn!(
+                    "container {} is removed, but may be back after a power cut: cannot sync {}: {error}",
+                    container.record.name,
+                    directory.display()
+                ),
+                Ok(()) => {}
             }
         }
         container.note(|event| event, "destroy");

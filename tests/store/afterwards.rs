@@ -151,3 +151,49 @@ fn regression_root_what_is_saved_into_a_drop_box_is_saved() {
     assert!(save.stderr().contains("power cut"), "{}", save.describe());
     o.run(uid, "", "load -qi box/out.tar").ok();
 }
+
+/// A look that fails behind the removal of a volume puts it back; a directory that cannot be synced does not make `rm` a failure.
+#[test]
+fn regression_root_a_removal_says_what_has_happened() {
+    let s = running::sandbox();
+    let strace = |path: &Path, inject: &str, verb: &[&str]| {
+        let mut strace = std::process::Command::new("strace");
+        strace.args(["-f", "-o"]).arg(s.path("log")).arg("-P");
+        strace
+            .arg(path)
+            .args(["-e", &format!("inject={inject}")])
+            .arg(env!("CARGO_BIN_EXE_mica"))
+            .arg("--store")
+            .arg(s.store())
+            .args(verb);
+        let run = s.run(strace);
+        let log = fs::read_to_string(s.path("log")).unwrap();
+        (run, log.contains("(INJECTED)"))
+    };
+    s.mica(["run", "--name", "web", "app:1", "true"]).ok();
+    let containers = s.store().join("containers");
+    let mut failed = 0;
+    for number in 1.. {
+        s.mica(["volume", "create", "data"]).ok();
+        let inject = format!("getdents64:error=EIO:when={number}");
+        let (run, injected) = strace(&containers, &inject, &["volume", "rm", "data"]);
+        let there = s.mica(["volume", "ls", "-q"]).ok().stdout() == "data\n";
+        assert_eq!(run.status.code() != Some(0), there, "{}", run.describe());
+        if !injected {
+            break;
+        }
+        failed += u32::from(there);
+        s.mica(["volume", "rm", "-f", "data"]).ok();
+    }
+    assert!(failed > 1, "{failed}");
+    let directory = fs::read_dir(&containers).unwrap().next().unwrap();
+    let directory = directory.unwrap().path();
+    let (run, injected) = strace(&directory, "fsync:error=EIO", &["rm", "web"]);
+    let run = run.ok();
+    assert!(
+        injected && run.stderr().contains("power cut"),
+        "{}",
+        run.describe()
+    );
+    assert_eq!(s.mica(["ps", "-aq"]).ok().stdout(), "");
+}
