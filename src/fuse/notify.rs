@@ -26,6 +26,8 @@ use crate::fs::{InodeNo, KernelCache};
 
 /// How long who queues a lot waits for the kernel; a request that holds a directory's lock can keep it waiting.
 const SETTLE: Duration = Duration::from_secs(5);
+/// Trees are dropped when nothing was queued for so long: what belongs to the same change, and who asks whether it is done, is quicker.
+const QUIET: Duration = Duration::from_millis(100);
 /// Before an invalidation is sent again for which the kernel had no memory: at first, and at most.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(5);
 const SHORTAGE_PAUSE_MOST: Duration = Duration::from_secs(1);
@@ -43,6 +45,8 @@ struct State {
     waiting: VecDeque<Item>,
     /// Names of trees that have expired and are to be dropped; nobody waits for these.
     expired: VecDeque<Item>,
+    /// When something was queued last.
+    last: Option<Instant>,
     /// Items ever queued, and of those the ones that have taken effect.
     queued: u64,
     done: u64,
@@ -118,11 +122,19 @@ impl NotifyQueue {
             if let Some(item) = state.waiting.pop_front() {
                 return (item, true);
             }
-            if let Some(item) = state.expired.pop_front() {
-                self.count(&state);
-                return (item, false);
+            let quiet = state.last.map(|last| last + QUIET);
+            match quiet.filter(|_| !state.expired.is_empty()) {
+                Some(quiet) if Instant::now() < quiet => {
+                    let _ = self.changed.wait_until(&mut state, quiet);
+                }
+                _ => match state.expired.pop_front() {
+                    Some(item) => {
+                        self.count(&state);
+                        return (item, false);
+                    }
+                    None => self.changed.wait(&mut state),
+                },
             }
-            self.changed.wait(&mut state);
         }
     }
 
@@ -136,6 +148,7 @@ impl NotifyQueue {
         if state.waiting.back() != Some(&item) {
             state.waiting.push_back(item);
             state.queued += 1;
+            state.last = Some(Instant::now());
             self.changed.notify_all();
         }
     }
