@@ -59,9 +59,9 @@ pub struct MountPlan {
 pub fn mount(plan: &MountPlan) -> anyhow::Result<()> {
     let root = rustix::process::geteuid().is_root();
     plan.options.check_privileges(root)?;
-    if plan.foreground && plan.options.survive {
+    if plan.foreground && plan.options.survive && std::env::var_os("NOTIFY_SOCKET").is_none() {
         bail!(
-            "survive=on and --foreground: whoever watches a process in the foreground starts it anew himself; leave one of them out"
+            "survive=on and --foreground: only under a service manager, which can be told to follow another process ($NOTIFY_SOCKET); leave one of them out"
         );
     }
     if plan.foreground {

@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::image::ImageBuilder;
 use crate::common::keeper::{daemon, keeper, kill, surviving, wait_until};
 use crate::common::mount::runs;
 use crate::common::sandbox::Sandbox;
+use crate::common::tier;
 use crate::common::user::as_user;
 
 const USER: u32 = 54_321;
@@ -88,5 +91,70 @@ fn fuse_a_keeper_is_small() {
     }
     let size = private(keeper(&mount.point));
     assert!(size < 500, "{size} kB");
+    mount.unmount();
+}
+
+/// A service manager follows the keeper, and a signal to that ends the mount.
+#[test]
+fn fuse_a_service_survives() {
+    tier::root();
+    let sandbox = Sandbox::new();
+    sandbox.load(&ImageBuilder::new("app:1").layer(|l| l.file("f", "content")));
+    let point = sandbox.mkdir("m");
+    let refused = sandbox.mica(["mount", "--foreground", "-o", "survive=on", "m"]);
+    assert!(refused.fails().stderr().contains("NOTIFY_SOCKET"));
+    let socket = sandbox.path("notify");
+    let manager = UnixDatagram::bind(&socket).expect("a socket");
+    let patience = Some(Duration::from_secs(20));
+    manager.set_read_timeout(patience).expect("a timeout");
+    let mut first = sandbox
+        .command()
+        .args(["mount", "--foreground", "-o", "survive=on", "m"])
+        .env("NOTIFY_SOCKET", &socket)
+        .stderr(fs::File::create(sandbox.path("err")).expect("a file"))
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("mica");
+    let mut heard = String::new();
+    while !heard.contains("READY=1") {
+        let mut message = [0u8; 64];
+        let length = manager.recv(&mut message).expect("a word");
+        heard.push_str(&String::from_utf8_lossy(&message[..length]));
+    }
+    let keeper = keeper(&point);
+    let followed = format!("MAINPID={}\n", keeper.as_raw_nonzero());
+    assert!(heard.contains(&followed), "{heard}");
+    first.kill().and_then(|()| first.wait()).expect("its end");
+    assert_eq!(
+        fs::read(point.join("images/app/1/f")).expect("read"),
+        b"content"
+    );
+    kill_process(keeper, Signal::TERM).expect("kill");
+    wait_until("all of it ends", || {
+        !runs(keeper) && !point.join("images").exists()
+    });
+    assert!(!sandbox.store().join("daemon.log").exists());
+}
+
+/// Taken away by himself, they are put back beside his mount.
+#[test]
+fn fuse_regression_an_ordinary_users_volumes_come_back() {
+    let sandbox = Sandbox::as_user(USER);
+    let mount = sandbox.mount();
+    let volumes = mount.path("volumes");
+    let mut link = as_user(USER, "readlink");
+    link.arg(&volumes);
+    let place = sandbox.run(link).ok().stdout().trim_end().to_owned();
+    let mounted = || {
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+        table
+            .lines()
+            .any(|line| line.split(' ').nth(4) == Some(place.as_str()))
+    };
+    assert!(mounted(), "{place}");
+    let mut away = as_user(USER, "fusermount3");
+    away.args(["-u", &place]);
+    sandbox.run(away).ok();
+    wait_until("they are back", mounted);
     mount.unmount();
 }

@@ -17,6 +17,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 pub(super) use line::{Line, Message};
@@ -64,8 +65,12 @@ enum Over {
 /// Keeps the mount that the process at the other end of standard input tells of.
 pub(super) fn keep() -> anyhow::Result<()> {
     rustix::thread::set_name(proc::KEEPER).context("naming the process")?;
-    // A signal to the whole group is for the server; the keeper ends with it.
-    let _signals = SignalFd::block().context("blocking signals")?;
+    // Signals are for the server; the keeper ends with it.
+    let signals = SignalFd::block().context("blocking signals")?;
+    // Before it can have died and be somebody else.
+    let starter =
+        rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
+    let mut server = proc::Process::open(starter).context("the server")?;
     let mut line = own_line()?;
     let mut kept = match line.receive()? {
         Some((Message::Keep(state), files)) => Kept::new(state, files)?,
@@ -76,7 +81,7 @@ pub(super) fn keep() -> anyhow::Result<()> {
     let mut since = Instant::now();
     let mut crashes = 0;
     loop {
-        if let Over::Ended = kept.follow(&line)? {
+        if let Over::Ended = kept.follow(&line, &signals, server.as_ref())? {
             return Ok(());
         }
         let status = child.take().map(end).transpose()?;
@@ -90,7 +95,10 @@ pub(super) fn keep() -> anyhow::Result<()> {
             bail!("{crashes} servers have crashed one after the other: the mount ends");
         }
         match kept.serve_again()? {
-            Some((next, server)) => (line, child) = (next, Some(server)),
+            Some((next, started)) => {
+                server = proc::Process::open(started.id()).context("the server")?;
+                (line, child) = (next, Some(started));
+            }
             None => return Ok(()),
         }
         since = Instant::now();
@@ -155,8 +163,30 @@ impl Kept {
     }
 
     /// Takes what a server says until its time is over.
-    fn follow(&mut self, line: &Line) -> anyhow::Result<Over> {
+    fn follow(
+        &mut self,
+        line: &Line,
+        signals: &SignalFd,
+        server: Option<&proc::Process>,
+    ) -> anyhow::Result<Over> {
         loop {
+            let mut fds = [
+                PollFd::new(line, PollFlags::IN),
+                PollFd::new(signals, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error).context("waiting for the server"),
+            }
+            if let Some(number) = signals.take_number().context("reading signals")?
+                && let Some(server) = server
+                && let Err(error) = server.signal(number)
+            {
+                log::debug!("passing signal {number} on: {error}");
+            }
+            if !line.wait(Duration::ZERO)? {
+                continue;
+            }
             match line.receive()? {
                 None => return Ok(Over::Died),
                 Some((Message::End, _)) => return Ok(Over::Ended),
@@ -303,6 +333,11 @@ impl Keeper {
     /// The one that has started this process.
     pub(super) fn starter(line: Line) -> Keeper {
         Keeper { line, child: None }
+    }
+
+    /// Of one that this process has started.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// This process serves.

@@ -26,6 +26,8 @@ struct Facts {
     mount_point: PathBuf,
     options: Vec<String>,
     trash: Option<Duration>,
+    /// Under a service manager, which is told who to follow, and has the words on stderr.
+    foreground: bool,
     path: PathBuf,
     id: u64,
     unique: Option<u64>,
@@ -70,7 +72,7 @@ impl Before {
             plan: MountPlan {
                 store: facts.store,
                 mount_point: facts.mount_point,
-                foreground: false,
+                foreground: facts.foreground,
                 options,
                 words: facts.options,
             },
@@ -118,6 +120,7 @@ pub(super) fn start_keeper(
         mount_point: mounted.path.clone(),
         options: plan.words.clone(),
         trash: plan.options.trash,
+        foreground: plan.foreground,
         path: mounted.path.clone(),
         id: mounted.id,
         unique: mounted.unique,
@@ -130,7 +133,14 @@ pub(super) fn start_keeper(
     shown.tell(|names| {
         let mut files = vec![connection, table.as_fd(), counters.as_fd()];
         files.extend(names.iter().map(|file| file.as_fd()));
-        Keeper::start(state, &files)
+        let keeper = Keeper::start(state, &files)?;
+        if plan.foreground
+            && let Some(pid) = keeper.pid()
+            && let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)])
+        {
+            log::warn!("telling the service manager of the keeper: {error}");
+        }
+        Ok(keeper)
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::sys::mount::{FS_TYPE, MountPoint};
+use crate::sys::mount::{FS_TYPE, MountError, MountPoint};
 use crate::sys::proc;
 
 /// A dead mount may hide another: one daemon after the other was killed. More than this is no accident.
@@ -60,7 +60,11 @@ pub(super) fn prepare(path: &Path, store: &Path) -> anyhow::Result<MountPoint> {
 /// Takes away the dead mounts at `path`: of a server that has died, inside a mount that goes on.
 pub(super) fn clear(path: &Path) -> anyhow::Result<()> {
     for _ in 0..MAX_DEAD_MOUNTS {
-        let point = MountPoint::open(path)?;
+        let point = match MountPoint::open(path) {
+            // Volumes beside their mount have no place while they are not mounted.
+            Err(MountError::Missing(_)) => return Ok(()),
+            point => point?,
+        };
         let Some(mount) = point.mounted_here()?.filter(|m| m.fs_type == FS_TYPE) else {
             return Ok(());
         };

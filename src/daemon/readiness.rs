@@ -53,10 +53,6 @@ impl Reporter {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    pub(super) fn is_foreground(&self) -> bool {
-        self.foreground
-    }
-
     /// The mount works.
     pub(super) fn ready(self) {
         match self.pipe {

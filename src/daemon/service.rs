@@ -319,7 +319,7 @@ impl Service {
             true => (None, None),
         };
         rustix::process::chdir("/").context("leaving the working directory")?;
-        if !reporter.is_foreground() {
+        if !plan.foreground {
             log_file::redirect(&store_path)?;
         }
         log::info!(
