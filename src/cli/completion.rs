@@ -53,6 +53,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let shell = shell.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
     let mut script = Vec::new();
     shell.write_registration(VARIABLE, "mica", "mica", "mica", &mut script)?;
+    if let Shell::Zsh = args.shell {
+        // Found in the function path the file is run for the first answer itself, not only for what it defines.
+        script.extend_from_slice(b"[[ $funcstack[1] == _mica ]] && _clap_dynamic_completer_mica\n");
+    }
     output::print(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }

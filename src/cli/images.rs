@@ -18,6 +18,9 @@ use super::filters::FilterArgs;
 use super::{Context, output};
 
 /// List images
+///
+/// SIZE is the bytes of an image's files, as docker counts them; what it takes on disk, with its index and whole blocks, is in
+/// system df -v.
 #[derive(clap::Args)]
 pub struct Args {
     /// Only these: a repository, with or without tag; `*`, `?` and `[]` match within one component

@@ -70,7 +70,8 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
             // Slow enough for the daemon to have put back what was mounted inside.
             Err(MountError::Busy(_))
                 if users(mount.device).is_empty() && tries.next().is_some() => {}
-            Err(MountError::Busy(path)) => bail!(busy(&path, mount.device)),
+            // By the name that was typed, wherever it is mounted.
+            Err(MountError::Busy(_)) => bail!(busy(path, mount.device)),
             Err(error) => return Err(error.into()),
         }
     }
@@ -98,7 +99,7 @@ fn unmount_inner(inner: &Path, path: &Path, outer: DeviceId) -> anyhow::Result<(
     drop(point);
     match unmount_settled(&mounted, false, mount.device) {
         Ok(()) | Err(MountError::NotMounted(_)) => Ok(()),
-        Err(MountError::Busy(path)) => bail!(busy(&path, mount.device)),
+        Err(MountError::Busy(_)) => bail!(busy(inner, mount.device)),
         Err(error) => Err(error.into()),
     }
 }

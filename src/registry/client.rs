@@ -93,6 +93,11 @@ struct Inner {
     authority: Authority,
     retry_for: Duration,
 }
+/// What an error says, without the library's word for where it comes from.
+fn plain(reason: &str) -> &str {
+    reason.strip_prefix("io: ").unwrap_or(reason)
+}
+
 /// The scope of reading a repository.
 pub(super) fn pull_scope(repository: &Repository) -> String {
     format!("repository:{}:pull", repository.path())
@@ -162,7 +167,7 @@ impl Client {
         match inner.ping() {
             Ok(()) => {}
             Err(error) => {
-                let reason = error.to_string();
+                let reason = plain(&error.to_string()).to_owned();
                 // A certificate that does not hold is no reason to send things in the clear.
                 let speaks_tls =
                     reason.contains("certificate") || matches!(error, ureq::Error::Timeout(_));
@@ -237,11 +242,9 @@ impl Inner {
     }
 
     fn unreachable(&self, reason: String) -> RegistryError {
-        // The library's word for where its error comes from says nothing to who reads it.
-        let reason = reason.strip_prefix("io: ").unwrap_or(&reason).to_owned();
         RegistryError::Unreachable {
             host: self.host.clone(),
-            reason,
+            reason: plain(&reason).to_owned(),
         }
     }
 }

@@ -679,8 +679,10 @@ impl Start {
             self.moving = Some(moving);
         }
         if let Some(hub) = &self.hub {
-            hub.listen()
-                .map_err(NotStarted::because("listening to who attaches"))?;
+            // A store may be where no socket can be: then nobody attaches.
+            if let Err(error) = hub.listen() {
+                log::debug!("listening to who attaches: {error}");
+            }
         }
         match self.channel.send(&ToChild::Go, None) {
             // It is called running already, and somebody has killed it: its exit status tells.

@@ -1,5 +1,28 @@
 use super::{ImageBuilder, Sandbox, created, image, json, short, store};
 
+/// `images` counts the bytes of files, `system df` the disk's; each says so.
+#[test]
+fn regression_sizes_say_what_they_count() {
+    let sandbox = store(&["app:1"]);
+    let size = sandbox
+        .mica(["images", "--format", "{{.Size}}"])
+        .ok()
+        .stdout();
+    let inspected = sandbox
+        .mica(["inspect", "-f", "{{.Size}}", "app:1"])
+        .ok()
+        .stdout();
+    assert_eq!((size.as_str(), inspected.as_str()), ("4.62kB\n", "4618\n"));
+    let help = |words: &[&str]| sandbox.mica(words).ok().stdout();
+    let images = help(&["images", "--help"]);
+    assert!(
+        images.contains("SIZE is the bytes of an image's files") && images.contains("system df -v"),
+        "{images}"
+    );
+    let df = help(&["system", "df", "--help"]);
+    assert!(df.contains("Bytes are those on disk"), "{df}");
+}
+
 #[test]
 fn images_is_dockers_table() {
     let sandbox = store(&["app:1"]);

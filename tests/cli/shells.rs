@@ -264,3 +264,98 @@ fn regression_a_toolchain_that_is_missing_or_too_old_is_named() {
         .stderr();
     assert!(missing.contains("/no/such/cargo is missing"), "{missing}");
 }
+
+/// The shells themselves, as somebody has them who has typed `make install`: bash with its package for completion, which loads the
+/// script when it is first needed; zsh, which finds it in its function path; fish.
+#[test]
+fn regression_the_shells_themselves_complete() {
+    let sandbox = store(&["debian:bookworm"]);
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_mica"));
+    let bin = bin.parent().expect("a directory").display();
+    for (shell, file) in [
+        ("bash", "bash/completions/mica"),
+        ("zsh", "zsh/_mica"),
+        ("fish", "fish/mica.fish"),
+    ] {
+        let file = sandbox.path(file);
+        std::fs::create_dir_all(file.parent().expect("a directory")).expect("mkdir");
+        let script = sandbox.mica(["completion", shell]).ok();
+        std::fs::write(file, script.stdout).expect("write");
+    }
+    for (shell, start) in [
+        (
+            "bash --norc --noprofile -i",
+            "BASH_COMPLETION_USER_DIR=$PWD/bash; . /usr/share/bash-completion/bash_completion",
+        ),
+        (
+            "zsh -f -i",
+            "fpath=($PWD/zsh $fpath); autoload -U compinit; compinit -u -D",
+        ),
+        ("fish --no-config -i", "source $PWD/fish/mica.fish"),
+    ] {
+        let name = shell.split(' ').next().expect("a word");
+        // The only tag that fits is put in whole, at the first key.
+        let keys = format!(
+            "cd {}\n{start}\nmica tag debian:bo\t {name}done:1\nexit\n",
+            sandbox.dir().display()
+        );
+        std::fs::write(sandbox.path("keys"), keys).expect("write");
+        let run = sandbox.sh(&format!(
+            "PATH={bin}:$PATH TERM=xterm timeout 60 script -qec '{shell}' /dev/null <keys 2>&1 || true"
+        ));
+        let tags = sandbox
+            .mica(["images", "-q", &format!("{name}done:1")])
+            .ok();
+        assert_eq!(tags.stdout().lines().count(), 1, "{}", run.describe());
+    }
+}
+
+/// What moves fits the terminal; and what is said of an error is said without a library's word for it.
+#[test]
+fn regression_net_progress_fits_narrow_terminals() {
+    let sandbox = Sandbox::new();
+    let registry =
+        crate::common::registry::Registry::start(&sandbox, crate::common::registry::Kind::Plain);
+    let large = crate::common::image::ImageBuilder::new("large:1")
+        .layer(|l| l.file("big", vec![b'x'; 120_000_000]));
+    large.docker_archive(&sandbox.path("large.tar"));
+    let name = registry.name("some/large:1");
+    let mica = env!("CARGO_BIN_EXE_mica");
+    for columns in [80, 40] {
+        for line in [
+            "load -i large.tar".to_owned(),
+            format!("tag large:1 {name}"),
+            format!("push {name}"),
+            "rmi -f large:1".to_owned(),
+            format!("rmi {name}"),
+            format!("pull {name}"),
+            format!("rmi {name}"),
+        ] {
+            let run = sandbox.sh(&format!(
+                "script -qec 'stty cols {columns}; {mica} {line}' /dev/null </dev/null"
+            ));
+            let text = run.ok().stdout();
+            // Cursor movements and colours take no room.
+            let mut shown = String::new();
+            let mut rest = text.as_str();
+            while let Some((before, after)) = rest.split_once('\u{1b}') {
+                shown.push_str(before);
+                let end = after.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(0);
+                shown.push('\r');
+                rest = after.get(end + 1..).unwrap_or_default();
+            }
+            shown.push_str(rest);
+            let moving = shown
+                .split(['\r', '\n'])
+                .filter(|piece| piece.contains("MB"));
+            for piece in moving {
+                let length = piece.trim_end().chars().count();
+                assert!(length <= columns, "{line}: {length} > {columns}: {piece:?}");
+            }
+        }
+    }
+    let run = sandbox
+        .mica(["pull", "--retry-for", "0", "127.0.0.1:1/none:1"])
+        .fails();
+    assert!(!run.stderr().contains("io: "), "{}", run.describe());
+}

@@ -42,6 +42,11 @@ fn net_insecure_registries_are_set_once() {
     }
     daemon_json(&sandbox, "{\"insecure-registries\": \"x\"}");
     let told = refused(&sandbox).stderr();
+    // A warning is a message, without the time and the module of a log line.
+    assert!(
+        told.lines().all(|line| line.starts_with("mica: ")),
+        "{told}"
+    );
     assert!(
         told.contains(
             "daemon.json: \"insecure-registries\" is no list of texts; it counts for nothing"

@@ -259,3 +259,39 @@ fn version_and_info_answer() {
     let all: Value = serde_json::from_str(&shown(&s, "info -f json")).unwrap();
     assert_eq!(all["Driver"], "mica");
 }
+
+/// By the times that `-t` shows; docker counts both ends in.
+#[test]
+fn root_logs_of_a_time() {
+    let s = sandbox();
+    shown(
+        &s,
+        "run -d --name two app:1 -- for i in 1 2 3; do echo line $i; sleep 0.1; done",
+    );
+    shown(&s, "wait two");
+    let all = shown(&s, "logs -t two");
+    let times: Vec<&str> = all
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(times.len(), 3, "{all}");
+    for (options, expected) in [
+        (format!("--since {}", times[1]), "line 2\nline 3\n"),
+        (format!("--until {}", times[1]), "line 1\nline 2\n"),
+        (
+            format!("--since {} --until {}", times[1], times[1]),
+            "line 2\n",
+        ),
+        ("--since 1h".to_owned(), "line 1\nline 2\nline 3\n"),
+        ("--until 1h".to_owned(), ""),
+        ("--since 0s".to_owned(), ""),
+    ] {
+        assert_eq!(
+            shown(&s, &format!("logs {options} two")),
+            expected,
+            "{options}"
+        );
+    }
+    mica(&s, "logs --since nonsense two").fails();
+    shown(&s, "rm two");
+}

@@ -258,3 +258,25 @@ fn fuse_rootless_without_a_dev_fuse_of_its_own_says_what_to_do() {
     }
     rustix::mount::unmount("/dev/fuse", rustix::mount::UnmountFlags::DETACH).unwrap();
 }
+
+/// What is said of a mount is said of the place that was typed, volumes included.
+#[test]
+fn fuse_rootless_paths_are_those_that_were_typed() {
+    let s = user(ALONE, "");
+    let mount = s.mount();
+    let point = mount.path("").display().to_string();
+    let point = point.trim_end_matches('/');
+    shown(&s, "volume create data");
+    let mut command = Command::new("sleep");
+    command.arg("1000").current_dir(mount.path("volumes/data"));
+    std::os::unix::process::CommandExt::uid(&mut command, ALONE);
+    std::os::unix::process::CommandExt::gid(&mut command, ALONE);
+    let mut sleeper = command.spawn().unwrap();
+    let users = mica(&s, "users data").ok();
+    let typed = format!("{point}/volumes/data");
+    assert!(users.stdout().contains(&typed), "{}", users.describe());
+    let busy = mica(&s, &format!("umount {point}")).fails();
+    assert!(busy.stderr().contains(point), "{}", busy.describe());
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+}

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::DirEntryExt as _;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -113,10 +113,18 @@ pub fn find_among(
         .map(|lease| lease.record.pid)
         .chain(look.except)
         .collect();
+    let points = leases.iter().filter_map(|lease| match &lease.record.kind {
+        LeaseKind::Daemon { mountpoint } => Some((
+            beside_name(mountpoint),
+            mountpoint.join(mount_paths::VOLUMES),
+        )),
+        _ => None,
+    });
     let mut finder = Finder {
         store,
         volumes,
         below,
+        beside: points.collect(),
         commands: BTreeMap::new(),
         users,
     };
@@ -193,6 +201,8 @@ struct Finder<'a> {
     store: &'a Store,
     volumes: &'a Volumes,
     below: Option<Below<'a>>,
+    /// Names of directories that volumes are mounted on beside a mount point, and what they are called in it.
+    beside: Vec<(String, PathBuf)>,
     commands: BTreeMap<u32, String>,
     users: VolumeUsers,
 }
@@ -205,8 +215,28 @@ impl Finder<'_> {
             pid,
             command: command.clone(),
             usage,
-            path: path.to_owned(),
+            path: self.as_typed(path),
         }
+    }
+
+    /// A place in the mount, where the user sees it, for one beside it.
+    fn as_typed(&self, path: &Path) -> PathBuf {
+        let mut rest = path.components();
+        while let Some(part) = rest.next() {
+            if !part
+                .as_os_str()
+                .as_encoded_bytes()
+                .starts_with(BESIDE.as_bytes())
+            {
+                continue;
+            }
+            let name = rest.next();
+            let is_it = |of: &str| name.is_some_and(|name| name.as_os_str() == OsStr::new(of));
+            if let Some((_, place)) = self.beside.iter().find(|(of, _)| is_it(of)) {
+                return place.join(rest.as_path());
+            }
+        }
+        path.to_owned()
     }
 
     fn held(&mut self, held: &Held) {
