@@ -46,8 +46,20 @@ const ERRORS: &[(&str, Errno)] = &[
     ("ENOSPC", Errno::NOSPC),
 ];
 
-fn content(number: usize) -> Vec<u8> {
-    format!("file {number}\n").repeat(20_000).into_bytes()
+fn content(round: usize, number: usize) -> Vec<u8> {
+    format!("file {number} of {round}\n")
+        .repeat(20_000)
+        .into_bytes()
+}
+
+/// Of a layer of its own: what the kernel has read of others is of no use.
+fn image(round: usize, name: &str) -> ImageBuilder {
+    ImageBuilder::new(name).layer(|l| {
+        let dir = l.dir("d", 0o755);
+        (0..FILES).fold(dir, |l, number| {
+            l.file(format!("d/{number}"), content(round, number))
+        })
+    })
 }
 
 struct World {
@@ -61,13 +73,7 @@ struct World {
 impl World {
     fn new() -> World {
         let sandbox = Sandbox::new();
-        let image = ImageBuilder::new("base:1").layer(|l| {
-            let dir = l.dir("d", 0o755);
-            (0..FILES).fold(dir, |l, number| {
-                l.file(format!("d/{number}"), content(number))
-            })
-        });
-        sandbox.load(&image);
+        sandbox.load(&image(0, "base:1"));
         let mount = sandbox.mount();
         let daemon = mount.daemon().expect("a daemon");
         sandbox.mica(["volume", "create", "vol"]).ok();
@@ -117,8 +123,7 @@ impl World {
     fn round(&self, number: usize, calls: &str, error: &str, when: &str) -> (usize, usize) {
         let what = format!("{calls}:error={error}:when={when}");
         let s = &self.sandbox;
-        // A tree of its own, of which the kernel knows nothing yet.
-        s.mica(["tag", "base:1", &format!("app:{number}")]).ok();
+        s.load(&image(number, &format!("app:{number}")));
         let tree = self.mount.image(format!("app/{number}/d"));
         let volume = self.mount.path("volumes/vol");
         let log = s.path(format!("strace-{number}"));
@@ -160,7 +165,10 @@ impl World {
         for file in 0..FILES {
             let read = fs::read(tree.join(file.to_string()));
             let read = read.unwrap_or_else(|error| panic!("{what}: afterwards: {error}"));
-            assert!(read == content(file), "{what}: afterwards: file {file}");
+            assert!(
+                read == content(number, file),
+                "{what}: afterwards: file {file}"
+            );
         }
         for (name, content) in &done.synced {
             for root in [&volume, &self.data] {
@@ -195,7 +203,10 @@ fn work(tree: &Path, volume: &Path, round: usize) -> Done {
     for number in 0..FILES {
         let read = fs::read(tree.join(number.to_string()));
         if let Some(read) = done.note(format!("image: {number}"), read) {
-            assert!(read == content(number), "file {number} has other bytes");
+            assert!(
+                read == content(round, number),
+                "file {number} has other bytes"
+            );
         }
     }
     let list = |path: &Path| fs::read_dir(path)?.collect::<io::Result<Vec<_>>>();
@@ -205,7 +216,7 @@ fn work(tree: &Path, volume: &Path, round: usize) -> Done {
     for number in 0..4 {
         let name = format!("{round}-{number}");
         let dir = volume.join(format!("{name}.d"));
-        let bytes = content(number);
+        let bytes = content(round, number);
         let made = || -> io::Result<()> {
             let mut file = File::create(volume.join(&name))?;
             file.write_all(&bytes)?;
