@@ -170,9 +170,14 @@ struct StatsAnswer {
     stats: Option<Stats>,
 }
 
-struct Kubelet(Client);
+/// What the kubelet does, done by a test.
+pub struct Kubelet(Client);
 
 impl Kubelet {
+    pub fn connect(containerd: &Containerd) -> Kubelet {
+        Kubelet(Client::connect(&containerd.socket()))
+    }
+
     #[track_caller]
     fn images<Q, A>(&self, method: &str, request: Q) -> A
     where
@@ -193,7 +198,7 @@ impl Kubelet {
         self.0.call_path(&method, request).expect("an answer")
     }
 
-    fn pull(&self, name: &str) -> String {
+    pub fn pull(&self, name: &str) -> String {
         let image = Some(Image { image: name.into() });
         let answer: Id = self.images("PullImage", ImageRequest { image });
         answer.id
@@ -235,7 +240,7 @@ fn net_root_containerd_as_the_kubelet_drives_it() {
     let m = sandbox.mount();
     let snapshotter = start(&sandbox);
     let containerd = Containerd::start_with(&sandbox, &pause_name);
-    let kubelet = Kubelet(Client::connect(&containerd.socket()));
+    let kubelet = Kubelet::connect(&containerd);
 
     // containerd asks for the manifest and the config; of the layers the registry is asked nothing.
     let before = blobs_fetched(&registry);
@@ -325,6 +330,40 @@ fn net_root_containerd_as_the_kubelet_drives_it() {
     });
     sandbox.mica(["rmi", &name, &other_name]).ok();
     assert_eq!(sandbox.sh("ls store/snapshots").ok().stdout(), "log\n");
+    drop((containerd, snapshotter));
+    m.unmount();
+}
+
+/// Two nodes and a registry: what one has built and pushed, the other's containerd pulls through mica and runs. A layer that the
+/// other has is not fetched again.
+#[test]
+fn net_root_containerd_two_nodes() {
+    let (one, two) = (Sandbox::new(), Sandbox::new());
+    let registry = Registry::start(&one, Kind::Plain);
+    let base = pushed(&one, &registry, &image("base:1"), "team/base:1");
+    let name = registry.name("team/built:1");
+    one.mica(["pull", "-q", &base]).ok();
+    let dockerfile = format!("FROM {base}\nRUN echo built >/built\n");
+    fs::write(one.mkdir("context").join("Dockerfile"), dockerfile).unwrap();
+    one.mica(["build", "-q", "-t", &name, "context"]).ok();
+    one.mica(["push", "-q", &name]).ok();
+
+    let m = two.mount();
+    let snapshotter = start(&two);
+    let containerd = Containerd::start_with(&two, &base);
+    let kubelet = Kubelet::connect(&containerd);
+    kubelet.pull(&base);
+    let before = blobs_fetched(&registry);
+    kubelet.pull(&name);
+    // The config by both, and the one layer that is new.
+    assert!(blobs_fetched(&registry) - before <= 3, "{}", registry.log());
+    let run = format!("-n k8s.io run --rm --snapshotter mica {name} one");
+    assert_eq!(
+        containerd.shown(&format!("{run} -- cat /built /data/old")),
+        "built\nnew"
+    );
+    let ids = |sandbox: &Sandbox| sandbox.mica(["images", "-q", &name]).ok().stdout();
+    assert_eq!(ids(&one), ids(&two));
     drop((containerd, snapshotter));
     m.unmount();
 }
