@@ -2,12 +2,13 @@
 //! beside the file system that they lie on.
 //!
 //! Medians of interleaved runs. Targets are printed beside the figures and judge nothing: only an error makes this fail.
-//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,ls,verbs,commit,build,run,registry,volumes,scale` selects parts.
+//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,ls,verbs,commit,build,run,engines,registry,volumes,scale` selects parts.
 
 mod common;
 mod bench {
     pub mod builds;
     pub mod commits;
+    pub mod engines;
     pub mod million;
     pub mod registries;
     pub mod running;
@@ -48,6 +49,9 @@ fn main() {
     }
     if wanted("run") {
         bench::running::run(quick);
+    }
+    if wanted("engines") {
+        bench::engines::run(quick);
     }
     if wanted("registry") {
         bench::registries::run(quick);
