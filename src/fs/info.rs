@@ -5,12 +5,14 @@
 //! makes the kernel drop its copy. (There is no OPEN to hang a version on, and a size that is wrong would be padded by zeros.)
 
 mod events;
+mod measured;
 mod render;
 mod users;
 
 use std::sync::Arc;
 
 pub(super) use events::Events;
+pub(super) use measured::Measured;
 pub(super) use users::UsersCache;
 
 use super::face::{AttrReply, FsError, InodeNo, Timestamp, Ttl};

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::again::WaysUp;
 use super::face::{Caller, FsError, InodeNo, KernelCache, RmPolicy, Timestamp};
-use super::info::{Events, UsersCache};
+use super::info::{Events, Measured, UsersCache};
 use super::inode::KEPT;
 use super::lasting::Lasting;
 use super::namespace::{Change, View, changes};
@@ -85,6 +85,7 @@ pub struct Superblock {
     telling: Telling,
     orphans: Orphans,
     pub(super) users: UsersCache,
+    pub(super) measured: Measured,
     pub(super) catalogs: Catalogs,
     pub(super) probes: Probes,
     /// Attributes of the root directories of images, which `stat` of a tag directory shows.
@@ -198,6 +199,7 @@ impl Superblock {
             events: Events::default(),
             telling: Telling::start(store.clone(), options.lease.clone()),
             users: UsersCache::default(),
+            measured: Measured::default(),
             catalogs: Catalogs::default(),
             probes: Probes::default(),
             roots: Mutex::default(),

@@ -76,17 +76,20 @@ pub fn of(
     leases: &[LiveLease],
     users: &Users,
 ) -> Result<Df, OpsError> {
+    let mut df = images(store, names, leases, users)?;
+    df.add(walk(store, leases)?);
+    Ok(df)
+}
+
+/// The same without what only a walk over every file of containers and volumes tells: [`walk`].
+pub fn images(
+    store: &Store,
+    names: &Names,
+    leases: &[LiveLease],
+    users: &Users,
+) -> Result<Df, OpsError> {
     let usage = store.disk_usage()?;
     let mut df = measure(&store.blob_sizes()?, names, leases, users);
-    measure_containers(store, &mut df)?;
-    let cache = build::prune::usage(store)?;
-    df.builds = Line {
-        count: cache.count,
-        active: cache.active,
-        size: cache.size,
-        reclaimable: cache.size,
-    };
-    measure_volumes(store, leases, &mut df)?;
     let layout = store.layout();
     let (mut private, mut elsewhere) = (usage.tmp_bytes, 0u64);
     for (path, bytes) in gc::estimate(store)? {
@@ -104,16 +107,64 @@ pub fn of(
         }
     }
     df.imports = df.imports.saturating_add(private);
-    df.total = usage
-        .total()
-        .saturating_add(df.containers.size)
-        .saturating_add(cache.mounts)
-        .saturating_add(df.volumes.size)
-        .saturating_add(elsewhere);
+    df.total = usage.total().saturating_add(elsewhere);
     Ok(df)
 }
 
-fn measure_containers(store: &Store, df: &mut Df) -> Result<(), OpsError> {
+/// What containers, volumes and builds take.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Walked {
+    containers: Line,
+    volumes: Line,
+    builds: Line,
+    /// Directories that builds have mounted.
+    mounts: u64,
+    of_container: HashMap<ContainerId, u64>,
+    of_volume: Vec<VolumeRow>,
+}
+
+/// Looks at every file of every container and volume: with many that takes long, and nobody may wait for it who serves others.
+pub fn walk(store: &Store, leases: &[LiveLease]) -> Result<Walked, OpsError> {
+    #[cfg(test)]
+    WALKS.set(WALKS.get() + 1);
+    let mut walked = Walked::default();
+    measure_containers(store, &mut walked)?;
+    let cache = build::prune::usage(store)?;
+    walked.builds = Line {
+        count: cache.count,
+        active: cache.active,
+        size: cache.size,
+        reclaimable: cache.size,
+    };
+    walked.mounts = cache.mounts;
+    measure_volumes(store, leases, &mut walked)?;
+    Ok(walked)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has walked.
+    pub(crate) static WALKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+impl Df {
+    /// Takes in what a walk has told.
+    pub fn add(&mut self, walked: Walked) {
+        let more = [
+            walked.containers.size,
+            walked.mounts,
+            walked.volumes.size,
+        ];
+        self.total = more.into_iter().fold(self.total, u64::saturating_add);
+        self.containers = walked.containers;
+        self.volumes = walked.volumes;
+        self.builds = walked.builds;
+        self.of_container = walked.of_container;
+        self.of_volume = walked.of_volume;
+    }
+}
+
+fn measure_containers(store: &Store, df: &mut Walked) -> Result<(), OpsError> {
     for container in store.containers()? {
         let size = containers::size(&container);
         df.containers.count += 1;
@@ -127,8 +178,8 @@ fn measure_containers(store: &Store, df: &mut Df) -> Result<(), OpsError> {
     Ok(())
 }
 
-/// A file of `info/` shows this too: mappings are not looked at, as in every request.
-fn measure_volumes(store: &Store, leases: &[LiveLease], df: &mut Df) -> Result<(), OpsError> {
+/// A daemon looks at this too: mappings are not looked at, since they can wait for what it is to deliver.
+fn measure_volumes(store: &Store, leases: &[LiveLease], df: &mut Walked) -> Result<(), OpsError> {
     let found = crate::ops::usage::volumes::find(store, leases, Look::default())?;
     df.of_volume = volumes::list::list(store, &Filters::default(), Some(&found), true)?;
     for row in &df.of_volume {
@@ -224,6 +275,10 @@ fn measure(sizes: &HashMap<Digest, u64>, names: &Names, leases: &[LiveLease], us
     }
 }
 
+const OF_CONTAINERS: &str = "Containers";
+const OF_VOLUMES: &str = "Local Volumes";
+const OF_BUILDS: &str = "Build Cache";
+
 /// A row with its name.
 #[derive(Debug, Clone, Copy)]
 pub struct Named {
@@ -241,15 +296,15 @@ impl Df {
             line: self.images,
         };
         let containers = Named {
-            name: "Containers",
+            name: OF_CONTAINERS,
             line: self.containers,
         };
         let volumes = Named {
-            name: "Local Volumes",
+            name: OF_VOLUMES,
             line: self.volumes,
         };
         let builds = Named {
-            name: "Build Cache",
+            name: OF_BUILDS,
             line: self.builds,
         };
         let leftovers = Named {
@@ -299,6 +354,11 @@ impl Line {
 }
 
 impl Named {
+    /// Whether only a walk tells it.
+    pub fn is_walked(&self) -> bool {
+        matches!(self.name, OF_CONTAINERS | OF_VOLUMES | OF_BUILDS)
+    }
+
     /// The columns of [`HEADER`].
     pub fn cells(&self) -> Vec<String> {
         vec![

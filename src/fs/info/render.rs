@@ -84,8 +84,13 @@ impl Superblock {
     fn df(&self) -> Result<Vec<u8>, FsError> {
         let view = self.view();
         let leases = self.store.live_leases()?;
-        let users = users::counts(&leases, &view.names)?;
-        let df = df::of(&self.store, &view.names, &leases, &users)?;
+        // Other daemons are not asked either: one that hangs would take a thread of ours with it.
+        let users = users::seen(&leases, &view.names)?;
+        let mut df = df::images(&self.store, &view.names, &leases, &users)?;
+        let measured = self.measured.last(&self.store);
+        if let Some((walked, _)) = &measured {
+            df.add(df::Walked::clone(walked));
+        }
         let mut stored = view.names.layers();
         let trashed = view.names.trash.images.values();
         stored.extend(trashed.flat_map(|image| &image.layers));
@@ -104,6 +109,9 @@ impl Superblock {
         let mut rows: Vec<Vec<String>> = df.rows().iter().map(df::Named::cells).collect();
         for (cells, named) in rows.iter_mut().zip(df.rows()) {
             cells.push(named.line.size.to_string());
+            if measured.is_none() && named.is_walked() {
+                cells.iter_mut().skip(1).for_each(|cell| *cell = "-".to_owned());
+            }
         }
         rows.push(row("Imports in progress", String::new(), df.imports));
         rows.push(row("Removed, still open", held.to_string(), held_bytes));
@@ -113,7 +121,13 @@ impl Superblock {
             df.total.saturating_add(held_bytes),
         ));
         let header = [&df::HEADER[..], &["BYTES"]].concat();
-        Ok(format::table(Some(&header), &rows).into_bytes())
+        let mut text = format::table(Some(&header), &rows);
+        text += "\nContainers, volumes and build cache: ";
+        match measured {
+            Some((_, when)) => text += &format!("as of {when:.0}\n"),
+            None => text += "being measured\n",
+        }
+        Ok(text.into_bytes())
     }
 }
 

@@ -86,14 +86,14 @@ fn files_of_info_say_what_they_should() {
 fn a_dynamic_file_moves_its_time_exactly_when_its_content_moves() {
     let f = Fixture::new();
     f.load(&[base()], &["app:1"]);
-    let df = f.at("info/df");
-    let attr = || f.sb.getattr(&f.caller, df).unwrap();
+    let events = f.at("info/events");
+    let attr = || f.sb.getattr(&f.caller, events).unwrap();
     let first = attr();
     assert_eq!(first.ttl, Ttl::Zero);
     assert_eq!(attr().attr.mtime, first.attr.mtime);
     f.load(&[base(), own("b")], &["b:1"]);
     // What is read is what the last stat has measured.
-    assert_eq!(f.read(df).unwrap().len() as u64, first.attr.size);
+    assert_eq!(f.read(events).unwrap().len() as u64, first.attr.size);
     let second = attr();
     assert!(second.attr.mtime > first.attr.mtime);
     let inspect = f.at("info/images/app/1/inspect.json");
@@ -157,4 +157,39 @@ fn space_is_that_of_the_place() {
         0
     );
     assert!(f.sb.statfs(&f.caller, f.at("images")).unwrap().available > 0);
+}
+
+/// Every `stat` of `info/df` renders it, and a walk over all volumes would keep the thread that serves it.
+#[test]
+fn regression_no_request_walks_volumes() {
+    use crate::ops::df::{self, WALKS};
+    use crate::ops::volumes::{Create, CreateKind, create};
+
+    let f = Fixture::new();
+    f.load(&[base()], &["app:1"]);
+    let name = crate::store::VolumeName::parse("vol").unwrap();
+    let volume = create(&f.store, &Create::new(Some(name), CreateKind::Persistent)).unwrap();
+    std::fs::write(f.store.volume_root(&volume).join("f"), [1; 100_000]).unwrap();
+    let row = |text: &str| {
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.starts_with("Local Volumes"));
+        line.map(|line| line.split_whitespace().skip(2).map(str::to_owned).collect())
+    };
+    let start = std::time::Instant::now();
+    let shown: Vec<String> = loop {
+        let text = f.text("info/df");
+        match text.contains("being measured") {
+            true => assert_eq!(row(&text), Some(vec!["-".to_owned(); 5])),
+            false => break row(&text).unwrap(),
+        }
+        assert!(start.elapsed() < std::time::Duration::from_secs(20));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    assert_eq!(shown.first().map(String::as_str), Some("1"));
+    assert!(shown.last().unwrap().parse::<u64>().unwrap() >= 100_000, "{shown:?}");
+    assert_eq!(WALKS.get(), 0);
+    // Those of this thread are counted.
+    let (names, leases) = (f.store.names().unwrap(), f.store.live_leases().unwrap());
+    df::of(&f.store, &names, &leases, &Default::default()).unwrap();
+    assert_eq!(WALKS.get(), 1);
 }

@@ -86,6 +86,20 @@ pub fn by_image(
     leases: &[LiveLease],
     names: &Names,
 ) -> Result<BTreeMap<ImageId, Vec<User>>, OpsError> {
+    let mut users = seen_by_image(leases, names)?;
+    for (id, user) in leases.iter().flat_map(told_by) {
+        let of_image = users.entry(id).or_default();
+        if !of_image.iter().any(|known| known.is_same(&user)) {
+            of_image.push(user);
+        }
+    }
+    Ok(users)
+}
+
+fn seen_by_image(
+    leases: &[LiveLease],
+    names: &Names,
+) -> Result<BTreeMap<ImageId, Vec<User>>, OpsError> {
     let mut users: BTreeMap<ImageId, Vec<User>> = BTreeMap::new();
     for lease in leases {
         if let LeaseKind::Run { image, .. } = &lease.record.kind {
@@ -106,13 +120,13 @@ pub fn by_image(
             }
         }
     }
-    for (id, user) in leases.iter().flat_map(told_by) {
-        let of_image = users.entry(id).or_default();
-        if !of_image.iter().any(|known| known.is_same(&user)) {
-            of_image.push(user);
-        }
-    }
     Ok(users)
+}
+
+/// As [`counts`], without asking the daemons of mounts what they know.
+pub fn seen(leases: &[LiveLease], names: &Names) -> Result<BTreeMap<ImageId, usize>, OpsError> {
+    let users = seen_by_image(leases, names)?.into_iter();
+    Ok(users.map(|(id, users)| (id, users.len())).collect())
 }
 
 /// How many users each image has, of those that have any.

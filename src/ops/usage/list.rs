@@ -9,7 +9,7 @@ use crate::mount_paths::VOLUMES;
 use crate::oci::ImageId;
 use crate::ops::error::OpsError;
 use crate::ops::template::Value;
-use crate::ops::volumes::list::containers;
+use crate::ops::volumes::list::stopped;
 use crate::ops::{engines, format, resolve};
 use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, Store, Volume, VolumeName};
 use crate::sys::holders::{self, Below, Depth, Question};
@@ -129,9 +129,10 @@ fn of_volumes(
 ) -> Result<Vec<Row>, OpsError> {
     let users = volume_users::find(store, leases, LOOK)?;
     let mut rows = Vec::new();
+    let mut stopped = stopped(store)?;
     for volume in volumes {
         let mut of_volume = users.of(volume);
-        of_volume.extend(containers(store, &volume.name)?);
+        of_volume.extend(stopped.remove(volume.name.as_str()).unwrap_or_default());
         let of = volume.name.to_string();
         rows.extend(of_volume.into_iter().map(|user| Row {
             user,

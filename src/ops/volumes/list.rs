@@ -123,11 +123,16 @@ pub fn list(
     with_size: bool,
 ) -> Result<Vec<Row>, OpsError> {
     let mut rows = Vec::new();
+    let stopped = match users {
+        Some(_) => stopped(store)?,
+        None => BTreeMap::new(),
+    };
     for volume in store.volumes()? {
         let of_volume = match users {
             Some(users) => {
                 let mut found = users.of(&volume);
-                found.extend(containers(store, &volume.name)?);
+                let more = stopped.get(volume.name.as_str());
+                found.extend(more.into_iter().flatten().cloned());
                 Some(processes(&found))
             }
             None => None,
@@ -166,18 +171,30 @@ pub fn processes(users: &[User]) -> usize {
 
 /// Containers that do not run and name a volume: it is theirs when they run again.
 pub fn containers(store: &Store, name: &VolumeName) -> Result<Vec<User>, OpsError> {
-    let mut users = Vec::new();
+    Ok(stopped(store)?.remove(name.as_str()).unwrap_or_default())
+}
+
+/// The same of all volumes, by their names: every container's files are read once.
+pub fn stopped(store: &Store) -> Result<BTreeMap<String, Vec<User>>, OpsError> {
+    let mut users: BTreeMap<String, Vec<User>> = BTreeMap::new();
     for container in store.containers()? {
-        let is_meant = container.record.mounts.iter().any(|mount| {
-            matches!(&mount.source, MountSource::Volume { name: used, .. } if used == name.as_str())
-        });
-        if is_meant && !container.is_running() {
-            users.push(User {
-                pid: 0,
-                command: container.record.name.to_string(),
-                usage: Usage::Container { running: false },
-                path: PathBuf::from(container.record.id.to_string()),
-            });
+        if container.is_running() {
+            continue;
+        }
+        let user = User {
+            pid: 0,
+            command: container.record.name.to_string(),
+            usage: Usage::Container { running: false },
+            path: PathBuf::from(container.record.id.to_string()),
+        };
+        for mount in &container.record.mounts {
+            let MountSource::Volume { name, .. } = &mount.source else {
+                continue;
+            };
+            let of_volume = users.entry(name.clone()).or_default();
+            if !of_volume.contains(&user) {
+                of_volume.push(user.clone());
+            }
         }
     }
     Ok(users)
