@@ -15,9 +15,9 @@ use std::process::ExitCode;
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use crate::daemon;
-use crate::ops::template::TemplateError;
 use crate::store::{OpenMode, Store, StoreError};
 use crate::sys::signal::survive_file_size_limit;
+use crate::text::template::TemplateError;
 
 mod absent;
 mod archive_output;

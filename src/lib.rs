@@ -18,6 +18,7 @@
 #[cfg(test)]
 extern crate self as mica;
 
+pub mod archive;
 pub mod cli;
 pub mod daemon;
 pub mod fs;
@@ -30,4 +31,5 @@ pub mod registry;
 pub mod runtime;
 pub mod store;
 pub mod sys;
+pub mod text;
 pub mod tree;

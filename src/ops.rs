@@ -18,9 +18,7 @@ pub mod export;
 pub mod filter;
 #[cfg(test)]
 mod fixtures;
-pub mod format;
 pub mod gc;
-pub mod glob;
 pub mod history;
 pub mod images;
 pub mod import;
@@ -34,17 +32,16 @@ pub mod pull;
 pub mod push;
 pub mod remove;
 pub mod resolve;
-pub mod rows;
 pub mod run;
 pub mod save;
 pub mod system_prune;
 pub mod tag;
-pub mod template;
-pub mod time;
 pub mod trash;
 pub mod tree;
 pub mod usage;
-pub mod version;
 pub mod volumes;
 
 pub use error::OpsError;
+
+// Where these were before.
+pub use crate::text::{format, glob, rows, template, time, version};

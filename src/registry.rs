@@ -1,4 +1,4 @@
-//! Images as they arrive from outside and go there: archives, layout directories, and distribution registries.
+//! Images as they arrive from distribution registries and go there. Archives are in [`crate::archive`].
 //!
 //! Everything read here is hostile. This module says which images an input holds and where their bytes are; it neither
 //! knows the store nor writes anything but credentials.
@@ -10,7 +10,6 @@
 //! with ranges, which host sees which credential on a redirect) has to be written here in any case. Credentials are found by
 //! `docker_credential`, which knows docker's and podman's files and helpers.
 
-pub mod archive;
 mod auth;
 mod blob;
 mod client;

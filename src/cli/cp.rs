@@ -15,12 +15,12 @@ use crate::ops::containers;
 use crate::ops::copy::{
     self, CopyError, Destination, Kind, Notes, Owner, Owners, Packing, Path, Unpacking,
 };
-use crate::ops::format::human_size;
 use crate::ops::run;
 use crate::runtime::{self, Job, OutOfReach, Visitor};
 use crate::store::Store;
 use crate::store::containers::Container;
 use crate::sys::beneath::Host;
+use crate::text::format::human_size;
 
 /// Copy files between a container and here
 ///

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use crate::ops::images::Options;
-use crate::ops::rows::Format;
 use crate::ops::usage::images as users;
 use crate::ops::{OpsError, containers, df, images};
+use crate::text::rows::Format;
 
 use super::{Context, output};
 

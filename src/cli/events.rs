@@ -9,10 +9,11 @@ use jiff::tz::TimeZone;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::ops::events::{self, Filters};
-use crate::ops::template::Template;
-use crate::ops::{filter, time};
+use crate::ops::filter;
 use crate::store::events::EVENTS;
 use crate::sys::inotify::NameWatch;
+use crate::text::template::Template;
+use crate::text::time;
 
 use super::{Context, output};
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::ArgAction;
 
 use crate::ops::history::{self, Style};
-use crate::ops::rows::Format;
+use crate::text::rows::Format;
 
 use super::Context;
 use super::output::{self, Printable};

@@ -8,11 +8,11 @@ use clap::ValueEnum;
 
 use crate::ops::OpsError;
 use crate::ops::filter;
-use crate::ops::format::human_size;
 use crate::ops::images::{self, Options, Row, Sort, Style, Users};
-use crate::ops::rows::Format;
 use crate::ops::usage::images as users;
 use crate::store::{Names, Store};
+use crate::text::format::human_size;
+use crate::text::rows::Format;
 
 use super::filters::FilterArgs;
 use super::{Context, output};

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use serde::{Serialize, Serializer};
 
-use crate::ops::template::{Template, Value};
 use crate::ops::volumes::list;
-use crate::ops::{OpsError, containers, format, inspect};
+use crate::ops::{OpsError, containers, inspect};
 use crate::store::Store;
+use crate::text::format;
+use crate::text::template::{Template, Value};
 
 use super::output::{self, print_error};
 use super::{Context, volume};

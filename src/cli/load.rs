@@ -11,9 +11,9 @@ use super::Context;
 use super::limits::LimitArgs;
 use super::output::Printable;
 use super::progress::Progress;
+use crate::archive::Input;
 use crate::oci::Platform;
 use crate::ops::load::{Loaded, Options, Silent, Sink, load};
-use crate::registry::archive::Input;
 
 /// Load images from an archive or an OCI layout
 ///

@@ -7,9 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Context;
+use crate::ops::containers;
 use crate::ops::run::RunError;
 use crate::ops::run::logs::{LogReader, Stream};
-use crate::ops::{containers, time};
+use crate::text::time;
 
 /// How often a log is looked at that is being followed.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::ops::format::{self, human_size_4};
 use crate::ops::prune::{self, Keep, Newest, Options, Pruned};
+use crate::text::format::{self, human_size_4};
 
 use super::Context;
 use super::filters::LongFilterArgs;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::Context;
 use super::output::{self, Printable};
 use crate::ops::containers::{self, Filters, ListOptions};
-use crate::ops::rows::Format;
+use crate::text::rows::Format;
 
 /// List containers
 #[derive(clap::Args)]

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::ops::rows::Format;
-use crate::ops::{tag, time, trash};
+use crate::ops::{tag, trash};
+use crate::text::rows::Format;
+use crate::text::time;
 
 use super::output::Lines;
 use super::prune::{TITLE, report, total};

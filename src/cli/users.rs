@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::ops::rows::Format;
 use crate::ops::usage::list;
+use crate::text::rows::Format;
 
 use super::{Context, completion, output};
 

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use super::{Context, output};
 use crate::oci::Platform;
-use crate::ops::format::human_size_4;
-use crate::ops::template::{Template, Value};
 use crate::store::LeaseKind;
+use crate::text::format::human_size_4;
+use crate::text::template::{Template, Value};
 
 /// Show the versions of mica and of the kernel
 #[derive(clap::Args)]

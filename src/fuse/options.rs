@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::fs::RmPolicy;
-use crate::ops::time;
 use crate::ops::volumes::life::Times;
+use crate::text::time;
 
 /// The mount options, as the user gave them.
 #[derive(Clone, Debug, Eq, PartialEq)]

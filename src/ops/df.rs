@@ -13,12 +13,12 @@ use super::build;
 use super::containers;
 use super::containers::Row as ContainerRow;
 use super::error::OpsError;
-use super::format;
 use super::images::{Row, Users};
-use super::template::Value;
 use super::volumes;
 use super::volumes::list::{Filters, Row as VolumeRow};
 use crate::ops::usage::volumes::Look;
+use crate::text::format;
+use crate::text::template::Value;
 
 /// Disk use of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,11 +150,7 @@ thread_local! {
 impl Df {
     /// Takes in what a walk has told.
     pub fn add(&mut self, walked: Walked) {
-        let more = [
-            walked.containers.size,
-            walked.mounts,
-            walked.volumes.size,
-        ];
+        let more = [walked.containers.size, walked.mounts, walked.volumes.size];
         self.total = more.into_iter().fold(self.total, u64::saturating_add);
         self.containers = walked.containers;
         self.volumes = walked.volumes;

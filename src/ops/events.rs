@@ -12,7 +12,7 @@ use crate::oci::TagRef;
 use crate::store::{Event, Store};
 
 use super::error::OpsError;
-use super::template::Value;
+use crate::text::template::Value;
 
 /// Which events.
 #[derive(Debug, Clone, Default)]
@@ -248,5 +248,5 @@ pub fn log_table(spells: &[Spell], no_trunc: bool) -> String {
         ]
     };
     let rows: Vec<_> = spells.iter().map(row).collect();
-    super::format::table(Some(&["IMAGE ID", "SINCE", "UNTIL"]), &rows)
+    crate::text::format::table(Some(&["IMAGE ID", "SINCE", "UNTIL"]), &rows)
 }

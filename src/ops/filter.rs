@@ -5,7 +5,7 @@
 //! | `dangling=BOOL` | it has no tag, or has one |
 //! | `label=KEY[=VALUE]`, `label!=KEY[=VALUE]` | its config has that label, or has not |
 //! | `before=IMAGE`, `since=IMAGE` | it was made strictly before, after that image |
-//! | `until=TIME` | it was made at that time or before, see [`super::time`] |
+//! | `until=TIME` | it was made at that time or before, see [`crate::text::time`] |
 //! | `used=TIME` | it was last used at that time or before, see [`crate::store::used`] |
 //! | `reference=PATTERN` | one of its names matches; only the matching names are meant |
 //!
@@ -18,7 +18,8 @@ use crate::store::{ImageRecord, Names, Store};
 
 use super::error::OpsError;
 use super::images::Pattern;
-use super::{resolve, time};
+use super::resolve;
+use crate::text::time;
 
 /// `KEY` or `KEY=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use crate::oci::ImageId;
 use crate::store::{Names, Store, StoreError};
 
 use super::error::OpsError;
-use super::format;
 use super::resolve;
-use super::template::Value;
+use crate::text::format;
+use crate::text::template::Value;
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use crate::store::{ImageRecord, Names};
 
 use super::error::OpsError;
 use super::filter::{Filters, Labels};
-use super::format;
-use super::glob::Glob;
-use super::template::Value;
-use super::version;
+use crate::text::format;
+use crate::text::glob::Glob;
+use crate::text::template::Value;
+use crate::text::version;
 
 /// Which rows.
 #[derive(Debug, Clone, Default)]

@@ -10,7 +10,7 @@ use crate::store::{ImageRecord, Names, Store};
 
 use super::error::OpsError;
 use super::resolve;
-use super::template::{Shape, Value};
+use crate::text::template::{Shape, Value};
 
 /// One element of docker's array.
 #[derive(Debug, Clone, Serialize)]

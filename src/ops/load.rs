@@ -1,7 +1,7 @@
 //! `mica load`: images from an archive into the store.
 //!
 //! Plan: the archive's documents say which images it holds and where their layers are
-//! ([`crate::registry::archive`]). Apply: each layer that the store lacks is decompressed, hashed, indexed and written in
+//! ([`crate::archive`]). Apply: each layer that the store lacks is decompressed, hashed, indexed and written in
 //! one pass; each that it has is hashed only. When every digest, every diff ID and every hard link into a lower layer
 //! has proved right, all images get their names in one step. A failure anywhere before leaves nothing.
 //!
@@ -17,10 +17,10 @@ mod progress;
 
 use std::collections::BTreeMap;
 
+use crate::archive::{self, ArchiveError, ArchiveImage, Input, Opened};
 use crate::layer::merged::Image;
 use crate::layer::{IndexError, Limits};
 use crate::oci::{ImageId, Platform, TagRef};
-use crate::registry::archive::{self, ArchiveError, ArchiveImage, Input, Opened};
 use crate::store::{NewImage, NewOrigin, Store, StoreError};
 
 use layers::Layers;

@@ -13,8 +13,8 @@ use crate::store::{Event, ImageRecord, LeaseKind, LiveLease, Names, Store, Trash
 use super::error::OpsError;
 use super::filter::{self, Bound, Filters, Labels};
 use super::remove::{Pick, Plan};
-use super::version;
 use crate::ops::usage::images as users;
+use crate::text::version;
 
 /// What may go.
 #[derive(Debug, Clone, Default)]

@@ -7,8 +7,8 @@ use crate::oci::{Digest, ImageId, Reference, TagRef};
 use crate::store::{Names, Store, Trashed};
 
 use super::error::OpsError;
-use super::format;
-use super::template::Value;
+use crate::text::format;
+use crate::text::template::Value;
 
 /// What an argument of `restore` means.
 fn matching<'a>(names: &'a Names, text: &str) -> Vec<&'a Trashed> {

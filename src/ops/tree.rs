@@ -9,8 +9,8 @@ use crate::oci::{DiffId, ImageId};
 use crate::store::{Names, Store};
 
 use super::error::OpsError;
-use super::format;
 use super::images::Row;
+use crate::text::format;
 
 /// A layer in one place of the tree.
 #[derive(Debug, Default)]

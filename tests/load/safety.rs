@@ -5,9 +5,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use mica::archive::Input;
 use mica::layer::Limits;
 use mica::ops::load::{LoadError, Loaded, Options, Silent, load};
-use mica::registry::archive::Input;
 use mica::store::{OpenMode, Store};
 
 use super::*;

@@ -17,13 +17,13 @@ use super::moving::Line;
 use crate::cli::output::{Lines, Printable};
 use crate::oci::{ImageId, Platform, TagRef};
 use crate::ops::build::{BuildError, End, Event, Execution, Host, Ran};
-use crate::ops::format::human_size;
 use crate::runtime::{self, Job, OutOfReach};
 use crate::store::Store;
 use crate::store::containers::Status;
 use crate::sys::container::{exit_now, signal};
 use crate::sys::fork::{Fork, fork};
 use crate::sys::signal::SignalFd;
+use crate::text::format::human_size;
 
 /// Where the output of a build goes.
 pub(super) struct Console {

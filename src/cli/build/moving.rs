@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::ops::build::moving::{Moving, Watcher};
-use crate::ops::format::human_size;
+use crate::text::format::human_size;
 
 /// Between two pictures; what is over sooner is not shown.
 const PAUSE: Duration = Duration::from_millis(80);

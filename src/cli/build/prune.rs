@@ -7,7 +7,7 @@ use crate::cli::output::Lines;
 use crate::cli::prompt;
 use crate::cli::prune::{size, total};
 use crate::ops::build::prune::{self, Options};
-use crate::ops::format;
+use crate::text::format;
 
 /// Remove what builds have kept for later builds
 #[derive(clap::Args)]
@@ -70,7 +70,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 fn until(filter: &str) -> anyhow::Result<jiff::Timestamp> {
     match filter.split_once('=') {
         Some(("until" | "unused-for", value)) => {
-            let point = crate::ops::time::point(value, jiff::Timestamp::now());
+            let point = crate::text::time::point(value, jiff::Timestamp::now());
             point.ok_or_else(|| anyhow::anyhow!("invalid filter 'until=[{value}]'"))
         }
         _ => anyhow::bail!("invalid filter '{filter}'"),

@@ -5,8 +5,9 @@ use crate::fs::nodes::{InfoFile, LayerFileName, TagFile};
 use crate::fs::superblock::Superblock;
 use crate::oci::{DiffId, ImageId, TagRef};
 use crate::ops::usage::images as users;
-use crate::ops::{df, format, history, inspect};
+use crate::ops::{df, history, inspect};
 use crate::store::{ImageRecord, Names};
+use crate::text::format;
 
 impl Superblock {
     pub(super) fn render(&self, file: &InfoFile) -> Result<Vec<u8>, FsError> {
@@ -110,7 +111,10 @@ impl Superblock {
         for (cells, named) in rows.iter_mut().zip(df.rows()) {
             cells.push(named.line.size.to_string());
             if measured.is_none() && named.is_walked() {
-                cells.iter_mut().skip(1).for_each(|cell| *cell = "-".to_owned());
+                cells
+                    .iter_mut()
+                    .skip(1)
+                    .for_each(|cell| *cell = "-".to_owned());
             }
         }
         rows.push(row("Imports in progress", String::new(), df.imports));

@@ -186,7 +186,10 @@ fn regression_no_request_walks_volumes() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     };
     assert_eq!(shown.first().map(String::as_str), Some("1"));
-    assert!(shown.last().unwrap().parse::<u64>().unwrap() >= 100_000, "{shown:?}");
+    assert!(
+        shown.last().unwrap().parse::<u64>().unwrap() >= 100_000,
+        "{shown:?}"
+    );
     assert_eq!(WALKS.get(), 0);
     // Those of this thread are counted.
     let (names, leases) = (f.store.names().unwrap(), f.store.live_leases().unwrap());

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 
 use crate::ops::run::RunError;
-use crate::ops::template::{Record, Shape, Value};
 use crate::store::Store;
 use crate::store::containers::{Container, ContainerRecord, MountSource, Status};
+use crate::text::template::{Record, Shape, Value};
 
 /// Go's zero time: not yet.
 const NEVER: &str = "0001-01-01T00:00:00Z";

@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 
-use crate::ops::format::{self, ago};
 use crate::ops::run::RunError;
-use crate::ops::template::Value;
 use crate::store::Store;
 use crate::store::containers::{Container, ContainerId, MountSource, Status};
+use crate::text::format::{self, ago};
+use crate::text::template::Value;
 
 /// Column names for `--format`.
 pub const COLUMNS: &[(&str, &str)] = &[

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use crate::ops::OpsError;
 use crate::ops::filter::Label;
 use crate::ops::run::RunError;
-use crate::ops::time;
 use crate::store::Store;
 use crate::store::containers::{Container, ContainerId};
+use crate::text::time;
 
 use super::{RemoveOptions, remove, size};
 

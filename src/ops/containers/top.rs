@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::ops::format;
 use crate::ops::run::RunError;
 use crate::store::Store;
 use crate::sys::proc;
+use crate::text::format;
 
 /// What `ps` is asked for when nothing else is wanted; docker's.
 const OPTIONS: [&str; 1] = ["-ef"];

@@ -3,7 +3,7 @@
 use super::*;
 use crate::oci::Digest;
 use crate::ops::fixtures::{image, names, with_origins};
-use crate::ops::format;
+use crate::text::format;
 
 #[test]
 fn keys_and_order_are_dockers() {

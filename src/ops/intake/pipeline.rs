@@ -8,9 +8,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::archive::fill;
 use crate::layer::compress::{self, Compression};
 use crate::oci::{DiffId, Digest};
-use crate::registry::archive::fill;
 use crate::sys::threads;
 
 /// Size of a buffer: large enough that a hand-over costs nothing beside hashing.

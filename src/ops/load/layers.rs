@@ -4,11 +4,12 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
+use crate::archive::stream::Streamed;
+use crate::archive::{ArchiveError, ArchiveLayer, Content, Problem};
 use crate::layer::Limits;
 use crate::oci::{DiffId, Digest, ImageId};
-use crate::registry::archive::stream::Streamed;
-use crate::registry::archive::{ArchiveError, ArchiveLayer, Content, Problem, shown};
 use crate::store::{Import, Store, StoreError};
+use crate::text::shown;
 
 use super::{Event, LoadError, Sink};
 use crate::ops::intake::{self, IntakeError, Pumped};

@@ -3,10 +3,10 @@
 use super::{How, Removed, Target};
 use crate::ops::error::OpsError;
 use crate::ops::filter::{self, Bound, Filters};
-use crate::ops::glob::Glob;
 use crate::ops::images::Pattern;
 use crate::ops::resolve;
 use crate::store::{LiveLease, Names, Store};
+use crate::text::glob::Glob;
 
 /// A request.
 #[derive(Debug)]

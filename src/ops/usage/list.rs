@@ -8,11 +8,12 @@ use super::volumes::{self as volume_users, Look};
 use crate::mount_paths::VOLUMES;
 use crate::oci::ImageId;
 use crate::ops::error::OpsError;
-use crate::ops::template::Value;
 use crate::ops::volumes::list::stopped;
-use crate::ops::{engines, format, resolve};
+use crate::ops::{engines, resolve};
 use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, Store, Volume, VolumeName};
 use crate::sys::holders::{self, Below, Depth, Question};
+use crate::text::format;
+use crate::text::template::Value;
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]

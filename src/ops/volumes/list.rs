@@ -8,11 +8,11 @@ use serde::Serialize;
 use crate::mount_paths::VOLUMES;
 use crate::ops::error::OpsError;
 use crate::ops::filter::Label;
-use crate::ops::template::Value;
-use crate::ops::{format, version};
 use crate::store::containers::MountSource;
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeKind, VolumeName};
 use crate::sys::deep;
+use crate::text::template::Value;
+use crate::text::{format, version};
 
 use crate::ops::usage::volumes::VolumeUsers;
 use crate::ops::usage::{Usage, User};

@@ -7,7 +7,7 @@ use ureq::http::{Response, header};
 
 use crate::oci::Digest;
 use crate::registry::RegistryError;
-use crate::registry::archive::shown;
+use crate::text::shown;
 
 use super::{Client, Patience};
 

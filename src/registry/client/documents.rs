@@ -6,8 +6,8 @@ use std::io::Read;
 use ureq::http::{Method, StatusCode, header};
 
 use crate::oci::{Descriptor, Digest, ManifestOrIndex, MediaType, Repository, Tag};
-use crate::registry::archive::shown;
 use crate::registry::{BlobReader, RegistryError};
+use crate::text::shown;
 
 use super::answer::{announced, header_text, read_limited};
 use super::location::resolve;

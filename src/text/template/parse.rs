@@ -1,7 +1,7 @@
 //! Pieces to nodes.
 
-use super::lex::{Piece, Placed, Token};
-use super::{Fault, MAX_DEPTH, funcs};
+use crate::text::template::lex::{Piece, Placed, Token};
+use crate::text::template::{Fault, MAX_DEPTH, funcs};
 
 /// A part of a template.
 #[derive(Debug, Clone)]

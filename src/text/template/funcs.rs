@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::printf;
-use super::value::Value;
+use crate::text::template::printf;
+use crate::text::template::value::Value;
 
 const NAMES: &[&str] = &[
     "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "len", "index", "slice", "print",

@@ -14,7 +14,7 @@ mod parse;
 mod printf;
 mod value;
 
-pub use value::{Record, Shape, Value};
+pub use crate::text::template::value::{Record, Shape, Value};
 
 /// How deep actions, parentheses and values may nest.
 const MAX_DEPTH: usize = 100;

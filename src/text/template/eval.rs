@@ -1,8 +1,8 @@
 //! Nodes to text.
 
-use super::parse::{Branch, Command, Expr, Node, Operand, Pipeline};
-use super::value::{Shape, Value};
-use super::{ExecFault, funcs};
+use crate::text::template::parse::{Branch, Command, Expr, Node, Operand, Pipeline};
+use crate::text::template::value::{Shape, Value};
+use crate::text::template::{ExecFault, funcs};
 
 /// The most that is printed or visited: a template is small, what it repeats need not be.
 const MAX_STEPS: usize = 1_000_000;

@@ -1,6 +1,6 @@
 //! Go's `fmt.Sprint` and `fmt.Sprintf`, as far as texts, integers and truth values go.
 
-use super::value::Value;
+use crate::text::template::value::Value;
 
 /// The widest field.
 const MAX_WIDTH: usize = 1 << 16;

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use crate::oci::Digest;
 
-use super::error::{ArchiveError, Problem, shown};
-use super::walk::{Member, MemberKind, Seekable, Walker};
-use super::{MAX_CONFIGS, MAX_DOCUMENT, MAX_MEMBERS, open_beneath, path, read_at_most};
+use crate::archive::error::{ArchiveError, Problem};
+use crate::archive::walk::{Member, MemberKind, Seekable, Walker};
+use crate::archive::{MAX_CONFIGS, MAX_DOCUMENT, MAX_MEMBERS, open_beneath, path, read_at_most};
+use crate::text::shown;
 
 /// Longest chain of links between members; docker writes one.
 const MAX_LINKS: usize = 8;

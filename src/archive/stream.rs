@@ -8,10 +8,11 @@ use std::io::{self, Read};
 
 use crate::layer::compress::{self, Compression};
 
-use super::catalog::{Catalog, Content};
-use super::error::{ArchiveError, Problem, shown};
-use super::walk::{Forward, MemberKind, Walker};
-use super::{MAX_DOCUMENT, fill};
+use crate::archive::catalog::{Catalog, Content};
+use crate::archive::error::{ArchiveError, Problem};
+use crate::archive::walk::{Forward, MemberKind, Walker};
+use crate::archive::{MAX_DOCUMENT, fill};
+use crate::text::shown;
 
 /// Members up to this size are kept without looking at them: configs, manifests, docker's `VERSION` files, tiny layers.
 const SMALL: u64 = 128 << 10;
@@ -75,7 +76,7 @@ impl Stream {
             let head = head.get(..got).unwrap_or_default();
             if looks_like_layer(head) {
                 let name = member.name.clone().unwrap_or_default();
-                let name = super::path::normalise(&name).unwrap_or(name);
+                let name = crate::archive::path::normalise(&name).unwrap_or(name);
                 let mut whole = head.chain(content);
                 let result = layer(
                     Streamed {

@@ -40,11 +40,10 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use crate::layer::compress::{self, Compression};
 use crate::sys::source;
 
-pub use catalog::{Catalog, Content, Located};
-pub(crate) use error::shown;
-pub use error::{ArchiveError, Problem};
-pub use image::{ArchiveImage, ArchiveLayer, OriginDocument};
-pub use stream::Stream;
+pub use crate::archive::catalog::{Catalog, Content, Located};
+pub use crate::archive::error::{ArchiveError, Problem};
+pub use crate::archive::image::{ArchiveImage, ArchiveLayer, OriginDocument};
+pub use crate::archive::stream::Stream;
 
 /// Most members of one archive. A real one has a handful per layer; each costs memory for its name.
 pub(crate) const MAX_MEMBERS: usize = 200_000;
@@ -89,7 +88,7 @@ pub fn open(input: Input) -> Result<Opened, ArchiveError> {
 }
 
 fn open_path(path: &Path) -> Result<Opened, ArchiveError> {
-    let label = error::shown(&path.to_string_lossy());
+    let label = crate::text::shown(&path.to_string_lossy());
     let fail = |error: std::io::Error| ArchiveError::new(&label, Problem::Open(error));
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
     let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| fail(e.into()))?;

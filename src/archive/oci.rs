@@ -15,10 +15,11 @@ use crate::oci::{
     Descriptor, Digest, DocumentError, Manifest, ManifestOrIndex, MediaType, Platform,
 };
 
-use super::catalog::Catalog;
-use super::error::{ArchiveError, Problem, shown};
-use super::image::{ArchiveImage, ArchiveLayer, OriginDocument};
-use super::names::{self, Named};
+use crate::archive::catalog::Catalog;
+use crate::archive::error::{ArchiveError, Problem};
+use crate::archive::image::{ArchiveImage, ArchiveLayer, OriginDocument};
+use crate::archive::names::{self, Named};
+use crate::text::shown;
 
 /// Deepest nesting of indexes; real ones nest once.
 const MAX_NESTING: usize = 8;

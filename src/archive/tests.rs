@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use serde_json::{Value, json};
 
-use super::*;
+use crate::archive::*;
 use crate::oci::{Digest, Platform};
 
 /// A tar being put together.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::oci::{Digest, Reference, Repository, Tag, TagRef};
 
-use super::error::shown;
+use crate::text::shown;
 
 pub(super) const IMAGE_NAME: &str = "io.containerd.image.name";
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";

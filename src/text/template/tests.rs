@@ -1,6 +1,6 @@
 //! Templates that docker's documentation and users write, and those that they get wrong.
 
-use super::*;
+use crate::text::template::*;
 
 fn data() -> Value {
     let json = serde_json::json!({

@@ -4,10 +4,11 @@ use serde::Deserialize;
 
 use crate::oci::{Digest, Reference, TagRef};
 
-use super::catalog::Catalog;
-use super::error::{ArchiveError, Problem, shown};
-use super::image::{ArchiveImage, ArchiveLayer};
-use super::path;
+use crate::archive::catalog::Catalog;
+use crate::archive::error::{ArchiveError, Problem};
+use crate::archive::image::{ArchiveImage, ArchiveLayer};
+use crate::archive::path;
+use crate::text::shown;
 
 const DOCUMENT: &str = "manifest.json";
 

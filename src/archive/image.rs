@@ -7,9 +7,10 @@ use serde::Deserialize;
 
 use crate::oci::{DiffId, Digest, ImageConfig, MediaType, Platform, Repository, TagRef};
 
-use super::catalog::{Catalog, Content, Located};
-use super::error::{ArchiveError, Problem, shown};
-use super::{docker, oci};
+use crate::archive::catalog::{Catalog, Content, Located};
+use crate::archive::error::{ArchiveError, Problem};
+use crate::archive::{docker, oci};
+use crate::text::shown;
 
 /// One image of an archive. Its config is checked against its digest where it has one; its layers are only located.
 #[derive(Debug)]

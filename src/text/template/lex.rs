@@ -1,6 +1,6 @@
 //! Text and actions, and the tokens of an action. Places are told by how many bytes follow them.
 
-use super::Fault;
+use crate::text::template::Fault;
 
 /// A piece of a template.
 #[derive(Debug, Clone, PartialEq)]

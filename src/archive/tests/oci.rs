@@ -1,6 +1,6 @@
 //! OCI layouts: nested indexes, platforms, names, lies.
 
-use super::*;
+use crate::archive::tests::*;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";

@@ -1,6 +1,6 @@
 //! What bad archives get: one clear line each, the same whichever way they are read.
 
-use super::*;
+use crate::archive::tests::*;
 
 fn refused(bytes: &[u8]) -> String {
     match read_archive(bytes, None) {

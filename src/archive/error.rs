@@ -269,13 +269,3 @@ fn plain(error: &io::Error) -> String {
         None => text,
     }
 }
-
-/// A name from a hostile place, fit for a terminal.
-pub(crate) fn shown(name: &str) -> String {
-    name.chars()
-        .flat_map(|c| match c {
-            '"' | '\'' | '\\' => vec![c],
-            _ => c.escape_debug().collect(),
-        })
-        .collect()
-}

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use tar_core::EntryType;
 use tar_core::parse::{Limits, ParseEvent, Parser};
 
-use super::error::{ArchiveError, Problem, shown};
-use super::read_at_most;
+use crate::archive::error::{ArchiveError, Problem};
+use crate::archive::read_at_most;
+use crate::text::shown;
 
 /// Headers of one member: PAX and GNU long names included. Real ones are below 2 KiB.
 const MAX_HEADER: usize = 2 << 20;
@@ -55,7 +56,7 @@ pub(super) struct Forward(pub(super) Box<dyn Read + Send>);
 
 impl Source for Forward {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        super::fill(&mut *self.0, buf)
+        crate::archive::fill(&mut *self.0, buf)
     }
 
     fn skip(&mut self, count: u64) -> io::Result<u64> {

@@ -1,7 +1,7 @@
 //! `--format` of a list: docker's `table`, `table TEMPLATE`, `json` and `TEMPLATE`.
 
-use super::format;
-use super::template::{Template, TemplateError, Value};
+use crate::text::format;
+use crate::text::template::{Template, TemplateError, Value};
 
 /// How a list is printed.
 #[derive(Debug, Clone)]
