@@ -420,7 +420,7 @@ fn init_logging(of_daemon: bool) {
     let environment = env_logger::Env::new()
         .filter_or(
             "MICA_LOG",
-            "warn,mica::fs=info,mica::ops::volumes=info,fuser=off",
+            "warn,mica::fs=info,mica::ops::volume=info,fuser=off",
         )
         .write_style("MICA_LOG_STYLE");
     // A second initialisation (tests) keeps the first.

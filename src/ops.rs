@@ -1,47 +1,30 @@
-//! Use cases: one file per verb. Options are resolved to a plan; the plan is applied.
+//! Use cases by noun, one file per verb. Options are resolved to a plan; the plan is applied.
 //!
 //! Nothing here prints. What a verb did comes back as a value; texts that docker fixes (lines of `rmi`, tables, `inspect`)
 //! are made here, because the command line and the files under `info/` show the same ones.
 
 pub mod build;
-pub mod bundle;
-pub mod check;
-pub mod commit;
-pub mod containers;
+pub mod container;
 pub mod copy;
-pub mod df;
-pub mod diff;
 pub mod engines;
 pub mod error;
 pub mod events;
-pub mod export;
-pub mod filter;
 #[cfg(test)]
 mod fixtures;
-pub mod gc;
-pub mod history;
-pub mod images;
-pub mod import;
-pub mod inspect;
-mod intake;
-pub mod load;
-pub mod pin;
-mod proven;
-pub mod prune;
-pub mod pull;
-pub mod push;
-pub mod remove;
-pub mod resolve;
-pub mod run;
-pub mod save;
-pub mod system_prune;
-pub mod tag;
-pub mod trash;
-pub mod tree;
+pub mod image;
+pub mod space;
+pub mod transfer;
 pub mod usage;
-pub mod volumes;
+pub mod volume;
 
 pub use error::OpsError;
 
-// Where these were before.
+// Where things were before they went to their nouns.
 pub use crate::text::{format, glob, rows, template, time, version};
+pub use container::{self as containers, bundle, commit, diff, run};
+pub use image::{
+    filter, history, inspect, list as images, pin, prune, remove, resolve, tag, trash, tree,
+};
+pub use space::{check, df, gc};
+pub use transfer::{export, import, load, pull, push, save};
+pub use volume::{self as volumes};

@@ -205,11 +205,11 @@ fn fuse_ephemeral_lives_leave_nothing() {
     let list = || fs::read_to_string(sandbox.store().join("volumes.json")).expect("volumes.json");
     for cycle in 0..cycles {
         let name = format!("cycle-{cycle}");
-        let create = mica::ops::volumes::Create::new(
+        let create = mica::ops::volume::Create::new(
             Some(name.parse().expect("a name")),
-            mica::ops::volumes::CreateKind::Ephemeral,
+            mica::ops::volume::CreateKind::Ephemeral,
         );
-        let volume = mica::ops::volumes::create(&store, &create).expect("a volume");
+        let volume = mica::ops::volume::create(&store, &create).expect("a volume");
         store.notify_mounts();
         let dir = mount.path("volumes").join(&name);
         fs::write(dir.join("f"), &name).unwrap_or_else(|error| panic!("{name}: {error}"));

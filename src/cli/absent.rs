@@ -1,6 +1,6 @@
 //! What docker has and mica has not: why, and what to do instead, in one line.
 
-use crate::ops::run::RunError;
+use crate::ops::container::run::RunError;
 
 /// Flags of `run` and `create` by what they are about.
 const FLAGS: &[(&[&str], &str)] = &[

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use super::Context;
 use super::run::failed;
-use crate::ops::containers;
-use crate::ops::run::RunError;
+use crate::ops::container as containers;
+use crate::ops::container::run::RunError;
 use crate::runtime::{self, AttachOptions, DetachKeys, Left};
 use crate::store::containers::Container;
 

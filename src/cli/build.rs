@@ -15,7 +15,7 @@ use super::limits::LimitArgs;
 use super::output::print_error;
 use crate::oci::{ImageId, Platform, TagRef};
 use crate::ops::build::{self, Failure, Options};
-use crate::ops::run::hosts;
+use crate::ops::container::run::hosts;
 use crate::runtime::OutOfReach;
 use crate::store::Store;
 use crate::sys::userns;
@@ -122,7 +122,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         watcher: line.as_ref().map(Line::watcher).unwrap_or_default(),
     };
     let store = context.new_store()?;
-    crate::ops::containers::sweep(&store);
+    crate::ops::container::sweep(&store);
     let console = Console::new(args.quiet).context("a file for the build's output")?;
     let mut steps = Steps::new(&store, &console, out_of_reach, line);
     let built = build::build(&store, options, &mut steps);

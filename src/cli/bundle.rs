@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::ops::bundle::{self, BundleError, Options};
+use crate::ops::container::bundle::{self, BundleError, Options};
 
 use super::Context;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
-use crate::ops::check;
+use crate::ops::space::check;
 
 use super::Context;
 use super::output::{self, Lines};

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use clap::ArgAction;
 
 use crate::oci::change;
-use crate::ops::commit::{self, Options};
-use crate::ops::{containers, tag};
+use crate::ops::container::commit::{self, Options};
+use crate::ops::{container as containers, image::tag};
 use crate::store::containers::Container;
 use crate::sys::userns;
 

@@ -10,9 +10,9 @@ use super::{
     Context, attach, commit, cp, create, diff, exec, export, inspect, kill, logs, prompt, ps,
     rename, rm, run, start,
 };
-use crate::ops::containers;
-use crate::ops::containers::prune::{Filters, Pruned};
-use crate::ops::filter;
+use crate::ops::container as containers;
+use crate::ops::container::prune::{Filters, Pruned};
+use crate::ops::image::filter;
 
 /// The verbs on containers.
 #[derive(Subcommand)]

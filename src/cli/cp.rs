@@ -11,11 +11,11 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::Context;
 use super::output::Printable;
-use crate::ops::containers;
+use crate::ops::container as containers;
+use crate::ops::container::run;
 use crate::ops::copy::{
     self, CopyError, Destination, Kind, Notes, Owner, Owners, Packing, Path, Unpacking,
 };
-use crate::ops::run;
 use crate::runtime::{self, Job, OutOfReach, Visitor};
 use crate::store::Store;
 use crate::store::containers::Container;

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::ops::images::Options;
+use crate::ops::OpsError;
+use crate::ops::image::list::Options;
 use crate::ops::usage::images as users;
-use crate::ops::{OpsError, containers, df, images};
+use crate::ops::{container as containers, image::list as images, space::df};
 use crate::text::rows::Format;
 
 use super::{Context, output};

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use crate::layer::diff::PathChange;
-use crate::ops::containers;
-use crate::ops::diff::{self, DiffError};
+use crate::ops::container as containers;
+use crate::ops::container::diff::{self, DiffError};
 
 use super::Context;
 use super::output;

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::ops::events::{self, Filters};
-use crate::ops::filter;
+use crate::ops::image::filter;
 use crate::store::events::EVENTS;
 use crate::sys::inotify::NameWatch;
 use crate::text::template::Template;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use super::Context;
 use super::run::{PRIVILEGED, failed, lines, variable};
-use crate::ops::containers;
-use crate::ops::run::RunError;
+use crate::ops::container as containers;
+use crate::ops::container::run::RunError;
 use crate::runtime::{self, ExecOptions, OutOfReach};
 
 /// Run a command in a container that runs

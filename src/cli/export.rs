@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use super::archive_output::OutputArgs;
 use super::{Context, cp};
-use crate::ops::containers;
-use crate::ops::export::{self, ExportError};
+use crate::ops::container as containers;
+use crate::ops::transfer::export::{self, ExportError};
 use crate::runtime::OutOfReach;
 
 /// Export the file system of a container or an image as a tar archive

@@ -1,7 +1,7 @@
 //! `--filter`, the same for every verb that has it.
 
 use crate::ops::OpsError;
-use crate::ops::filter::{self, Filters};
+use crate::ops::image::filter::{self, Filters};
 
 /// Filters as given.
 #[derive(clap::Args)]

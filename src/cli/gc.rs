@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::ops::gc;
+use crate::ops::space::gc;
 
 use super::Context;
 use super::output::Lines;

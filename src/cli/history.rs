@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::ArgAction;
 
-use crate::ops::history::{self, Style};
+use crate::ops::image::history::{self, Style};
 use crate::text::rows::Format;
 
 use super::Context;

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use crate::ops::OpsError;
-use crate::ops::filter;
-use crate::ops::images::{self, Options, Row, Sort, Style, Users};
+use crate::ops::image::filter;
+use crate::ops::image::list::{self as images, Options, Row, Sort, Style, Users};
 use crate::ops::usage::images as users;
 use crate::store::{Names, Store};
 use crate::text::format::human_size;

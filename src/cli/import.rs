@@ -12,7 +12,7 @@ use super::limits::LimitArgs;
 use super::output::Lines;
 use crate::oci::Platform;
 use crate::ops::OpsError;
-use crate::ops::import::{self, ImportError, Options};
+use crate::ops::transfer::import::{self, ImportError, Options};
 
 /// Make an image from a tar archive of a file system
 ///

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use serde::{Serialize, Serializer};
 
-use crate::ops::volumes::list;
-use crate::ops::{OpsError, containers, inspect};
+use crate::ops::OpsError;
+use crate::ops::volume::list;
+use crate::ops::{container as containers, image::inspect};
 use crate::store::Store;
 use crate::text::format;
 use crate::text::template::{Template, Value};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::Context;
 use super::rm::each;
-use crate::ops::containers;
-use crate::ops::run::RunError;
+use crate::ops::container as containers;
+use crate::ops::container::run::RunError;
 
 /// Send a signal to containers
 #[derive(clap::Args)]

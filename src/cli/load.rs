@@ -13,7 +13,7 @@ use super::output::Printable;
 use super::progress::Progress;
 use crate::archive::Input;
 use crate::oci::Platform;
-use crate::ops::load::{Loaded, Options, Silent, Sink, load};
+use crate::ops::transfer::load::{Loaded, Options, Silent, Sink, load};
 
 /// Load images from an archive or an OCI layout
 ///

@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Context;
-use crate::ops::containers;
-use crate::ops::run::RunError;
-use crate::ops::run::logs::{LogReader, Stream};
+use crate::ops::container as containers;
+use crate::ops::container::run::RunError;
+use crate::ops::container::run::logs::{LogReader, Stream};
 use crate::text::time;
 
 /// How often a log is looked at that is being followed.

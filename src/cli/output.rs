@@ -5,11 +5,11 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::ops::OpsError;
 use crate::ops::build::BuildError;
-use crate::ops::commit::CommitError;
+use crate::ops::container::commit::CommitError;
+use crate::ops::container::diff::DiffError;
+use crate::ops::container::run::RunError;
 use crate::ops::copy::CopyError;
-use crate::ops::diff::DiffError;
-use crate::ops::pull::PullError;
-use crate::ops::run::RunError;
+use crate::ops::transfer::pull::PullError;
 use crate::registry::RegistryError;
 
 /// Stdout of a verb that changes things: nothing that happens to the output stops the work.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::ops::pin;
+use crate::ops::image::pin;
 
 use super::Context;
 use super::output;

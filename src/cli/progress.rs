@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::ops::load::{Event, Sink};
+use crate::ops::transfer::load::{Event, Sink};
 use crate::sys::threads;
 
 /// Shows a load as it runs.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::ops::prune::{self, Keep, Newest, Options, Pruned};
+use crate::ops::image::prune::{self, Keep, Newest, Options, Pruned};
 use crate::text::format::{self, human_size_4};
 
 use super::Context;

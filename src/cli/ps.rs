@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::Context;
 use super::output::{self, Printable};
-use crate::ops::containers::{self, Filters, ListOptions};
+use crate::ops::container::{self as containers, Filters, ListOptions};
 use crate::text::rows::Format;
 
 /// List containers

@@ -8,7 +8,7 @@ use super::output::Lines;
 use super::transfer::{self, Bars, TransferArgs};
 use crate::oci::{Digest, Platform, Reference};
 use crate::ops::OpsError;
-use crate::ops::pull::{self, Event, Options, PullError, Pulled, Silent, Sink};
+use crate::ops::transfer::pull::{self, Event, Options, PullError, Pulled, Silent, Sink};
 use crate::registry::{Client, RegistryError};
 use crate::store::Store;
 

@@ -7,7 +7,7 @@ use super::output::Lines;
 use super::transfer::{self, Bars, TransferArgs};
 use crate::oci::{DiffId, Reference, Tag, TagRef};
 use crate::ops::OpsError;
-use crate::ops::push::{self, Options, Packing, Silent, Sink, State};
+use crate::ops::transfer::push::{self, Options, Packing, Silent, Sink, State};
 use crate::registry::Client;
 use crate::store::Store;
 

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use super::kill::Stopping;
 use super::rm::each;
 use super::{Context, output, start};
-use crate::ops::containers;
-use crate::ops::run::RunError;
+use crate::ops::container as containers;
+use crate::ops::container::run::RunError;
 use crate::runtime::OutOfReach;
 
 /// Give a container another name

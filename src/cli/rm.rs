@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::Context;
 use super::output::{Lines, print_error};
-use crate::ops::containers::{self, RemoveOptions};
+use crate::ops::container::{self as containers, RemoveOptions};
 
 /// Remove containers
 ///

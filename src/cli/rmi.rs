@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::ops::remove::{self, How, Removed, Request};
+use crate::ops::image::remove::{self, How, Removed, Request};
 
 use super::Context;
 use super::filters::LongFilterArgs;

@@ -11,9 +11,12 @@ use anyhow::Context as _;
 use super::output::{self, print_error};
 use super::{Context, absent, attach};
 use crate::oci::Platform;
-use crate::ops::containers;
-use crate::ops::run::{self, Created, Options, RunError, hosts, limits, mounts, security};
-use crate::ops::{OpsError, resolve};
+use crate::ops::OpsError;
+use crate::ops::container as containers;
+use crate::ops::container::run::{
+    self, Created, Options, RunError, hosts, limits, mounts, security,
+};
+use crate::ops::image::resolve;
 use crate::runtime::{self, DetachKeys, Job, NotStarted, OutOfReach};
 use crate::store::Store;
 use crate::sys::userns;

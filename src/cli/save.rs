@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::Context;
 use super::archive_output::OutputArgs;
-use crate::ops::save;
+use crate::ops::transfer::save;
 
 /// Save images to a tar archive
 ///

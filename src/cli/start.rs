@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use super::output::{Lines, print_error};
 use super::run::{failed, finish};
 use super::{Context, attach};
-use crate::ops::containers;
-use crate::ops::run::{self, RunError};
+use crate::ops::container as containers;
+use crate::ops::container::run::{self, RunError};
 use crate::runtime::{self, AttachOptions, DetachKeys, Job, OutOfReach};
 use crate::store::Store;
 

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use crate::ops::containers::prune::Filters as ContainerFilters;
-use crate::ops::gc;
-use crate::ops::prune::Options;
-use crate::ops::system_prune::{Parts, Plan};
-use crate::ops::volumes::list::{Filters as VolumeFilters, Verb};
-use crate::ops::volumes::prune as volume_prune;
+use crate::ops::container::prune::Filters as ContainerFilters;
+use crate::ops::image::prune::Options;
+use crate::ops::space::gc;
+use crate::ops::space::prune::{Parts, Plan};
+use crate::ops::volume::list::{Filters as VolumeFilters, Verb};
+use crate::ops::volume::prune as volume_prune;
 use crate::store::VolumeName;
 
 use super::filters::LongFilterArgs;

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::ops::{events, tag};
+use crate::ops::events;
+use crate::ops::image::tag;
 
 use super::{Context, output};
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::ops::{tag, trash};
+use crate::ops::image::{tag, trash};
 use crate::text::rows::Format;
 use crate::text::time;
 

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::ops::filter;
-use crate::ops::images::{self, Options};
-use crate::ops::tree::{self, Style};
+use crate::ops::image::filter;
+use crate::ops::image::list::{self as images, Options};
+use crate::ops::image::tree::{self, Style};
 use crate::store::Store;
 
 use super::filters::FilterArgs;

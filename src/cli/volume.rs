@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::ops::volumes::life::{self, Times};
+use crate::ops::volume::ephemeral::{self as life, Times};
 use crate::store::Store;
 
 use super::Context;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::ops::volumes::activity::Activity;
-use crate::ops::volumes::life::{Times, Watcher};
+use crate::ops::volume::activity::Activity;
+use crate::ops::volume::ephemeral::{Times, Watcher};
 use crate::store::{LeaseId, Store};
 
 /// The thread; it ends after this has been dropped, when it has finished what it is at.

@@ -28,7 +28,7 @@ use crate::fuse::stats::Stats;
 use crate::mount_paths::{STORES, VOLUMES};
 use crate::oci::Digest;
 use crate::ops::usage::{keeping_busy, mounted_on, standing_on};
-use crate::ops::volumes::activity::Activity;
+use crate::ops::volume::activity::Activity;
 use crate::store::freeing::{Freeing, HeldFiles};
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError, VolumeId};
 use crate::sys::fork;

@@ -24,7 +24,7 @@ use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
 use crate::mount_paths::VOLUMES;
 use crate::ops::usage::keeping_busy;
-use crate::ops::volumes::activity::Activity;
+use crate::ops::volume::activity::Activity;
 use crate::store::volumes::{BESIDE, beside_name};
 use crate::store::{LeaseId, Store, VolumeId};
 use crate::sys::mount::{self, FuseFlags, MountError, MountPoint};

@@ -5,7 +5,7 @@
 use super::face::FsError;
 use crate::layer::{IndexError, ReadError};
 use crate::ops::OpsError;
-use crate::ops::volumes::BindError;
+use crate::ops::volume::BindError;
 use crate::store::StoreError;
 
 impl From<IndexError> for FsError {

@@ -21,7 +21,7 @@ use super::nodes::Place;
 use super::superblock::Superblock;
 use super::trees::{DirNode, Subject};
 use crate::oci::ImageId;
-use crate::ops::remove::{self, Plan, Removed, Target};
+use crate::ops::image::remove::{self, Plan, Removed, Target};
 use crate::ops::usage::User;
 use crate::sys::proc;
 use stages::Verdict;

@@ -43,7 +43,7 @@ use parking_lot::RwLock;
 
 use super::face::{Caller, InodeNo, KernelCache, Timestamp};
 use super::telling::Telling;
-use crate::ops::volumes::activity::Activity;
+use crate::ops::volume::activity::Activity;
 use crate::store::Store;
 use crate::sys::beneath::{Host, Privileges};
 use crate::sys::mountinfo::DeviceId;

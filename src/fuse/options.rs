@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::fs::RmPolicy;
-use crate::ops::volumes::life::Times;
+use crate::ops::volume::ephemeral::Times;
 use crate::text::time;
 
 /// The mount options, as the user gave them.

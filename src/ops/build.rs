@@ -36,15 +36,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 
 use super::error::OpsError;
-use super::intake::{self, IntakeError, ProduceError};
-use super::run::RunError;
-use super::run::mounts::ReadyMount;
 use crate::layer::from_dir::FromDirError;
 use crate::layer::merged::Image;
 use crate::layer::{IndexError, Limits, ReadError};
 use crate::oci::dockerfile::ignore::{Ignore, clean};
 use crate::oci::dockerfile::{Dockerfile, DockerfileError};
 use crate::oci::{DocumentError, ImageId, Platform, TagRef};
+use crate::ops::container::run::RunError;
+use crate::ops::container::run::mounts::ReadyMount;
+use crate::ops::transfer::ingest::{self as intake, IntakeError, ProduceError};
 use crate::store::containers::{Container, ContainerLock};
 use crate::store::{ImageRecord, Store, StoreError};
 use crate::sys::idmap::IdMap;

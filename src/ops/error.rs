@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::oci::{ImageId, ReferenceError, TagRef};
 use crate::store::{MaybeMissing, StoreError, VolumeName, VolumeNameError};
 
-use super::volumes::BindError;
 use crate::ops::usage::{Usage, User};
+use crate::ops::volume::BindError;
 
 /// A use case that failed. Nothing visible has changed.
 #[derive(Debug, thiserror::Error)]

@@ -33,7 +33,7 @@ const KNOWN: &[&str] = &[
 ];
 
 impl Filters {
-    /// Reads filters as [`super::filter::split`] gives them.
+    /// Reads filters as [`crate::ops::image::filter::split`] gives them.
     pub fn parse(given: &[(String, String)]) -> Result<Filters, OpsError> {
         let mut filters = Filters::default();
         for (name, value) in given {

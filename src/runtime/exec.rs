@@ -10,7 +10,7 @@ use super::namespaces::Entrance;
 use super::stdio::{self, Moving, Output, Pumps};
 use super::supervisor::{watch_process, with_output};
 use super::{NotStarted, OutOfReach, code_of};
-use crate::ops::run::{env, security};
+use crate::ops::container::run::{env, security};
 use crate::store::containers::{Container, Status};
 use crate::sys::container::{exit_now, reset_signals};
 use crate::sys::fork::{Fork, fork};

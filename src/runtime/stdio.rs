@@ -22,7 +22,7 @@ pub(in crate::runtime) use self::relay::write_all;
 use self::relay::{FileInput, Running, Watch};
 use super::attach::{DetachKeys, Hub};
 use super::child::Stdio;
-use crate::ops::run::logs::{LogWriter, Stream};
+use crate::ops::container::run::logs::{LogWriter, Stream};
 use crate::sys::container::read_only_clone;
 
 /// Where a container's output goes.

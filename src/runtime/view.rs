@@ -21,7 +21,7 @@ use super::supervisor::{detach, hint, no_namespaces};
 use super::{NotStarted, image};
 use crate::mount_paths;
 use crate::oci::{Digest, ImageId};
-use crate::ops::run::mounts::ReadyMount;
+use crate::ops::container::run::mounts::ReadyMount;
 use crate::store::{OpenMode, Store, StoreError};
 use crate::sys::container::{Namespaces, exit_now, unshare};
 use crate::sys::fork::{Fork, close_inherited, fork};

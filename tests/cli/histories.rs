@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mica::ops::df;
+use mica::ops::space::df;
 use mica::ops::usage::images as users;
 use mica::store::containers::{ContainerConfig, ContainerId, ContainerRecord};
 use mica::store::{NewVolume, OpenMode, Store, VolumeKind, VolumeName};

@@ -1,8 +1,11 @@
 //! What a plan announces is what comes back, to the byte: random stores, random removals, measured on the disk.
 
-use mica::ops::prune::{self, Keep, Newest};
-use mica::ops::remove::{self, Target};
-use mica::ops::{gc, resolve, trash};
+use mica::ops::image::prune::{self, Keep, Newest};
+use mica::ops::image::remove::{self, Target};
+use mica::ops::{
+    image::{resolve, trash},
+    space::gc,
+};
 use mica::store::{OpenMode, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -90,7 +93,7 @@ fn build(images: &[Made], pinned: u8, stray: bool) -> (Sandbox, Store) {
     }
     let store = Store::open(&sandbox.store(), OpenMode::Create).expect("the store");
     // There may be no such tag.
-    let _ = mica::ops::pin::set(&store, &[name(pinned)], true);
+    let _ = mica::ops::image::pin::set(&store, &[name(pinned)], true);
     if stray {
         let path = sandbox.store().join("blobs/sha256").join("0".repeat(64));
         std::fs::write(path, vec![0; 50_000]).expect("write");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mica::archive::Input;
 use mica::layer::Limits;
-use mica::ops::load::{LoadError, Loaded, Options, Silent, load};
+use mica::ops::transfer::load::{LoadError, Loaded, Options, Silent, load};
 use mica::store::{OpenMode, Store};
 
 use super::*;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 
 use crate::ops::OpsError;
-use crate::ops::volumes::{self, Create, CreateKind};
+use crate::ops::volume::{self as volumes, Create, CreateKind};
 use crate::store::VolumeName;
 
 use super::super::Context;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::ops::OpsError;
 use crate::ops::usage::volumes::{self as users, Look};
-use crate::ops::volumes::list;
+use crate::ops::volume::list;
 use crate::store::{Store, VolumeName};
 
 use super::super::inspect::{Form, print};

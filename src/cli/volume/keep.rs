@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::ops::volumes;
+use crate::ops::volume as volumes;
 
 use super::super::output::{Lines, print_error};
 use super::super::{Context, completion};

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::ops::filter;
+use crate::ops::image::filter;
 use crate::ops::usage::volumes::{self as users, Look};
-use crate::ops::volumes::list::{self, Filters, Verb};
+use crate::ops::volume::list::{self, Filters, Verb};
 use crate::text::rows::Format;
 
 use super::super::{Context, output};

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use crate::ops::volumes::plugin::Plugin;
-use crate::ops::volumes::plugin::http::{self, HttpError};
+use crate::ops::volume::plugin::Plugin;
+use crate::ops::volume::plugin::http::{self, HttpError};
 
 use super::super::Context;
 

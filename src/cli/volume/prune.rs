@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::ops::filter;
-use crate::ops::volumes;
-use crate::ops::volumes::list::{Filters, Verb};
-use crate::ops::volumes::prune::{self, Options, Pruned};
+use crate::ops::image::filter;
+use crate::ops::volume as volumes;
+use crate::ops::volume::list::{Filters, Verb};
+use crate::ops::volume::prune::{self, Options, Pruned};
 
 use super::super::prune::{report, total};
 use super::super::{Context, prompt};

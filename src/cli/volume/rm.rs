@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::ops::usage::volumes::Look;
-use crate::ops::volumes::{self, Removal};
+use crate::ops::volume::{self as volumes, Removal};
 
 use super::super::output::{Lines, print_error};
 use super::super::{Context, completion};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use crate::ops::df::{self, Walked};
+use crate::ops::space::df::{self, Walked};
 use crate::store::Store;
 
 /// How old a result becomes at least before it is measured anew.

@@ -5,7 +5,10 @@ use crate::fs::nodes::{InfoFile, LayerFileName, TagFile};
 use crate::fs::superblock::Superblock;
 use crate::oci::{DiffId, ImageId, TagRef};
 use crate::ops::usage::images as users;
-use crate::ops::{df, history, inspect};
+use crate::ops::{
+    image::{history, inspect},
+    space::df,
+};
 use crate::store::{ImageRecord, Names};
 use crate::text::format;
 

@@ -162,8 +162,8 @@ fn space_is_that_of_the_place() {
 /// Every `stat` of `info/df` renders it, and a walk over all volumes would keep the thread that serves it.
 #[test]
 fn regression_no_request_walks_volumes() {
-    use crate::ops::df::{self, WALKS};
-    use crate::ops::volumes::{Create, CreateKind, create};
+    use crate::ops::space::df::{self, WALKS};
+    use crate::ops::volume::{Create, CreateKind, create};
 
     let f = Fixture::new();
     f.load(&[base()], &["app:1"]);

@@ -10,7 +10,7 @@ use super::super::face::{Caller, FsError};
 use super::VolumeTree;
 use super::attr::VolumeError;
 use super::nodes::Node;
-use crate::ops::volumes;
+use crate::ops::volume as volumes;
 use crate::store::Volume;
 
 type Result<T> = std::result::Result<T, VolumeError>;

@@ -11,7 +11,7 @@ use super::super::face::{Caller, FsError, Timestamp};
 use super::VolumeTree;
 use super::attr::{Attr, VolumeError};
 use crate::ops::usage::volumes::Look;
-use crate::ops::volumes::{self, Create, CreateKind, Removal};
+use crate::ops::volume::{self as volumes, Create, CreateKind, Removal};
 use crate::store::{Ownership, Volume, VolumeKind, VolumeName};
 use crate::sys::proc;
 

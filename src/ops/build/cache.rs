@@ -8,7 +8,7 @@ use super::BuildError;
 use super::stages::Builder;
 use super::state::State;
 use crate::oci::{DiffId, Digest, HistoryEntry, ImageConfig};
-use crate::ops::resolve;
+use crate::ops::image::resolve;
 use crate::store::BuildEntry;
 
 /// How far an entry's time of use may be behind before it is written anew.

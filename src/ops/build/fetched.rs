@@ -13,7 +13,7 @@ use crate::layer::compress::{self, Compression};
 use crate::layer::merged::{Image, MergedEntry, NodeRef};
 use crate::layer::{LayerFile, Limits};
 use crate::oci::Digest;
-use crate::ops::intake;
+use crate::ops::transfer::ingest as intake;
 use crate::store::{Import, Store};
 use crate::tree::NodeKind;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::BuildError;
-use crate::ops::run::mounts::{normal, size_of};
+use crate::ops::container::run::mounts::{normal, size_of};
 
 /// What a step sees beside its stage.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -53,7 +53,11 @@ pub fn of_user(stage: &Source, text: &str) -> Result<(u32, u32), BuildError> {
         let bytes = fetched::read(stage, path, MAX_LIST)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let user = crate::ops::run::user::resolve(text, &list(b"etc/passwd")?, &list(b"etc/group")?);
+    let user = crate::ops::container::run::user::resolve(
+        text,
+        &list(b"etc/passwd")?,
+        &list(b"etc/group")?,
+    );
     let user = user.map_err(BuildError::Failed)?;
     Ok((user.uid, user.gid))
 }

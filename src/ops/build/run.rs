@@ -19,11 +19,11 @@ use crate::layer::merged::Image;
 use crate::oci::change::Line;
 use crate::oci::dockerfile::Run;
 use crate::oci::{DiffId, Digest, ImageId};
-use crate::ops::commit::upper;
-use crate::ops::run::create::check_platform;
-use crate::ops::run::mounts::{ReadyMount, ReadySource};
-use crate::ops::run::{RunError, security};
-use crate::ops::{intake, run};
+use crate::ops::container::commit::upper;
+use crate::ops::container::run::create::check_platform;
+use crate::ops::container::run::mounts::{ReadyMount, ReadySource};
+use crate::ops::container::run::{RunError, security};
+use crate::ops::{container::run, transfer::ingest as intake};
 use crate::store::containers::{
     Container, ContainerConfig, ContainerId, ContainerLock, ContainerRecord, RECORD_VERSION,
     Security,

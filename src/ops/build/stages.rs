@@ -11,7 +11,8 @@ use super::state::State;
 use super::{BuildError, Built, Event, Failure, Host, Options};
 use crate::oci::dockerfile::{Dockerfile, Instruction, Stage, Step, trigger};
 use crate::oci::{ImageConfig, ImageId, Platform};
-use crate::ops::{OpsError, resolve};
+use crate::ops::OpsError;
+use crate::ops::image::resolve;
 use crate::store::{Builds, Import, NewImage, Store};
 
 /// A build in progress.

@@ -15,7 +15,7 @@ use crate::oci::dockerfile::ignore::{Ignore, clean};
 use crate::oci::dockerfile::pattern::Pattern;
 use crate::oci::dockerfile::{Copy, CopySource, Expand};
 use crate::oci::{Change, DiffId, Digest, RunConfig};
-use crate::ops::intake;
+use crate::ops::transfer::ingest as intake;
 use crate::tree::{Attributes, NodeKind};
 
 /// Changes with every change of what a step means.

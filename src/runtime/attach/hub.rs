@@ -15,7 +15,7 @@ use rustix::net::SocketFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::{END, ERR, HELLO, INPUT, OUT, SIZE, SOCKET, frame, read_frame};
-use crate::ops::run::logs::{LogWriter, Stream};
+use crate::ops::container::run::logs::{LogWriter, Stream};
 use crate::sys::local_socket::{is_ours, listen_at};
 
 /// Who is attached, and where their input goes.

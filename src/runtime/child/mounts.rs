@@ -19,7 +19,7 @@ use rustix::pty::OpenptFlags;
 
 use super::sources::{Host, Kind, clone};
 use super::{Fails, Failure};
-use crate::ops::run::masks;
+use crate::ops::container::run::masks;
 use crate::sys::beneath::{Host as Descriptors, SetTime};
 use crate::sys::container::{MountLimits, limit_mount};
 use crate::sys::pause::pause;

@@ -24,7 +24,7 @@ use rustix::thread::{
 
 use super::super::channel::{Channel, FromChild};
 use super::{Fails, Failure, wait_for};
-use crate::ops::run::{limits, security, user};
+use crate::ops::container::run::{limits, security, user};
 use crate::store::containers::Ulimit;
 use crate::sys::container::{exec, exit_now, install_filter, reset_signals, signal};
 use crate::sys::fork::{Fork, close_inherited, fork};
@@ -342,7 +342,8 @@ fn drop_privileges(program: &Program, user: &user::User, single_id: bool) -> Res
 /// The directories a program without a slash is looked for in.
 fn lookup_path(env: &[String]) -> String {
     let set = env.iter().find_map(|v| v.strip_prefix("PATH="));
-    set.unwrap_or(crate::ops::run::DEFAULT_PATH).to_owned()
+    set.unwrap_or(crate::ops::container::run::DEFAULT_PATH)
+        .to_owned()
 }
 
 /// Replaces this process by the program.

@@ -14,7 +14,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::{Fails, Failure};
 use crate::oci::ImageId;
-use crate::ops::run::mounts::{ReadyMount, ReadySource};
+use crate::ops::container::run::mounts::{ReadyMount, ReadySource};
 use crate::runtime::files;
 use crate::sys::container::{MountLimits, limit_mount};
 use crate::sys::pause::pause;

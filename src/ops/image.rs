@@ -1,0 +1,13 @@
+//! Images: found by name or ID, listed, named, removed and brought back, and what is known of them.
+
+pub mod filter;
+pub mod history;
+pub mod inspect;
+pub mod list;
+pub mod pin;
+pub mod prune;
+pub mod remove;
+pub mod resolve;
+pub mod tag;
+pub mod trash;
+pub mod tree;
