@@ -12,9 +12,11 @@ pub mod events;
 #[cfg(test)]
 mod fixtures;
 pub mod image;
+mod label;
 pub mod space;
 pub mod transfer;
 pub mod usage;
+pub mod users;
 pub mod volume;
 
 pub use error::OpsError;

@@ -8,8 +8,8 @@ use std::process::{Command, ExitCode};
 use super::volume::find_name;
 use super::{Context, completion};
 use crate::ops::OpsError;
+use crate::ops::container::hold::shown;
 use crate::ops::container::run::mounts;
-use crate::ops::volume::hold::shown;
 use crate::runtime::View;
 use crate::store::Store;
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::ops::usage::list;
+use crate::ops::users as list;
 use crate::text::rows::Format;
 
 use super::{Context, completion, output};

@@ -5,6 +5,7 @@
 use super::face::FsError;
 use crate::layer::{IndexError, ReadError};
 use crate::ops::OpsError;
+use crate::ops::usage::UsageError;
 use crate::ops::volume::BindError;
 use crate::store::StoreError;
 
@@ -93,6 +94,12 @@ impl From<StoreError> for FsError {
             | StoreError::TooMuch { .. }
             | StoreError::LittleRoom { .. } => FsError::Store(what),
         }
+    }
+}
+
+impl From<UsageError> for FsError {
+    fn from(error: UsageError) -> FsError {
+        OpsError::from(error).into()
     }
 }
 

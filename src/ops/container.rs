@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod commit;
 pub mod diff;
+pub mod hold;
 pub mod inspect;
 mod list;
 mod pausing;

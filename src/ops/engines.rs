@@ -18,8 +18,6 @@ use crate::store::{ImageRecord, LeaseKind, LiveLease, Names};
 use crate::sys::mountinfo::{self, DeviceId};
 use crate::sys::overlays::{Layer, Overlay};
 
-use super::error::OpsError;
-
 /// The id of a layer below its parents, as containers/image computes it (`storage/storage_image.go`): the first one's is its
 /// diff_id. Not the OCI chain ID, which hashes other text.
 pub fn layer_id(parent: Option<&Digest>, diff_id: &DiffId) -> Digest {
@@ -73,7 +71,7 @@ pub fn by_image(
     leases: &[LiveLease],
     names: &Names,
     mounted: &[Overlay],
-) -> Result<BTreeMap<ImageId, Vec<String>>, OpsError> {
+) -> Result<BTreeMap<ImageId, Vec<String>>, std::io::Error> {
     let roots: Vec<&Path> = leases
         .iter()
         .filter_map(|lease| match &lease.record.kind {
@@ -91,7 +89,7 @@ pub fn by_image(
         return Ok(BTreeMap::new());
     }
     let layers = Layers::of(names);
-    let places = Places::of(leases).map_err(OpsError::Users)?;
+    let places = Places::of(leases)?;
     // A container sees its overlay as `/`; its engine, where it has mounted it.
     let mut by_device: BTreeMap<(u32, u32), Use> = BTreeMap::new();
     for overlay in mounted {

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use crate::oci::{ImageId, ReferenceError, TagRef};
 use crate::store::{MaybeMissing, StoreError, VolumeName, VolumeNameError};
 
-use crate::ops::usage::{Usage, User};
-use crate::ops::volume::BindError;
+use crate::ops::usage::{Usage, UsageError, User};
 
 /// A use case that failed. Nothing visible has changed.
 #[derive(Debug, thiserror::Error)]
@@ -195,6 +194,43 @@ impl OpsError {
             | OpsError::BindHasNoLife(_)
             | OpsError::Store(_)
             | OpsError::Users(_) => false,
+        }
+    }
+}
+
+/// Why a directory or file cannot be the source of a bind.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// It is not there. docker's words.
+    #[error("bind source path does not exist: {}", .0.display())]
+    Missing(PathBuf),
+    /// It cannot be looked at.
+    #[error("bind source path {}: {source}", path.display())]
+    Unreadable {
+        /// As given.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Relative.
+    #[error("bind source path must be absolute: {}", .0.display())]
+    Relative(PathBuf),
+    /// A device, pipe or socket.
+    #[error("bind source path is neither a directory nor a file: {}", .0.display())]
+    Kind(PathBuf),
+    /// It lies in the store.
+    #[error("bind source path is inside the store: {}", .0.display())]
+    InStore(PathBuf),
+    /// It lies in a mount of the store.
+    #[error("bind source path is inside a mount of mica: {}", .0.display())]
+    InMount(PathBuf),
+}
+
+impl From<UsageError> for OpsError {
+    fn from(error: UsageError) -> OpsError {
+        match error {
+            UsageError::Look(error) => OpsError::Users(error),
+            UsageError::Store(error) => OpsError::Store(error),
         }
     }
 }

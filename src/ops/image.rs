@@ -4,6 +4,7 @@ pub mod filter;
 pub mod history;
 pub mod inspect;
 pub mod list;
+pub mod pattern;
 pub mod pin;
 pub mod prune;
 pub mod remove;

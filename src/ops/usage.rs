@@ -4,18 +4,28 @@
 //! `images` and `volumes` say whose things are held; removals, unmounting, ephemeral volumes, engines and the verb `users` ask them.
 
 pub mod images;
-pub mod list;
 pub mod volumes;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::store::LiveLease;
+use crate::store::{LiveLease, StoreError};
 use crate::sys::holders::{self, Depth, Held, How, Question};
 use crate::sys::mount::FS_TYPE;
 use crate::sys::mountinfo::{self, DeviceId};
 use crate::sys::proc;
+
+/// Why it cannot be said who uses something. No answer is never "nobody".
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// The processes or mounts cannot be looked at.
+    #[error("cannot find out who uses it: {0}")]
+    Look(#[from] io::Error),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
 /// How something is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,7 +15,6 @@
 
 pub mod activity;
 pub mod ephemeral;
-pub mod hold;
 pub mod list;
 pub mod plugin;
 pub mod prune;
@@ -29,6 +28,7 @@ use crate::store::{
     VolumeName,
 };
 
+pub use crate::ops::error::BindError;
 use crate::ops::error::OpsError;
 use crate::ops::usage::volumes::{self as users, Look};
 use crate::ops::usage::{Usage, User};
@@ -80,34 +80,6 @@ impl Create {
             ownership: None,
         }
     }
-}
-
-/// Why a directory or file cannot be the source of a bind.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// It is not there. docker's words.
-    #[error("bind source path does not exist: {}", .0.display())]
-    Missing(PathBuf),
-    /// It cannot be looked at.
-    #[error("bind source path {}: {source}", path.display())]
-    Unreadable {
-        /// As given.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Relative.
-    #[error("bind source path must be absolute: {}", .0.display())]
-    Relative(PathBuf),
-    /// A device, pipe or socket.
-    #[error("bind source path is neither a directory nor a file: {}", .0.display())]
-    Kind(PathBuf),
-    /// It lies in the store.
-    #[error("bind source path is inside the store: {}", .0.display())]
-    InStore(PathBuf),
-    /// It lies in a mount of the store.
-    #[error("bind source path is inside a mount of mica: {}", .0.display())]
-    InMount(PathBuf),
 }
 
 /// Makes a volume; one of that name and kind that is there is the answer.

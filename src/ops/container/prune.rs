@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::ops::OpsError;
 use crate::ops::container::run::RunError;
-use crate::ops::image::filter::Label;
+use crate::ops::label::Label;
 use crate::store::Store;
 use crate::store::containers::{Container, ContainerId};
 use crate::text::time;

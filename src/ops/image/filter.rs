@@ -17,16 +17,10 @@ use crate::oci::{ImageId, TagRef};
 use crate::store::{ImageRecord, Names, Store};
 
 use crate::ops::error::OpsError;
-use crate::ops::image::list::Pattern;
+use crate::ops::image::pattern::Pattern;
 use crate::ops::image::resolve;
+use crate::ops::label::Label;
 use crate::text::time;
-
-/// `KEY` or `KEY=VALUE`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Label {
-    key: String,
-    value: Option<String>,
-}
 
 /// Parsed filters; those that name images are not resolved yet.
 #[derive(Debug, Clone, Default)]
@@ -181,24 +175,6 @@ impl Bound<'_> {
     /// Whether a tag is meant.
     pub fn tag(&self, tag: &TagRef) -> bool {
         self.name(|pattern| pattern.matches_tag(tag))
-    }
-}
-
-impl Label {
-    pub(in crate::ops) fn parse(text: &str) -> Label {
-        let (key, value) = match text.split_once('=') {
-            Some((key, value)) => (key, Some(value.to_owned())),
-            None => (text, None),
-        };
-        Label {
-            key: key.to_owned(),
-            value,
-        }
-    }
-
-    pub(in crate::ops) fn is_in(&self, labels: &BTreeMap<String, String>) -> bool {
-        let found = labels.get(&self.key);
-        found.is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
     }
 }
 

@@ -9,7 +9,6 @@ use crate::store::{ImageRecord, Names};
 use crate::ops::error::OpsError;
 use crate::ops::image::filter::{Filters, Labels};
 use crate::text::format;
-use crate::text::glob::Glob;
 use crate::text::template::Value;
 use crate::text::version;
 
@@ -114,7 +113,9 @@ pub fn list(names: &Names, options: &Options, labels: &Labels<'_>) -> Result<Vec
     for image in images {
         if (untagged || !image.tags.is_empty()) && bound.image(image, labels)? {
             let of_image = rows_of(image, options.digests).into_iter();
-            rows.extend(of_image.filter(|row| bound.name(|pattern| pattern.matches(row))));
+            rows.extend(of_image.filter(|row| {
+                bound.name(|pattern| pattern.matches(row.repository.as_ref(), row.tag.as_ref()))
+            }));
         }
     }
     if let Some(sort) = options.sort {
@@ -266,49 +267,6 @@ fn id(id: &ImageId, no_trunc: bool) -> String {
     match no_trunc {
         true => id.to_string(),
         false => id.short(),
-    }
-}
-
-/// docker's `reference` filter: `path.Match` against the familiar name, with and without tag. Where the pattern says `docker.io`, or
-/// is no pattern but a name, against the full one as well: a wildcard never stands for the registry that is left out.
-#[derive(Debug, Clone)]
-pub struct Pattern {
-    glob: Glob,
-    full: bool,
-}
-
-impl Pattern {
-    /// Parses a name or a glob.
-    pub fn parse(text: &str) -> Result<Pattern, OpsError> {
-        // The same registry by its other name.
-        let named = text.strip_prefix("index.docker.io/");
-        let named = named.map(|rest| format!("docker.io/{rest}"));
-        let text = named.as_deref().unwrap_or(text);
-        let glob = Glob::parse(text).map_err(|_| OpsError::Pattern(text.to_owned()))?;
-        let full = !Glob::is_glob(text) || text.starts_with("docker.io/");
-        Ok(Pattern { glob, full })
-    }
-
-    fn is(&self, familiar: &str, canonical: &str) -> bool {
-        self.glob.matches(familiar) || (self.full && self.glob.matches(canonical))
-    }
-
-    /// Whether this tag is meant.
-    pub fn matches_tag(&self, tag: &TagRef) -> bool {
-        let TagRef { repository, .. } = tag;
-        self.is(&repository.familiar(), &repository.canonical())
-            || self.is(&tag.familiar(), &tag.canonical())
-    }
-
-    fn matches(&self, row: &Row) -> bool {
-        match (&row.repository, &row.tag) {
-            (Some(repository), Some(tag)) => self.matches_tag(&TagRef {
-                repository: repository.clone(),
-                tag: tag.clone(),
-            }),
-            (Some(repository), None) => self.is(&repository.familiar(), &repository.canonical()),
-            (None, _) => false,
-        }
     }
 }
 

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Usage, User};
+use super::{Usage, UsageError, User};
 use crate::mount_paths::{self, Inside};
 use crate::oci::ImageId;
 use crate::ops::engines;
-use crate::ops::error::OpsError;
 use crate::store::{ImageRecord, LeaseId, LeaseKind, LiveLease, Names, notify};
 use crate::sys::holders::{self, Depth, Held, Holders, How, Question};
 use crate::sys::mountinfo::DeviceId;
@@ -25,7 +24,7 @@ pub fn of_image(
     names: &Names,
     image: &ImageRecord,
     own: Option<&LeaseId>,
-) -> Result<Option<User>, OpsError> {
+) -> Result<Option<User>, UsageError> {
     let others: Vec<&LiveLease> = leases
         .iter()
         .filter(|lease| Some(&lease.id) != own)
@@ -56,13 +55,13 @@ pub fn of_image(
 pub fn engines(
     leases: &[LiveLease],
     names: &Names,
-) -> Result<BTreeMap<ImageId, Vec<String>>, OpsError> {
+) -> Result<BTreeMap<ImageId, Vec<String>>, UsageError> {
     let question = Question {
         overlays: true,
         ..Question::default()
     };
-    let found = holders::holders(&question).map_err(OpsError::Users)?;
-    engines::by_image(leases, names, &found.overlays)
+    let found = holders::holders(&question)?;
+    Ok(engines::by_image(leases, names, &found.overlays)?)
 }
 
 /// The container that uses an image, one that runs if there is any.
@@ -85,7 +84,7 @@ pub(super) fn runs_on(lease: &LiveLease, id: &ImageId) -> bool {
 pub fn by_image(
     leases: &[LiveLease],
     names: &Names,
-) -> Result<BTreeMap<ImageId, Vec<User>>, OpsError> {
+) -> Result<BTreeMap<ImageId, Vec<User>>, UsageError> {
     let mut users = seen_by_image(leases, names)?;
     for (id, user) in leases.iter().flat_map(told_by) {
         let of_image = users.entry(id).or_default();
@@ -99,7 +98,7 @@ pub fn by_image(
 fn seen_by_image(
     leases: &[LiveLease],
     names: &Names,
-) -> Result<BTreeMap<ImageId, Vec<User>>, OpsError> {
+) -> Result<BTreeMap<ImageId, Vec<User>>, UsageError> {
     let mut users: BTreeMap<ImageId, Vec<User>> = BTreeMap::new();
     for lease in leases {
         if let LeaseKind::Run { image, .. } = &lease.record.kind {
@@ -124,13 +123,13 @@ fn seen_by_image(
 }
 
 /// As [`counts`], without asking the daemons of mounts what they know.
-pub fn seen(leases: &[LiveLease], names: &Names) -> Result<BTreeMap<ImageId, usize>, OpsError> {
+pub fn seen(leases: &[LiveLease], names: &Names) -> Result<BTreeMap<ImageId, usize>, UsageError> {
     let users = seen_by_image(leases, names)?.into_iter();
     Ok(users.map(|(id, users)| (id, users.len())).collect())
 }
 
 /// How many users each image has, of those that have any.
-pub fn counts(leases: &[LiveLease], names: &Names) -> Result<BTreeMap<ImageId, usize>, OpsError> {
+pub fn counts(leases: &[LiveLease], names: &Names) -> Result<BTreeMap<ImageId, usize>, UsageError> {
     let users = by_image(leases, names)?.into_iter();
     Ok(users.map(|(id, users)| (id, users.len())).collect())
 }
@@ -198,20 +197,20 @@ fn told_by(lease: &LiveLease) -> Vec<(ImageId, User)> {
 }
 
 /// The devices of the mounts that daemons have, as far as they are mounted where we are.
-pub(super) fn devices<'a>(
+pub(in crate::ops) fn devices<'a>(
     leases: impl IntoIterator<Item = &'a LiveLease>,
-) -> Result<Vec<DeviceId>, OpsError> {
+) -> Result<Vec<DeviceId>, UsageError> {
     let mut devices = Vec::new();
     for lease in leases {
         if let LeaseKind::Daemon { mountpoint } = &lease.record.kind {
-            devices.extend(super::mounted_on(mountpoint).map_err(OpsError::Users)?);
+            devices.extend(super::mounted_on(mountpoint)?);
         }
     }
     Ok(devices)
 }
 
 /// Who is attached through the mounts of a store, and where below their roots; and all else that the look has found.
-fn attached(leases: &[&LiveLease]) -> Result<(Holders, Vec<(PathBuf, User)>), OpsError> {
+fn attached(leases: &[&LiveLease]) -> Result<(Holders, Vec<(PathBuf, User)>), UsageError> {
     let devices = devices(leases.iter().copied())?;
     let question = Question {
         whole: &devices,
@@ -222,7 +221,7 @@ fn attached(leases: &[&LiveLease]) -> Result<(Holders, Vec<(PathBuf, User)>), Op
         overlays: true,
         ..Question::default()
     };
-    let found = holders::holders(&question).map_err(OpsError::Users)?;
+    let found = holders::holders(&question)?;
     let users = found.held.iter().filter_map(of_held).collect();
     Ok((found, users))
 }
@@ -239,7 +238,7 @@ pub fn of_held(held: &Held) -> Option<(PathBuf, User)> {
 }
 
 /// Images by every path below a mount that can lead into their trees.
-pub(super) struct Index {
+pub(in crate::ops) struct Index {
     /// By repository and tag.
     tags: BTreeMap<(String, String), ImageId>,
     by_id: BTreeMap<String, ImageId>,
@@ -247,7 +246,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn of<'a>(images: impl IntoIterator<Item = &'a ImageRecord>) -> Index {
+    pub(in crate::ops) fn of<'a>(images: impl IntoIterator<Item = &'a ImageRecord>) -> Index {
         let mut index = Index {
             tags: BTreeMap::new(),
             by_id: BTreeMap::new(),
@@ -268,7 +267,7 @@ impl Index {
     }
 
     /// The image whose tree a path is in, from the root of a mount. Of two readings of a path the longer name counts.
-    pub(super) fn at(&self, path: &Path) -> Option<ImageId> {
+    pub(in crate::ops) fn at(&self, path: &Path) -> Option<ImageId> {
         match mount_paths::inside(path) {
             Inside::ById(hex) => self.by_id.get(hex).copied(),
             Inside::Dangling(short) => self.dangling.get(short).copied(),

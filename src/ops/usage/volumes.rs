@@ -15,9 +15,8 @@ use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{Usage, User};
+use super::{Usage, UsageError, User};
 use crate::mount_paths;
-use crate::ops::error::OpsError;
 use crate::store::volumes::{BESIDE, beside_name};
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeId, VolumeName, Volumes};
 use crate::sys::holders::{self, Below, Depth, Held, How, Place, Question};
@@ -65,7 +64,7 @@ impl VolumeUsers {
 }
 
 /// Finds the users of all volumes. Call it with the leases read first: a lease that begins later is seen by nobody yet.
-pub fn find(store: &Store, leases: &[LiveLease], look: Look) -> Result<VolumeUsers, OpsError> {
+pub fn find(store: &Store, leases: &[LiveLease], look: Look) -> Result<VolumeUsers, UsageError> {
     find_among(store, &*store.volume_set()?, leases, look)
 }
 
@@ -75,7 +74,7 @@ pub fn find_among(
     volumes: &Volumes,
     leases: &[LiveLease],
     look: Look,
-) -> Result<VolumeUsers, OpsError> {
+) -> Result<VolumeUsers, UsageError> {
     let mut users = VolumeUsers::default();
     of_leases(volumes, leases, &mut users);
 
@@ -83,7 +82,7 @@ pub fn find_among(
     let data = store.layout().volumes().canonicalize();
     let data = data.ok().filter(|_| volumes.iter().next().is_some());
     let located = match &data {
-        Some(data) => Some(holders::locate(data).map_err(OpsError::Users)?),
+        Some(data) => Some(holders::locate(data)?),
         None => None,
     };
     let below = match (&data, &located) {
@@ -106,7 +105,7 @@ pub fn find_among(
         },
         ..Question::default()
     };
-    let found = holders::holders(&question).map_err(OpsError::Users)?;
+    let found = holders::holders(&question)?;
     let daemons: BTreeSet<u32> = leases
         .iter()
         .filter(|lease| matches!(lease.record.kind, LeaseKind::Daemon { .. }))

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::mount_paths::VOLUMES;
 use crate::ops::error::OpsError;
-use crate::ops::image::filter::Label;
+use crate::ops::label::Label;
 use crate::store::containers::MountSource;
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeKind, VolumeName};
 use crate::sys::deep;

@@ -139,7 +139,8 @@ impl Plugin {
             }
             "/VolumeDriver.Get" => {
                 let volume = self.volume(&request)?;
-                let used = users::find(&self.store, &self.store.live_leases()?, Look::default())?;
+                let used = users::find(&self.store, &self.store.live_leases()?, Look::default())
+                    .map_err(OpsError::from)?;
                 let mut shown = self.shown(&volume);
                 let users = crate::ops::volume::list::processes(&used.of(&volume));
                 if let Some(shown) = shown.as_object_mut() {

@@ -2,6 +2,7 @@
 
 use crate::ops::fixtures::{id, image, names, with_origins};
 use crate::ops::image::list::*;
+use crate::ops::image::pattern::Pattern;
 
 const NOW: &str = "2026-08-01T12:00:00Z";
 

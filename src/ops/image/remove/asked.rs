@@ -2,7 +2,7 @@
 
 use crate::ops::error::OpsError;
 use crate::ops::image::filter::{self, Bound, Filters};
-use crate::ops::image::list::Pattern;
+use crate::ops::image::pattern::Pattern;
 use crate::ops::image::remove::{How, Removed, Target};
 use crate::ops::image::resolve;
 use crate::store::{LiveLease, Names, Store};

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::User;
-use super::images::{self, Index};
-use super::volumes::{self as volume_users, Look};
 use crate::mount_paths::VOLUMES;
 use crate::oci::ImageId;
 use crate::ops::engines;
 use crate::ops::error::OpsError;
 use crate::ops::image::resolve;
+use crate::ops::usage::User;
+use crate::ops::usage::images::{self, Index};
+use crate::ops::usage::volumes::{self as volume_users, Look};
 use crate::ops::volume::list::stopped;
 use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, Store, Volume, VolumeName};
 use crate::sys::holders::{self, Below, Depth, Question};
@@ -162,7 +162,9 @@ fn of_images(
     };
     let found = holders::holders(&question).map_err(OpsError::Users)?;
     let mut rows = Vec::new();
-    for (id, engines) in engines::by_image(leases, names, &found.overlays)? {
+    for (id, engines) in
+        engines::by_image(leases, names, &found.overlays).map_err(OpsError::Users)?
+    {
         if image.is_none_or(|image| image.id == id) {
             rows.extend(engines.into_iter().map(|who| Row {
                 user: User::engine(who),
