@@ -37,6 +37,7 @@ mod events;
 mod exec;
 mod export;
 mod filters;
+mod form;
 mod gc;
 mod help;
 mod history;

@@ -3,7 +3,7 @@
 //! Also where things may be named at all: `fuser` in `fuse`, `clap` in `cli`, `unsafe` in `sys`. The sources are read as
 //! text without comments and string literals, which is exact enough for names that are written out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,241 @@ fn levels_import_downwards_only() {
         src.display()
     );
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Children of a module that still need each other, with the reason; what is no longer a circle is to go from here.
+const CIRCLES: &[(&str, &[&str])] = &[
+    // An image is read from either document, and both give it.
+    ("archive", &["docker", "image", "oci"]),
+    // `run` stays attached as `attach` does, which ends with the exit codes of `run`.
+    ("cli", &["attach", "run"]),
+    // The volumes and stores of a mount are guarded as it is, which ends them with itself.
+    ("daemon", &["service", "stores", "volumes"]),
+    // Each of these files has a part of `impl Superblock`; it holds the state of each of them.
+    (
+        "fs",
+        &[
+            "again",
+            "image_dir",
+            "info",
+            "lasting",
+            "names_dir",
+            "nodes",
+            "orphans",
+            "probes",
+            "removal",
+            "slots",
+            "stores",
+            "superblock",
+            "trees",
+        ],
+    ),
+    // The documents of a catalog say where its things are, and places are made of it.
+    ("fs::stores", &["catalog", "documents", "place"]),
+    // The same of `VolumeTree`.
+    ("fs::volumes", &["budget", "files", "keep", "nodes", "root"]),
+    // A session serves with adapters, which mark its threads.
+    ("fuse", &["adapter", "serve", "session", "volumes"]),
+    // A change of a config is an instruction of a Dockerfile, read by the same lexer, with the same errors.
+    ("oci", &["change", "dockerfile"]),
+    // A descriptor in a manifest has a platform, a platform picks one; documents say of which type they were not.
+    ("oci", &["document", "fields", "manifest", "platform"]),
+    // The supervisor and the child are one program on both sides of a fork, and a visitor to a container is made of the same parts.
+    (
+        "runtime",
+        &["attach", "child", "stdio", "supervisor", "visit"],
+    ),
+    // Leases name containers, volumes and engines, which hold leases; the layout and its errors name all of them.
+    (
+        "store",
+        &[
+            "builds",
+            "containers",
+            "engines",
+            "error",
+            "events",
+            "layout",
+            "lease",
+            "lock",
+            "names",
+            "notify",
+            "partial",
+            "plugin",
+            "privacy",
+            "reserve",
+            "settings",
+            "trash",
+            "volumes",
+        ],
+    ),
+];
+
+/// Inside a module, too, what stands above uses what stands below: its children form no circle.
+#[test]
+fn levels_inside_modules_have_no_circles() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut modules = BTreeMap::new();
+    for file in sources(&src) {
+        let relative = file.strip_prefix(&src).unwrap().with_extension("");
+        let path: Vec<String> = relative
+            .iter()
+            .map(|part| part.to_str().unwrap().to_owned())
+            .collect();
+        let is_test = path.iter().any(|part| part == "tests");
+        if !is_test && !matches!(path[0].as_str(), "lib" | "main") {
+            modules.insert(path, fs::read_to_string(&file).unwrap());
+        }
+    }
+    let found: BTreeSet<(String, Vec<String>)> = circles(&modules).into_iter().collect();
+    let allowed: BTreeSet<(String, Vec<String>)> = CIRCLES
+        .iter()
+        .map(|(parent, children)| {
+            let children = children.iter().map(|child| child.to_string()).collect();
+            (parent.to_string(), children)
+        })
+        .collect();
+    type Circle = (String, Vec<String>);
+    // A circle that has grown is still that circle.
+    let is_same = |found: &Circle, listed: &Circle| {
+        let shared = found.1.iter().filter(|child| listed.1.contains(child));
+        found.0 == listed.0 && shared.count() >= 2
+    };
+    let new: Vec<_> = found
+        .iter()
+        .filter(|circle| !allowed.iter().any(|listed| is_same(circle, listed)))
+        .collect();
+    assert!(new.is_empty(), "new circles: {new:#?}");
+    let gone: Vec<_> = allowed
+        .iter()
+        .filter(|circle| !found.iter().any(|found| is_same(found, circle)))
+        .collect();
+    assert!(gone.is_empty(), "no circles any more: {gone:#?}");
+}
+
+#[test]
+fn levels_test_sees_circles() {
+    let module = |path: &str, code: &str| {
+        let path = path.split("::").map(str::to_owned).collect::<Vec<_>>();
+        (path, code.to_owned())
+    };
+    let found = circles(&BTreeMap::from([
+        module("a", "mod one; mod two; mod three; use one::One;"),
+        module("a::one", "use super::two::{self, Two};"),
+        module("a::two", "fn f() { crate::a::three::g() }"),
+        module("a::two::deep", "use super::super::one;"),
+        module("a::three", "use super::{Item, one as first}; // super::two"),
+        module(
+            "a::four",
+            "use super::one; #[cfg(test)]\nmod tests { use crate::a::five; }",
+        ),
+        module("a::five", "use crate::{a::four, b};"),
+    ]));
+    let circle = ["one", "three", "two"].map(str::to_owned).to_vec();
+    assert_eq!(found, [("a".to_owned(), circle)]);
+}
+
+/// The sets of children that need each other, by their parent.
+fn circles(modules: &BTreeMap<Vec<String>, String>) -> Vec<(String, Vec<String>)> {
+    let mut uses: BTreeMap<Vec<String>, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for (module, text) in modules {
+        let code = code_only(text);
+        let code = code.split("#[cfg(test)]\nmod ").next().unwrap();
+        for path in full_paths(module, code) {
+            let same = module.iter().zip(&path).take_while(|(a, b)| a == b);
+            let same = same.count();
+            let (Some(child), Some(used)) = (module.get(same), path.get(same)) else {
+                continue;
+            };
+            if modules.contains_key(&path[..=same]) {
+                let parent = uses.entry(module[..same].to_vec()).or_default();
+                let of_child = parent.entry(child.clone()).or_default();
+                of_child.insert(used.clone());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for (parent, uses) in &uses {
+        let mut seen = BTreeSet::new();
+        for child in uses.keys() {
+            let around: Vec<String> = reached(uses, child)
+                .into_iter()
+                .filter(|other| reached(uses, other).contains(child))
+                .collect();
+            if !around.is_empty() && seen.insert(around.clone()) {
+                found.push((parent.join("::"), around));
+            }
+        }
+    }
+    found
+}
+
+/// What is used by a child, by what that uses, and so on.
+fn reached(uses: &BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut next = vec![from.to_owned()];
+    while let Some(child) = next.pop() {
+        for used in uses.get(&child).into_iter().flatten() {
+            if found.insert(used.clone()) {
+                next.push(used.clone());
+            }
+        }
+    }
+    found
+}
+
+/// Every path that begins with `crate`, `self` or `super`, from the root of the crate.
+fn full_paths(module: &[String], code: &str) -> Vec<Vec<String>> {
+    let packed: String = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    let packed = packed.replace(" ::", "::").replace(":: ", "::");
+    let mut found = Vec::new();
+    for begin in ["crate::", "self::", "super::"] {
+        for (at, _) in packed.match_indices(begin) {
+            let before = packed[..at].chars().next_back();
+            if before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | ':')) {
+                continue;
+            }
+            for path in expanded(&packed[at..]) {
+                let mut rest = path.as_slice();
+                let mut base = match begin {
+                    "crate::" => Vec::new(),
+                    _ => module.to_vec(),
+                };
+                while let Some((first, more)) = rest.split_first() {
+                    match first.as_str() {
+                        "crate" | "self" => {}
+                        "super" => drop(base.pop()),
+                        _ => break,
+                    }
+                    rest = more;
+                }
+                base.extend(rest.iter().cloned());
+                found.push(base);
+            }
+        }
+    }
+    found
+}
+
+/// `a::{b, c::d}` gives a::b and a::c::d.
+fn expanded(code: &str) -> Vec<Vec<String>> {
+    let code = code.trim_start();
+    let end = code.find(|c: char| !c.is_alphanumeric() && c != '_');
+    let (name, rest) = code.split_at(end.unwrap_or(code.len()));
+    let Some(rest) = rest.strip_prefix("::") else {
+        return vec![vec![name.to_owned()]];
+    };
+    let below = match rest.strip_prefix('{') {
+        Some(group) => group_items(group)
+            .iter()
+            .flat_map(|item| expanded(item))
+            .collect(),
+        None => expanded(rest),
+    };
+    let with = |mut path: Vec<String>| {
+        path.insert(0, name.to_owned());
+        path
+    };
+    below.into_iter().map(with).collect()
 }
 
 /// Every module of the crate has a level.
@@ -204,6 +439,13 @@ fn crate_paths(code: &str) -> Vec<String> {
 
 /// `a::x, b::{c, d}, e}` gives a, b, e.
 fn group_names(group: &str) -> Vec<String> {
+    let items = group_items(group);
+    let first = |item: &String| words(item).next().map(str::to_owned);
+    items.iter().filter_map(first).collect()
+}
+
+/// What stands between the commas of a group.
+fn group_items(group: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut depth = 0;
     let mut item = String::new();
@@ -219,9 +461,6 @@ fn group_names(group: &str) -> Vec<String> {
     }
     names.push(item);
     names
-        .iter()
-        .filter_map(|item| words(item).next().map(str::to_owned))
-        .collect()
 }
 
 fn words(code: &str) -> impl Iterator<Item = &str> {

@@ -8,10 +8,9 @@ use crate::ops::OpsError;
 use crate::ops::volume::list;
 use crate::ops::{container as containers, image::inspect};
 use crate::store::Store;
-use crate::text::format;
-use crate::text::template::{Template, Value};
+use crate::text::template::Value;
 
-use super::output::{self, print_error};
+use super::form::{Form, print};
 use super::{Context, volume};
 
 /// Show all that is known of containers, images and volumes, as a JSON array
@@ -154,62 +153,4 @@ fn find(store: &Store, name: &str, kind: Option<Kind>, size: bool) -> anyhow::Re
         Err(error) if error.is_not_found() && kind.is_none() => Err(missing.into()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// `--format`.
-pub enum Form {
-    /// A JSON array, indented.
-    Indented,
-    /// A JSON array on one line.
-    Json,
-    /// For each by itself.
-    Template(Template),
-}
-
-impl Form {
-    /// Reads the option.
-    pub fn parse(text: Option<&str>) -> anyhow::Result<Form> {
-        Ok(match text {
-            None | Some("") => Form::Indented,
-            Some("json") => Form::Json,
-            Some(text) => Form::Template(Template::parse(text)?),
-        })
-    }
-}
-
-/// Prints what was found, then what was not; `value` is for templates.
-pub fn print<T: Serialize>(
-    form: &Form,
-    all: Vec<anyhow::Result<T>>,
-    value: impl Fn(&T) -> Result<Value, serde_json::Error>,
-) -> anyhow::Result<ExitCode> {
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
-    for one in all {
-        match one {
-            Ok(inspection) => found.push(inspection),
-            Err(error) => errors.push(error),
-        }
-    }
-    let printed = match form {
-        Form::Json => output::print(&format!("{}\n", serde_json::to_string(&found)?)),
-        Form::Indented => output::print(&format::json(&found)?),
-        Form::Template(template) => {
-            let mut text = String::new();
-            for inspection in &found {
-                text.push_str(&template.render(&value(inspection)?)?);
-                text.push('\n');
-            }
-            output::print_foreign(&text)
-        }
-    };
-    let failed = !errors.is_empty();
-    for error in errors {
-        print_error(&error);
-    }
-    printed?;
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
 }

@@ -6,6 +6,7 @@
 //! size is given. Each of these makes a wrong tree out of a bad archive. Where readers disagree, this follows Go's
 //! `archive/tar`: it is what docker, podman and containerd read layers with.
 
+mod decimal;
 pub mod encode;
 pub mod header;
 pub mod pax;

@@ -7,7 +7,7 @@ use crate::ops::usage::volumes::{self as users, Look};
 use crate::ops::volume::list;
 use crate::store::{Store, VolumeName};
 
-use super::super::inspect::{Form, print};
+use super::super::form::{Form, print};
 use super::super::{Context, completion};
 
 /// Show all that is known of volumes, as a JSON array

@@ -4,6 +4,7 @@
 //! `SCHILY.acl.*` and `RHT.security.selinux`. `hdrcharset` is ignored because names are bytes here. An empty value
 //! stands for "as in the header".
 
+use super::decimal::decimal;
 use super::sparse::PaxSparse;
 use crate::layer::error::Problem;
 
@@ -71,23 +72,6 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
         return None;
     }
     Some((key, value.get(1..)?, rest))
-}
-
-/// Decimal digits, below 2^63.
-pub fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    let mut value: i64 = 0;
-    for digit in text {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        value = value
-            .checked_mul(10)?
-            .checked_add(i64::from(digit - b'0'))?;
-    }
-    u64::try_from(value).ok()
 }
 
 fn signed(text: &[u8]) -> Option<i64> {

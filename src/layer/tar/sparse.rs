@@ -6,8 +6,8 @@
 use tar_core::{GnuExtSparseHeader, GnuSparseHeader, Header};
 use zerocopy::FromBytes;
 
+use super::decimal::decimal;
 use super::header::number;
-use super::pax::decimal;
 use super::{BLOCK, BLOCK_U64};
 use crate::layer::error::Problem;
 use crate::layer::limits::Limits;
