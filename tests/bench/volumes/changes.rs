@@ -71,6 +71,7 @@ pub fn run(ground: &Ground, tree: &Tree, quick: bool) {
         }
         eprintln!("bench: {name}, {}", ground.file_system);
         let times = interleaved(rounds, PLACES.len(), |place| {
+            ground.renew(PLACES[place]);
             rustix::fs::sync();
             timed(&mut at(ground, PLACES[place], text, &packages))
         });
@@ -100,6 +101,7 @@ pub fn run(ground: &Ground, tree: &Tree, quick: bool) {
         println!("{name}: {}", kinds.collect::<Vec<_>>().join(", "));
     }
     for place in PLACES {
+        ground.renew(place);
         let text = "rm -rf $ROOT/work $ROOT/npm $ROOT/base.db*";
         timed(&mut script(text, &ground.places[place].root));
     }

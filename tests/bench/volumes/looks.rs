@@ -40,7 +40,11 @@ pub fn run(ground: &Ground, tree: &Tree, quick: bool) {
     };
     eprintln!("bench: git add and commit, {}", ground.file_system);
     let rounds = if quick { 1 } else { 3 };
-    let add = interleaved(rounds, 3, |place| timed(&mut at(place, ADD)));
+    let add = interleaved(rounds, 3, |place| {
+        ground.renew(places[place]);
+        timed(&mut at(place, ADD))
+    });
+    ground.renew(FUSE_OVERLAYFS_1);
     let rounds = if quick { 3 } else { 7 };
     let mut looks = Vec::new();
     for (name, text, _) in WORK {
@@ -85,6 +89,7 @@ pub fn run(ground: &Ground, tree: &Tree, quick: bool) {
         println!("{name}: {}", kinds.collect::<Vec<_>>().join(", "));
     }
     for place in places {
+        ground.renew(place);
         fs::remove_dir_all(ground.places[place].root.join("look")).expect("rm -r");
     }
 }
