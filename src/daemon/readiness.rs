@@ -40,14 +40,6 @@ impl Reporter {
         }
     }
 
-    /// The keeper waits, which is told in its own way.
-    pub(super) fn kept() -> Self {
-        Reporter {
-            pipe: None,
-            foreground: false,
-        }
-    }
-
     /// The pipe to the starter.
     pub(super) fn pipe(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)

@@ -57,7 +57,7 @@ const READ_AHEAD_KB: &str = "1024";
 pub(super) fn run(plan: &MountPlan, reporter: Reporter) -> anyhow::Result<()> {
     fork::limit_allocator();
     raise_descriptor_limit();
-    match Service::start(plan, &reporter) {
+    match Service::start(plan) {
         Ok(service) => {
             reporter.ready();
             fork::release_memory();
@@ -73,7 +73,7 @@ pub(super) fn run_kept(before: Before) -> anyhow::Result<()> {
     raise_descriptor_limit();
     provoked();
     let plan = before.plan.clone();
-    let service = Service::begin(&plan, &Reporter::kept(), Some(before))?;
+    let service = Service::begin(&plan, Some(before))?;
     if let Some(lasting) = &service.lasting {
         lasting.shown.served()?;
     }
@@ -200,16 +200,12 @@ struct Shared {
 }
 
 impl Service {
-    fn start(plan: &MountPlan, reporter: &Reporter) -> anyhow::Result<Self> {
-        Service::begin(plan, reporter, None)
+    fn start(plan: &MountPlan) -> anyhow::Result<Self> {
+        Service::begin(plan, None)
     }
 
     /// Mounts, or goes on with what the server `before` has left.
-    fn begin(
-        plan: &MountPlan,
-        reporter: &Reporter,
-        mut before: Option<Before>,
-    ) -> anyhow::Result<Self> {
+    fn begin(plan: &MountPlan, mut before: Option<Before>) -> anyhow::Result<Self> {
         // Before any thread exists: all of them are to leave signals to the event loop.
         let signals = SignalFd::block().context("blocking signals")?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("making an eventfd")?;
