@@ -220,15 +220,21 @@ pub fn remove(
     tell: Tell<'_>,
 ) -> Result<Volume, OpsError> {
     let volume = there(store, name)?;
+    let own = !matches!(volume.kind, VolumeKind::Bind { .. });
+    let refuse_if_full = || match removal.only_empty && own {
+        true if !is_empty(&store.volume_root(&volume))? => {
+            Err(OpsError::VolumeNotEmpty(name.clone()))
+        }
+        _ => Ok(()),
+    };
+    // Before the question for users, as rmdir(2) does: the kernel tells of a closed file only later.
+    refuse_if_full()?;
     let before = store.live_leases()?;
     refuse_if_used(store, &before, &volume, "remove", removal)?;
     let (removed, hold) = {
         let lock = store.lock()?;
         unchanged(store, &volume, "remove")?;
-        let own = !matches!(volume.kind, VolumeKind::Bind { .. });
-        if removal.only_empty && own && !is_empty(&store.volume_root(&volume))? {
-            return Err(OpsError::VolumeNotEmpty(name.clone()));
-        }
+        refuse_if_full()?;
         let hold = store.hold_volume_data(&volume)?;
         (store.remove_volume(&lock, name)?, hold)
     };

@@ -177,6 +177,21 @@ fn a_lease_is_a_user() {
     remove(&store, &data.name, &Removal::default(), &|| {}).unwrap();
 }
 
+/// Whoever has just closed a file in it may still count as a user: `rmdir` says the same at once and a moment later.
+#[test]
+fn regression_rmdir_of_a_full_volume_says_so_whoever_uses_it() {
+    let (_dir, store) = store();
+    let data = make(&store, "data", CreateKind::Persistent);
+    fs::write(store.volume_root(&data).join("f"), "x").unwrap();
+    let removal = Removal {
+        only_empty: true,
+        open_files: 1,
+        ..Removal::default()
+    };
+    let full = remove(&store, &data.name, &removal, &|| {});
+    assert!(matches!(full, Err(OpsError::VolumeNotEmpty(_))), "{full:?}");
+}
+
 #[test]
 fn removing_a_bind_leaves_the_host_alone() {
     let (dir, store) = store();
