@@ -266,16 +266,14 @@ fn root_ctrl_c_that_nobody_hears_gets_an_answer() {
 }
 
 #[test]
-fn root_start_does_not_pretend_to_attach() {
+fn root_start_of_a_running_one_attaches() {
     let w = World::root();
     w.s.load(&image("app:1"));
-    w.shown("$mica run -dit --name web app:1 sh");
+    w.shown("$mica run -di --name web app:1 sh -c 'read word; echo got $word; exit 3'");
     assert_eq!(w.shown("$mica start web"), "web\n");
-    for how in ["-a", "-ai"] {
-        let run = w.sh(&format!("$mica start {how} web"));
-        assert_eq!(run.status.code(), Some(1), "{}", run.describe());
-        assert!(run.stderr().contains("mica exec web"), "{}", run.describe());
-    }
+    let run = w.sh("echo it | $mica start -ai web");
+    assert_eq!(run.status.code(), Some(3), "{}", run.describe());
+    assert_eq!(run.stdout(), "got it\n", "{}", run.describe());
     w.shown("$mica rm -f web");
 }
 
