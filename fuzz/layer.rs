@@ -125,7 +125,7 @@ fn open(bytes: &[u8]) {
             let _ = index.xattrs(node);
             let _ = index.extents(node);
             if let Ok(entries) = index.entries(node) {
-                entries.iter().take(1000).for_each(|entry| drop(entry));
+                entries.iter().take(1000).for_each(drop);
             }
             let _ = index.find(node, b"f");
         }

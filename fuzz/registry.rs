@@ -82,6 +82,7 @@ fn read(bytes: &[u8]) {
     let options = Options {
         insecure: vec![server.domain.clone()],
         retry_for: Duration::ZERO,
+        mirrors: Vec::new(),
     };
     let reference: Reference = format!("{}/a:1", server.domain).parse().unwrap();
     let repository: &Repository = &reference.repository;

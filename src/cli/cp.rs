@@ -24,8 +24,8 @@ use crate::text::format::human_size;
 
 /// Copy files between a container and here
 ///
-/// The container runs or not. Of a directory the content is copied if its path ends with /. and the directory itself otherwise;
-/// - is a tar archive on standard input or output. What is copied out belongs to you, and what is copied in to whom it belongs
+/// The container runs or not. Of a directory the content is copied if its path ends with /. and the directory itself otherwise. A
+/// dash is a tar archive on standard input or output. What is copied out belongs to you, and what is copied in to whom it belongs
 /// here.
 #[derive(clap::Args)]
 pub struct Args {

@@ -286,7 +286,6 @@ impl Superblock {
     }
 
     /// Makes `names` the view, and tells the kernel of what is different. What they do not have is still known by its number.
-
     fn take_these(&self, _changing: &Changing<'_>, names: Arc<Names>, stay: &[Box<str>]) {
         let old = self.view();
         let new = {

@@ -1,7 +1,6 @@
 //! `attach`, and leaving what one is attached to.
 
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -55,7 +54,7 @@ impl Terminal {
         rustix::fs::fcntl_setfl(&master, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
         Terminal {
             child,
-            master: fs::File::from(OwnedFd::from(master)),
+            master: fs::File::from(master),
             seen: String::new(),
         }
     }

@@ -446,9 +446,7 @@ fn root_cve_2019_1002101_a_copied_tree_leaves_its_place_by_no_link() {
     // The second copy meets them: neither a file nor a directory goes through one.
     shown(
         &s,
-        &format!(
-            "run --name c2 app:1 -- mkdir -p /t/way /t/z/up; echo planted > /t/way/f; echo planted > /t/passwd; mkdir /t/sub"
-        ),
+        "run --name c2 app:1 -- mkdir -p /t/way /t/z/up; echo planted > /t/way/f; echo planted > /t/passwd; mkdir /t/sub",
     );
     let run = mica(&s, "cp c2:/t/. copy").code(1);
     assert!(

@@ -29,7 +29,7 @@ fn large(name: &str) -> ImageBuilder {
             |layer, n| {
                 let place = ["", "deep/", "deep/er/"][n as usize % 3];
                 let content: Vec<u8> = (0..n * 3000).map(|i| (i % 253) as u8).collect();
-                layer.file(&format!("{place}f{n}"), content)
+                layer.file(format!("{place}f{n}"), content)
             },
         )
     })

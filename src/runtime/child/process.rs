@@ -191,7 +191,7 @@ fn go_to(path: &str) -> rustix::io::Result<()> {
 }
 
 /// What the kernel's file system of terminals says it is.
-const DEVPTS: i64 = 0x1cd1;
+const DEVPTS: rustix::fs::FsWord = 0x1cd1;
 
 /// Opens a terminal of the container's own and gives its master side away. What is in the place of one, by a volume or a process
 /// in there, is not one.
@@ -200,7 +200,7 @@ fn open_terminal(channel: &Channel) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let direct = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let master = openat2(CWD, "/dev/pts/ptmx", flags, Mode::empty(), direct).fails(what)?;
-    if i64::from(rustix::fs::fstatfs(&master).fails(what)?.f_type) != DEVPTS {
+    if rustix::fs::fstatfs(&master).fails(what)?.f_type != DEVPTS {
         let text = format!("{what}: /dev/pts of the container is something else");
         return Err(Failure::start(text));
     }
