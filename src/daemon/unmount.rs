@@ -15,7 +15,7 @@ use crate::sys::proc::{self, Process};
 /// How long the daemon may take to end after its mount is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a mount that nobody uses is tried again when it is busy, and after how long.
-const GLANCES: usize = 20;
+const GLANCES: usize = 50;
 const GLANCE: Duration = Duration::from_millis(10);
 /// How often the mounts inside may come back.
 const RETURNS: u32 = 3;

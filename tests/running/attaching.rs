@@ -162,8 +162,9 @@ fn root_a_terminal_is_left_and_attached_to_again() {
         fourth.seen
     );
     let mut fifth = Terminal::new(&s, &["run", "--rm", "--name", "five", "-it", "app:1", "sh"]);
-    fifth.types("echo up\n");
-    fifth.shows("up");
+    // Not the echo of what was typed: it must be up.
+    fifth.types("echo u$((0))p\n");
+    fifth.shows("u0p");
     let pid = shown(&s, "inspect -f {{.State.Pid}} five");
     let starter = s.sh("pgrep -f 'run --rm --name five' | while read p; do tr '\\0' ' ' < /proc/$p/cmdline | grep -q '^[^ ]*mica' && echo $p; done | sort -n | head -1").stdout();
     s.sh(&format!("kill -9 {}", starter.trim())).ok();

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::errno;
 use crate::common::image::ImageBuilder;
+use crate::common::keeper::wait_until;
 use crate::common::podman::Podman;
 use crate::common::sandbox::Sandbox;
 use crate::common::user::as_user;
@@ -351,11 +352,11 @@ fn fuse_volumes_ephemeral_unused_goes() {
     goes(&sandbox, &mount, "unused", &data);
     assert!(begin.elapsed() >= wait);
     drop(directory);
-    let log = fs::read_to_string(sandbox.store().join("daemon.log")).expect("the log");
-    assert!(
-        log.contains("volume unused: nobody has used it, it has evaporated"),
-        "{log}"
-    );
+    // It is told once it has happened.
+    wait_until("the log says so", || {
+        let log = fs::read_to_string(sandbox.store().join("daemon.log")).expect("the log");
+        log.contains("volume unused: nobody has used it, it has evaporated")
+    });
 }
 
 /// Open and mapped files, working and root directories, mounts in any mount namespace and leases each keep an ephemeral volume, and SIGKILL of the holder releases it.
