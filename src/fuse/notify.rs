@@ -125,6 +125,7 @@ impl NotifyQueue {
             let quiet = state.last.map(|last| last + QUIET);
             match quiet.filter(|_| !state.expired.is_empty()) {
                 Some(quiet) if Instant::now() < quiet => {
+                    // Woken or not: the loop looks at both.
                     let _ = self.changed.wait_until(&mut state, quiet);
                 }
                 _ => match state.expired.pop_front() {

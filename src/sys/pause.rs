@@ -25,6 +25,7 @@ pub fn pause(name: &str) {
         drop(at);
         if let Ok(mut go) = std::fs::File::open(directory.join("go")) {
             let mut nothing = Vec::new();
+            // Its end is all that is waited for.
             let _ = go.read_to_end(&mut nothing);
         }
     }

@@ -251,6 +251,7 @@ impl Unpacker<'_> {
             }
             Err(error) => {
                 if named {
+                    // What is told is why it could not be written.
                     let _ = beneath::unlink(parent, temporary);
                 }
                 Err(error)
@@ -302,7 +303,7 @@ impl Unpacker<'_> {
                 let node = node.map_err(&failed)?;
                 self.own(&node, entry)?;
                 // The time of a link is nobody's concern where it cannot be set.
-                let _ = set_time(self.unpacking.host, parent, temporary, entry);
+                let _ = set_time(parent, temporary, entry);
                 return Ok(true);
             }
             EntryKind::CharDevice => FileType::CharacterDevice,
@@ -396,8 +397,7 @@ impl Unpacker<'_> {
     }
 }
 
-fn set_time(host: &Host, parent: &OwnedFd, name: &[u8], entry: &TarEntry) -> Result<(), Errno> {
-    let _ = host;
+fn set_time(parent: &OwnedFd, name: &[u8], entry: &TarEntry) -> Result<(), Errno> {
     let time = rustix::fs::Timestamps {
         last_access: rustix::fs::Timespec {
             tv_sec: 0,
