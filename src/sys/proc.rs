@@ -194,6 +194,10 @@ pub fn all() -> io::Result<Vec<u32>> {
 /// The name of processes that have a connection open and do not serve it.
 pub const KEEPER: &CStr = c"mica-keeper";
 
+/// The name of what starts a container's program and waits for it. Nobody may look into such a process; what it has open, whoever
+/// started it or the program has too.
+pub const STARTER: &CStr = c"mica-init";
+
 /// The process that serves the FUSE connection of the file system `device`, where this kernel tells (`fuse_connection` in
 /// fdinfo) and this user may look.
 pub fn fuse_server(device: DeviceId) -> Option<u32> {

@@ -128,6 +128,23 @@ fn fuse_rootless_volumes_and_what_stays_with_a_container() {
     assert_eq!(owner, USER);
 }
 
+/// Nobody may look into a small init; it keeps no volume that its container has not, of this store or another.
+#[test]
+fn fuse_regression_rootless_an_init_uses_no_volume_of_others() {
+    let s = user(USER, &format!("mica-test-{USER}:700000:65536\n"));
+    shown(&s, "volume create data");
+    shown(&s, "run -d --init -v own:/v --name web app:1 sleep 600");
+    shown(&s, "volume rm data");
+    let refused = mica(&s, "volume rm own").code(1);
+    assert!(
+        refused.stderr().contains("volume is in use"),
+        "{}",
+        refused.describe()
+    );
+    shown(&s, "rm -f web");
+    shown(&s, "volume rm own");
+}
+
 /// Directories that only their owner can enter are no hindrance for users inside, who are subordinate ids outside, whatever the umask.
 #[test]
 fn fuse_rootless_in_a_private_store_whatever_the_umask() {

@@ -5,7 +5,7 @@
 //! An open directory is none: `ls` opens one.
 //!
 //! What cannot be told is taken for a use of every volume: a place on a volumes' mount that has no name, and a process that we
-//! may not look into, if it may be one of ours (see [`may_be_ours`]).
+//! may not look into, if it may be one of ours (see [`may_be_ours`]) and is not the init of a container ([`proc::STARTER`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -138,7 +138,8 @@ pub fn find_among(
         .into_iter()
         .filter(|pid| !daemons.contains(pid))
     {
-        if may_be_ours(pid) {
+        let name = proc::name(pid).unwrap_or_default();
+        if name.as_bytes() != proc::STARTER.to_bytes() && may_be_ours(pid) {
             let started = proc::started(pid);
             let user = finder.user(pid, Usage::Hidden, Path::new(""));
             finder.users.of_any.push((user, started));

@@ -29,6 +29,7 @@ use crate::store::containers::Ulimit;
 use crate::sys::container::{exec, exit_now, install_filter, reset_signals, signal};
 use crate::sys::fork::{Fork, close_inherited, fork};
 use crate::sys::pause::pause;
+use crate::sys::proc;
 use crate::sys::signal::SignalFd;
 
 /// A program to run in a container.
@@ -93,7 +94,7 @@ pub(in crate::runtime) fn run(
     }
     // Until the program is there, /proc/PID/exe leads to the binary of mica on the host, and a process of the container that has
     // the same privileges could keep it open. After the exec the program is as any other.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).fails("hiding from the container")?;
+    hide()?;
     limits::set(&program.ulimits).map_err(|error| Failure::start(error.to_string()))?;
     drop_privileges(program, &user, single_id)?;
     if program.init {
@@ -264,7 +265,7 @@ fn redirect(descriptors: [&OwnedFd; 3]) -> Result<(), Failure> {
 /// ids and its own capabilities.
 pub(in crate::runtime) fn come_with_little(program: &Program) -> Result<(), Failure> {
     let what = "giving up privileges";
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).fails("hiding from the container")?;
+    hide()?;
     let mut needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
     if program.new_privileges && program.filter.is_some() {
         // What it takes to install a filter then.
@@ -278,6 +279,13 @@ pub(in crate::runtime) fn come_with_little(program: &Program) -> Result<(), Fail
     sets.effective &= needed;
     sets.inheritable = CapabilitySet::empty();
     set_capabilities(None, sets).fails(what)
+}
+
+/// Nobody may look into this process any more. Its name says that nothing is missed thereby.
+fn hide() -> Result<(), Failure> {
+    let what = "hiding from the container";
+    rustix::thread::set_name(proc::STARTER).fails(what)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).fails(what)
 }
 
 /// Keeps the capabilities named and no others, for this process and everything it will start.
