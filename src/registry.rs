@@ -14,6 +14,7 @@ mod auth;
 mod blob;
 mod client;
 pub mod credentials;
+pub mod docker_config;
 mod endpoint;
 mod error;
 mod proxy;

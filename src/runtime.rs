@@ -28,7 +28,7 @@ mod visit;
 use rustix::process::WaitStatus;
 
 pub use attach::{AttachOptions, DetachKeys, Left, attach};
-pub use exec::{ExecOptions, exec};
+pub use exec::{ExecOptions, exec, exec_attached};
 pub use out_of_reach::OutOfReach;
 pub use supervisor::{Job, run, run_attached, run_detached};
 pub use view::View;

@@ -20,6 +20,7 @@ pub mod real;
 pub mod registry;
 pub mod sandbox;
 pub mod tarball;
+pub mod terminal;
 pub mod tier;
 pub mod user;
 pub mod walk;

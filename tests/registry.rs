@@ -7,6 +7,7 @@ mod places;
 mod proxies;
 mod pulling;
 mod pushing;
+mod resized;
 mod resuming;
 mod settings;
 mod together;

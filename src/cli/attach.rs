@@ -7,16 +7,18 @@ use super::Context;
 use super::run::failed;
 use crate::ops::container as containers;
 use crate::ops::container::run::RunError;
+use crate::registry::docker_config;
 use crate::runtime::{self, AttachOptions, DetachKeys, Left};
 use crate::store::containers::Container;
 
 /// Stay with a container that runs
 ///
 /// Its output comes here, what is typed goes to it if it was started with -i, and its exit status is this command's. Of one that
-/// has a terminal ctrl-p ctrl-q leaves, and it goes on.
+/// has a terminal ctrl-p ctrl-q leaves, and it goes on; the exit status is 1 then.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Leave by these keys in place of ctrl-p,ctrl-q: characters, or ctrl-LETTER, with commas between
+    /// Leave by these keys in place of ctrl-p,ctrl-q, or of those in docker's config.json: characters, or ctrl-LETTER, with commas
+    /// between
     #[arg(long, value_name = "KEYS")]
     detach_keys: Option<String>,
     /// Give it nothing of standard input
@@ -32,12 +34,25 @@ pub struct Args {
     container: String,
 }
 
-/// The keys of `--detach-keys`.
+/// docker's status of `attach` and `exec` for who has left; of `run` and `start` it is 0.
+pub(super) const LEFT: u8 = 1;
+
+/// The keys of `--detach-keys`, else those of docker's `config.json`. A bad word of the file counts for nothing, and is said.
 pub(super) fn keys(text: Option<&str>) -> Result<DetachKeys, RunError> {
-    match text {
-        Some(text) => DetachKeys::parse(text).map_err(RunError::Usage),
-        None => Ok(DetachKeys::default()),
+    if let Some(text) = text.filter(|text| !text.is_empty()) {
+        return DetachKeys::parse(text).map_err(RunError::Usage);
     }
+    if !io::stdin().is_terminal() {
+        // Nobody types any.
+        return Ok(DetachKeys::default());
+    }
+    let Some(text) = docker_config::text("detachKeys") else {
+        return Ok(DetachKeys::default());
+    };
+    Ok(DetachKeys::parse(&text).unwrap_or_else(|why| {
+        log::warn!("docker's config.json: {why}; ctrl-p,ctrl-q count");
+        DetachKeys::default()
+    }))
 }
 
 /// Attaches.
@@ -48,7 +63,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         keys: keys(args.detach_keys.as_deref())?,
     };
     let container = containers::find(&context.store()?, &args.container)?;
-    Ok(ExitCode::from(match to(&container, &options) {
+    Ok(ExitCode::from(match to(&container, &options, LEFT) {
         Ok(code) => code,
         // docker's status for what its daemon refuses.
         Err(error) => match failed(&error) {
@@ -58,8 +73,9 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     }))
 }
 
-/// Attaches to one that runs; the exit code of this command.
-pub(super) fn to(container: &Container, options: &AttachOptions) -> anyhow::Result<u8> {
+/// Attaches to one that runs; the exit code of this command,
+/// with `gone` for who leaves it.
+pub(super) fn to(container: &Container, options: &AttachOptions, gone: u8) -> anyhow::Result<u8> {
     let refused = |text: &str| Err(RunError::Refused(text.to_owned()).into());
     if !container.is_running() {
         return refused("You cannot attach to a stopped container, start it first");
@@ -67,11 +83,11 @@ pub(super) fn to(container: &Container, options: &AttachOptions) -> anyhow::Resu
     if container.is_paused() {
         return refused("You cannot attach to a paused container, unpause it first");
     }
-    Ok(left(runtime::attach(container, options)?))
+    Ok(left(runtime::attach(container, options)?, gone))
 }
 
-/// The exit code of who came away.
-pub(super) fn left(left: Left) -> u8 {
+/// The exit code of who came away; `gone` of who has left.
+pub(super) fn left(left: Left, gone: u8) -> u8 {
     match left {
         Left::Ended(code) => code,
         Left::Detached => {
@@ -79,7 +95,7 @@ pub(super) fn left(left: Left) -> u8 {
                 // docker's words; the line is one that the program has begun.
                 eprintln!("\nread escape sequence");
             }
-            0
+            gone
         }
     }
 }

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
+use super::attach::{self, LEFT};
 use super::run::{PRIVILEGED, failed, lines, variable};
 use crate::ops::container as containers;
 use crate::ops::container::run::RunError;
 use crate::runtime::{self, ExecOptions, OutOfReach};
 
 /// Run a command in a container that runs
+///
+/// With -it ctrl-p ctrl-q leaves the command, and it goes on; the exit status is 1 then.
 #[derive(clap::Args)]
 pub struct Args {
     /// Give the command this standard input
@@ -22,6 +25,9 @@ pub struct Args {
     /// Do not wait for its end, show nothing of it
     #[arg(short, long)]
     detach: bool,
+    /// With -it: leave it by these keys in place of ctrl-p,ctrl-q, or of those in docker's config.json
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Set a variable: NAME=VALUE, or NAME for the value it has here
     #[arg(short, long, value_name = "VARIABLE")]
     env: Vec<String>,
@@ -70,6 +76,7 @@ fn exec(args: Args, context: &Context) -> anyhow::Result<u8> {
     if args.privileged {
         return Err(RunError::Refused(PRIVILEGED.to_owned()).into());
     }
+    let keys = attach::keys(args.detach_keys.as_deref())?;
     let out_of_reach = OutOfReach::ensure()?;
     let container = containers::find(&context.store()?, &args.container)?;
     if !container.is_running() {
@@ -95,5 +102,9 @@ fn exec(args: Args, context: &Context) -> anyhow::Result<u8> {
         open_stdin: args.interactive,
         detached: args.detach,
     };
+    if args.tty && args.interactive && !args.detach {
+        let left = runtime::exec_attached(&container, &options, &keys, out_of_reach)?;
+        return Ok(attach::left(left, LEFT));
+    }
     Ok(runtime::exec(&container, &options, out_of_reach)?)
 }

@@ -317,7 +317,8 @@ pub(super) fn stay(
 ) -> Result<u8, NotStarted> {
     let config = &job.container.record.config;
     if config.tty && config.open_stdin && io::stdin().is_terminal() {
-        return runtime::run_attached(job, keys, out_of_reach, finish).map(attach::left);
+        let left = runtime::run_attached(job, keys, out_of_reach, finish)?;
+        return Ok(attach::left(left, 0));
     }
     let (job, result) = runtime::run(job, out_of_reach);
     finish(job);

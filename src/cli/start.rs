@@ -67,7 +67,7 @@ fn start(
                 signals: true,
                 keys: keys.clone(),
             };
-            return attach::to(&containers::find(store, text)?, &options);
+            return attach::to(&containers::find(store, text)?, &options, 0);
         }
         // It runs already, which is no error.
         return Ok(0);

@@ -1,7 +1,6 @@
 //! What pull and push have in common: several names, all tags of a repository, how to reach registries, a bar for each layer.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::Hash;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -13,7 +12,7 @@ use indicatif::{
 use parking_lot::Mutex;
 
 use super::output::{Lines, print_error};
-use super::progress::is_narrow;
+use super::progress::moving;
 use crate::oci::{Reference, Tag};
 use crate::registry;
 use crate::sys::threads;
@@ -113,24 +112,14 @@ impl<K: Eq + Hash> Bars<K> {
     }
 
     /// Bytes of a layer are on their way, the first `kept` of them from an earlier time.
-    pub fn begin(&self, key: K, name: &str, doing: &str, size: u64, kept: u64) {
+    pub fn begin(&self, key: K, name: &str, doing: &'static str, size: u64, kept: u64) {
         self.with(key, name, |bar| {
             bar.set_length(size);
-            let bytes = "{decimal_bytes}/{decimal_total_bytes}";
-            let text = match is_narrow(&io::stdout()) {
-                true => format!("{{prefix}}: {bytes}"),
-                // The bar takes what the rest leaves, however wide the terminal is by then.
-                false => {
-                    format!("{{prefix}}: {doing} [{{wide_bar}}] {bytes} {{speed}}")
-                }
-            };
-            let speed = move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let speed = move |state: &ProgressState| {
                 let rate = DecimalBytes(speed(state.pos(), kept, state.elapsed()));
-                // It is text in memory.
-                let _ = write!(out, "{rate}/s");
+                format!(" {rate}/s")
             };
-            let style = style(&text).with_key("speed", speed);
-            bar.set_style(style.progress_chars("=> "));
+            bar.set_style(moving(name, doing, io::stdout, speed));
             bar.reset_elapsed();
             // Its thread is not optional to the library; without one bars move when something has come.
             if threads::are_there() {

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde_json::{Map, Value, json};
 
-use super::RegistryError;
+use super::{RegistryError, docker_config};
 use crate::oci::Repository;
 use crate::sys::lock::{self, LockMode};
 use crate::sys::new_file::NewFile;
@@ -70,7 +70,7 @@ pub fn key(domain: &str) -> &str {
 /// the namespaces above it, of which the closest counts.
 pub fn find(repository: &Repository) -> Result<Option<Credential>, RegistryError> {
     let domain = repository.domain();
-    if let Some(path) = config_path()
+    if let Some(path) = docker_config::path()
         && let Some(found) = read(&path).map(|file| file.look(key(domain), domain))
         && let Some(found) = found?
     {
@@ -102,9 +102,16 @@ struct Credentials {
     content: Value,
 }
 
-/// `None`: it is missing, unreadable for this user, or no JSON, which is said.
+/// `None`: it is missing, unreadable for this user, or no JSON or far too large, which is said.
 fn read(path: &Path) -> Option<Credentials> {
-    let bytes = std::fs::read(path).ok()?;
+    let bytes = match docker_config::bytes(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::Other => {
+            log::warn!("{}: {error}; its credentials are not used", path.display());
+            return None;
+        }
+        Err(_) => return None,
+    };
     match serde_json::from_slice(&bytes) {
         Ok(content) => Some(Credentials {
             path: path.to_owned(),
@@ -183,17 +190,6 @@ fn podman_paths() -> Vec<PathBuf> {
     dirs.map(|dir| dir.join("containers/auth.json")).collect()
 }
 
-/// docker's `config.json` of this user.
-pub fn config_path() -> Option<PathBuf> {
-    let dir = match std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()) {
-        Some(dir) => PathBuf::from(dir),
-        None => {
-            PathBuf::from(std::env::var_os("HOME").filter(|home| !home.is_empty())?).join(".docker")
-        }
-    };
-    Some(dir.join("config.json"))
-}
-
 /// Keeps a credential in docker's `config.json` or with the helper that it names. The answer is the file, if the secret
 /// itself is in it.
 pub fn keep(domain: &str, credential: &Credential) -> Result<Option<PathBuf>, RegistryError> {
@@ -226,7 +222,7 @@ pub fn keep(domain: &str, credential: &Credential) -> Result<Option<PathBuf>, Re
 
 /// Forgets a registry's credential; whether there was one in the file or with its helper.
 pub fn forget(domain: &str) -> Result<bool, RegistryError> {
-    if config_path().is_some_and(|path| !path.exists()) {
+    if docker_config::path().is_some_and(|path| !path.exists()) {
         return Ok(false);
     }
     let _lock = lock_config()?;
@@ -246,7 +242,7 @@ pub fn forget(domain: &str) -> Result<bool, RegistryError> {
 /// Keeps two logins at the same time from losing one of the credentials; other programs know nothing of it. The lock is the
 /// directory's, so there is no file to leave behind. `None`: there is no directory, or no such locks.
 fn lock_config() -> Result<Option<File>, RegistryError> {
-    let Some(path) = config_path() else {
+    let Some(path) = docker_config::path() else {
         return Ok(None);
     };
     let path = path.canonicalize().unwrap_or(path);
@@ -277,7 +273,7 @@ fn make_private(dir: &Path) -> std::io::Result<()> {
 }
 
 fn read_config() -> Result<(PathBuf, Map<String, Value>), RegistryError> {
-    let path = config_path().ok_or_else(|| RegistryError::File {
+    let path = docker_config::path().ok_or_else(|| RegistryError::File {
         path: PathBuf::from("config.json"),
         reason: "neither DOCKER_CONFIG nor HOME is set".to_owned(),
     })?;
@@ -285,7 +281,7 @@ fn read_config() -> Result<(PathBuf, Map<String, Value>), RegistryError> {
         path: path.clone(),
         reason,
     };
-    let bytes = match std::fs::read(&path) {
+    let bytes = match docker_config::bytes(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok((path, Map::new()));

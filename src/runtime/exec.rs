@@ -1,14 +1,21 @@
 //! `exec`: one more process in a container that runs.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::BorrowedFd;
 
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, chdir, pidfd_open, set_parent_process_death_signal,
+    waitpid,
+};
 
+use super::attach::{DetachKeys, Left};
 use super::channel::{self, Channel, FromChild};
 use super::child::{self, Failure, Program, Stdio};
 use super::namespaces::Entrance;
 use super::stdio::{self, Moving, Output, Pumps};
-use super::supervisor::{watch_process, with_output};
+use super::supervisor::{LEFT, Watched, detach, wait_for_supervisor, watch_process, with_output};
 use super::{NotStarted, OutOfReach, code_of};
 use crate::ops::container::run::{env, security};
 use crate::store::containers::{Container, Status};
@@ -37,6 +44,51 @@ pub struct ExecOptions {
 
 /// Runs a command in a container; its exit code.
 pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Result<u8, NotStarted> {
+    stay(container, options, None)
+}
+
+/// Runs a command at the caller's terminal, who can leave it by typing `keys`. It runs on then; a process that stays with it reads
+/// its terminal, and what it prints is nobody's.
+pub fn exec_attached(
+    container: &Container,
+    options: &ExecOptions,
+    keys: &DetachKeys,
+    _: OutOfReach,
+) -> Result<Left, NotStarted> {
+    let preparing = "preparing the command";
+    let pipe = pipe_with(PipeFlags::CLOEXEC);
+    let (read, write) = pipe.map_err(|error| NotStarted::because(preparing)(error.into()))?;
+    match fork().map_err(NotStarted::because(preparing))? {
+        Fork::Parent(child) => {
+            drop(write);
+            wait_for_supervisor(child, read)
+        }
+        Fork::Child => {
+            drop(read);
+            // Until it is left it ends with who started it, and the command with its terminal.
+            if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+                log::debug!("tying the command to its starter: {error}");
+            }
+            let to = File::from(write);
+            let code = match stay(container, options, Some((keys, &to))) {
+                Ok(code) => code,
+                Err(error) => {
+                    // Without a starter there is nobody to tell.
+                    let _ = writeln!(&to, "{} {}", error.code, error.text);
+                    error.code
+                }
+            };
+            exit_now(code.into())
+        }
+    }
+}
+
+/// Starts the command and stays with it. With `leaving`, the keys that leave it and who is to be told.
+fn stay(
+    container: &Container,
+    options: &ExecOptions,
+    leaving: Option<(&DetachKeys, &File)>,
+) -> Result<u8, NotStarted> {
     let preparing = "preparing the command";
     let record = &container.record;
     let Status::Running { pid, .. } = container.state.status else {
@@ -115,7 +167,7 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
         Fork::Child => {
             drop(ours);
             if options.detached {
-                super::supervisor::detach();
+                detach();
             }
             let Err(failure) = join(target, userns, &program, &theirs, stdio, single_id);
             let (code, text) = (failure.code, failure.text);
@@ -138,8 +190,9 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
                 process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
             }
             Some((FromChild::Terminal, Some(master))) => {
+                let keys = leaving.map(|(keys, _)| keys);
                 let terminal =
-                    Moving::start_terminal(master, options.open_stdin, &output, None, None);
+                    Moving::start_terminal(master, options.open_stdin, &output, None, keys);
                 moving = Some(terminal.map_err(NotStarted::because("opening the terminal"))?);
             }
             Some((FromChild::Failed { code, text }, _)) => {
@@ -157,9 +210,13 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
         moving = Some(started.map_err(NotStarted::because("moving its output"))?);
     }
     if let Some(process) = &process {
-        watch_process(process, &signals, None, moving.as_ref(), drop)
-            .map_err(NotStarted::because("waiting for the command"))
-            .map(drop)?;
+        let waiting = || NotStarted::because("waiting for the command");
+        let watched = watch_process(process, &signals, None, moving.as_ref(), drop);
+        let left = watched.map_err(waiting())? == Watched::Left;
+        if let (true, Some(moving), Some((_, to))) = (left, &mut moving, leaving) {
+            leave(moving, to).map_err(waiting())?;
+            watch_process(process, &signals, None, None, drop).map_err(waiting())?;
+        }
     }
     let code = loop {
         match waitpid(joiner, WaitOptions::empty()) {
@@ -169,6 +226,16 @@ pub fn exec(container: &Container, options: &ExecOptions, _: OutOfReach) -> Resu
         }
     };
     Ok(with_output(code, moving))
+}
+
+/// Leaves everything of the caller's behind, and lets him go.
+fn leave(moving: &mut Moving, mut to: &File) -> std::io::Result<()> {
+    moving.leave();
+    set_parent_process_death_signal(None)?;
+    detach();
+    // Nor does it keep his directory busy.
+    chdir("/")?;
+    writeln!(to, "{LEFT}")
 }
 
 /// Whether an error of looking at a process says that it has ended.

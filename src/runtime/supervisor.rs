@@ -192,10 +192,10 @@ impl Leaving<'_> {
 }
 
 /// The word for a caller who has left.
-const LEFT: &str = "left";
+pub(super) const LEFT: &str = "left";
 
 /// In the process that the caller waits for: passes signals on until the supervisor has ended, or was left.
-fn wait_for_supervisor(child: u32, line: OwnedFd) -> Result<Left, NotStarted> {
+pub(super) fn wait_for_supervisor(child: u32, line: OwnedFd) -> Result<Left, NotStarted> {
     let waiting = "waiting for the supervisor";
     let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
     let process = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty()));

@@ -2,111 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
-
 use super::*;
-
-/// A `mica` at a terminal of its own.
-struct Terminal {
-    child: Child,
-    master: fs::File,
-    seen: String,
-}
-
-impl Terminal {
-    fn new(s: &Sandbox, words: &[&str]) -> Terminal {
-        let master =
-            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: 80,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&master, size).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let slave = fs::File::options()
-            .read(true)
-            .write(true)
-            .open(name.to_str().unwrap())
-            .unwrap();
-        let mut command: Command = s.command();
-        // A session of its own, with the terminal for its controlling one.
-        command.args(words);
-        let program = command.get_program().to_owned();
-        let mut all = Command::new("setsid");
-        all.arg("-cw").arg(program).args(words);
-        for (key, value) in command.get_envs() {
-            match value {
-                Some(value) => all.env(key, value),
-                None => all.env_remove(key),
-            };
-        }
-        all.current_dir(s.dir());
-        all.stdin(slave.try_clone().unwrap())
-            .stdout(slave.try_clone().unwrap())
-            .stderr(slave);
-        let child = all.spawn().unwrap();
-        let flags = rustix::fs::fcntl_getfl(&master).unwrap();
-        rustix::fs::fcntl_setfl(&master, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
-        Terminal {
-            child,
-            master: fs::File::from(master),
-            seen: String::new(),
-        }
-    }
-
-    fn types(&mut self, text: &str) {
-        self.master.write_all(text.as_bytes()).unwrap();
-    }
-
-    fn look(&mut self) {
-        let mut buffer = [0; 4096];
-        while let Ok(got) = self.master.read(&mut buffer) {
-            if got == 0 {
-                break;
-            }
-            self.seen.push_str(&String::from_utf8_lossy(&buffer[..got]));
-        }
-    }
-
-    #[track_caller]
-    fn shows(&mut self, text: &str) {
-        let end = Instant::now() + Duration::from_secs(30);
-        while !self.seen.contains(text) {
-            self.look();
-            assert!(Instant::now() < end, "no {text:?} in {:?}", self.seen);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let (_, rest) = self.seen.split_once(text).unwrap();
-        self.seen = rest.to_owned();
-    }
-
-    #[track_caller]
-    fn ends(&mut self) -> i32 {
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
-            self.look();
-            if let Some(status) = self.child.try_wait().unwrap() {
-                self.look();
-                return status.code().unwrap();
-            }
-            assert!(Instant::now() < end, "it does not end: {:?}", self.seen);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::common::terminal::Terminal;
 
 #[test]
 fn root_a_terminal_is_left_and_attached_to_again() {
@@ -134,6 +31,12 @@ fn root_a_terminal_is_left_and_attached_to_again() {
     other.shows("bo7th");
     other.types("\x18q");
     assert_eq!(other.ends(), 0);
+    // docker's status of attach that is left.
+    let mut third = Terminal::new(&s, &["attach", "two"]);
+    third.types("echo thi$((3))rd\n");
+    third.shows("thi3rd");
+    third.types("\x10\x11");
+    assert_eq!(third.ends(), 1, "{}", third.seen);
     again.types("exit 7\n");
     assert_eq!(again.ends(), 7, "{}", again.seen);
     wait_until("it has ended", || shown(&s, "ps -q").is_empty());
@@ -170,6 +73,122 @@ fn root_a_terminal_is_left_and_attached_to_again() {
     s.sh(&format!("kill -9 {}", starter.trim())).ok();
     wait_until("its process is dead", || {
         !std::path::Path::new(&format!("/proc/{}", pid.trim())).exists()
+    });
+}
+
+/// The processes of a container whose command line has this word.
+fn inside(s: &Sandbox, container: &str, word: &str) -> usize {
+    let top = shown(s, &format!("top {container} -eo pid,args"));
+    top.lines().filter(|line| line.contains(word)).count()
+}
+
+#[test]
+fn root_a_command_of_exec_is_left_and_goes_on() {
+    let s = sandbox();
+    shown(&s, "run -d --init --name box app:1 sleep 1000");
+    s.mkdir("docker");
+    let config = s.path("docker/config.json");
+    let start = |config: Option<&str>, words: &[&str]| {
+        match config {
+            Some(text) => fs::write(s.path("docker/config.json"), text).unwrap(),
+            None => fs::remove_file(s.path("docker/config.json")).unwrap_or_default(),
+        }
+        let all: Vec<&str> = ["exec", "-it"]
+            .into_iter()
+            .chain(words.iter().copied())
+            .collect();
+        let mut terminal = Terminal::with(&s, &all, &[("DOCKER_CONFIG", "docker")]);
+        terminal.types("echo re$((0))ady\n");
+        terminal.shows("re0ady");
+        terminal
+    };
+    // docker's words and status; the command goes on, and what it prints is nobody's.
+    let mut first = start(None, &["box", "sh"]);
+    first.types("while :; do echo flood; done & exec sleep 1001\n");
+    first.shows("flood");
+    first.types("\x10\x11");
+    assert_eq!(first.ends(), 1, "{}", first.seen);
+    assert!(
+        first.seen.contains("read escape sequence"),
+        "{:?}",
+        first.seen
+    );
+    let left = || inside(&s, "box", "sleep 1001");
+    assert_eq!(left(), 1);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(left(), 1);
+    // Its own keys; the usual ones are for the command then. The file's, which the option comes before.
+    for (config, option, keys) in [
+        (None, "ctrl-x,q", "\x18q"),
+        (Some(r#"{"detachKeys": "ctrl-y"}"#), "", "\x19"),
+        (Some(r#"{"detachKeys": "ctrl-y"}"#), "ctrl-x,q", "\x18q"),
+        (Some(r#"{"auths": {}}"#), "", "\x10\x11"),
+        (Some(r#"{"detachKeys": 7}"#), "", "\x10\x11"),
+    ] {
+        let option = format!("--detach-keys={option}");
+        let mut terminal = start(config, &[&option, "box", "sh"]);
+        if keys != "\x10\x11" {
+            terminal.types("\x10\x11\necho st$((1))ill\n");
+            terminal.shows("st1ill");
+        }
+        terminal.types(keys);
+        assert_eq!(terminal.ends(), 1, "{config:?} {option}: {}", terminal.seen);
+    }
+    // A file that says nothing that can be used is no obstacle: it is said, and the usual keys count.
+    let many = format!(r#"{{"detachKeys": "{}a"}}"#, "a,".repeat(100_000));
+    let large = format!(r#"{{"x": "{}", "detachKeys": "a"}}"#, "x".repeat(5 << 20));
+    for (text, why) in [
+        ("{", "EOF while parsing"),
+        ("", "EOF while parsing"),
+        (r#"{"detachKeys": "ctrl-"}"#, "Unknown character: 'ctrl-'"),
+        (&many, "invalid detach keys"),
+        (&large, "it has more than"),
+    ] {
+        fs::write(&config, text).unwrap();
+        let mut terminal = Terminal::with(
+            &s,
+            &["exec", "-it", "box", "sh"],
+            &[("DOCKER_CONFIG", "docker")],
+        );
+        terminal.shows(why);
+        terminal.types("echo re$((0))ady\n");
+        terminal.shows("re0ady");
+        terminal.types("\x10\x11");
+        assert_eq!(terminal.ends(), 1, "{}", terminal.seen);
+    }
+    fs::remove_file(&config).unwrap();
+    s.sh("mkfifo docker/config.json").ok();
+    let mut terminal = Terminal::with(
+        &s,
+        &["exec", "-it", "box", "sh"],
+        &[("DOCKER_CONFIG", "docker")],
+    );
+    terminal.shows("it is no file");
+    // Not left, its end and its status are the command's.
+    terminal.types("exit 9\n");
+    assert_eq!(terminal.ends(), 9, "{}", terminal.seen);
+    fs::remove_file(&config).unwrap();
+    // Who is killed takes along what nobody has left.
+    let mut killed = start(
+        None,
+        &["box", "sh", "-c", "read x; echo re0ady; exec sleep 1002"],
+    );
+    let found = s.sh("pgrep -f '[e]xec -it box sh -c read'").ok().stdout();
+    let oldest = found.lines().next().unwrap().to_owned();
+    s.sh(&format!("kill -9 {oldest}")).ok();
+    wait_until("its command has ended", || {
+        inside(&s, "box", "sleep 1002") == 0
+    });
+    killed.look();
+    // With the container all of it ends, and nothing of mica stays.
+    shown(&s, "rm -f box");
+    wait_until("nobody stays", || {
+        !s.sh(&format!(
+            "pgrep -f '{} [e]xec -it box'",
+            env!("CARGO_BIN_EXE_mica")
+        ))
+        .status
+        .success()
     });
 }
 

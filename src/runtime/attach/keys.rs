@@ -16,12 +16,20 @@ impl Default for DetachKeys {
     }
 }
 
+/// More is no sequence that anybody types; it would be held back for ever while it is typed.
+const MAX_KEYS: usize = 64;
+
 impl DetachKeys {
     /// Reads docker's form: single characters and `ctrl-` with a letter or one of `@ [ \ ] ^ _`, with commas between; empty: the
     /// usual ones.
     pub fn parse(text: &str) -> Result<DetachKeys, String> {
         if text.is_empty() {
             return Ok(DetachKeys::default());
+        }
+        if text.split(',').count() > MAX_KEYS {
+            return Err(format!(
+                "invalid detach keys provided: more than {MAX_KEYS} of them"
+            ));
         }
         let key = |word: &str| -> Option<u8> {
             match (word.as_bytes(), word.strip_prefix("ctrl-")) {
@@ -38,6 +46,8 @@ impl DetachKeys {
         };
         let keys = text.split(',').map(|word| {
             key(word).ok_or_else(|| {
+                let word: String = word.chars().take(16).collect();
+                let text: String = text.chars().take(MAX_KEYS).collect();
                 format!("invalid detach keys ({text}) provided: Unknown character: '{word}'")
             })
         });
@@ -88,6 +98,8 @@ mod tests {
         ] {
             assert_eq!(DetachKeys::parse(text).unwrap().keys, keys, "{text}");
         }
+        assert!(DetachKeys::parse(&["a"; MAX_KEYS].join(",")).is_ok());
+        assert!(DetachKeys::parse(&["a"; MAX_KEYS + 1].join(",")).is_err());
         for bad in ["ctrl-", "ctrl-A", "ab", "a,,b", "ctrl-pq"] {
             assert!(DetachKeys::parse(bad).is_err(), "{bad}");
         }

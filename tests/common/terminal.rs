@@ -1,0 +1,125 @@
+//! A terminal for one command, which the test types at.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::sandbox::Sandbox;
+
+/// A `mica` at a terminal of its own.
+pub struct Terminal {
+    child: Child,
+    master: fs::File,
+    pub seen: String,
+}
+
+impl Terminal {
+    /// 24 rows of 80 columns.
+    pub fn new(s: &Sandbox, words: &[&str]) -> Terminal {
+        Terminal::with(s, words, &[])
+    }
+
+    pub fn with(s: &Sandbox, words: &[&str], env: &[(&str, &str)]) -> Terminal {
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        tcsetwinsize(&master, size(80)).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = fs::File::options()
+            .read(true)
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap();
+        let mut command: Command = s.command();
+        // A session of its own, with the terminal for its controlling one.
+        command.args(words);
+        let program = command.get_program().to_owned();
+        let mut all = Command::new("setsid");
+        all.arg("-cw").arg(program).args(words);
+        for (key, value) in command.get_envs() {
+            match value {
+                Some(value) => all.env(key, value),
+                None => all.env_remove(key),
+            };
+        }
+        all.envs(env.iter().copied());
+        all.current_dir(s.dir());
+        all.stdin(slave.try_clone().unwrap())
+            .stdout(slave.try_clone().unwrap())
+            .stderr(slave);
+        let child = all.spawn().unwrap();
+        let flags = rustix::fs::fcntl_getfl(&master).unwrap();
+        rustix::fs::fcntl_setfl(&master, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+        Terminal {
+            child,
+            master: fs::File::from(master),
+            seen: String::new(),
+        }
+    }
+
+    pub fn types(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    pub fn resize(&self, columns: u16) {
+        tcsetwinsize(&self.master, size(columns)).unwrap();
+    }
+
+    pub fn look(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Ok(got) = self.master.read(&mut buffer) {
+            if got == 0 {
+                break;
+            }
+            self.seen.push_str(&String::from_utf8_lossy(&buffer[..got]));
+        }
+    }
+
+    #[track_caller]
+    pub fn shows(&mut self, text: &str) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.seen.contains(text) {
+            self.look();
+            assert!(Instant::now() < end, "no {text:?} in {:?}", self.seen);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (_, rest) = self.seen.split_once(text).unwrap();
+        self.seen = rest.to_owned();
+    }
+
+    #[track_caller]
+    pub fn ends(&mut self) -> i32 {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            self.look();
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.look();
+                return status.code().unwrap();
+            }
+            assert!(Instant::now() < end, "it does not end: {:?}", self.seen);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn size(columns: u16) -> Winsize {
+    Winsize {
+        ws_row: 24,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
+}
