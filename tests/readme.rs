@@ -1,11 +1,14 @@
-//! README.md, typed: its console blocks in order, in one directory, as somebody would who has just built it.
+//! README.md, typed: `make run` in a clone, then its console blocks in order, as somebody would who has just built it.
+//!
+//! The clone has this program where `make release` puts it; `make run` then does all but build. What README says of `mica` and of the
+//! store is done as it stands there.
 //!
 //! A line `$ ..` is typed up to its comment. It succeeds, unless README shows the message of its failure; what README shows of its
 //! output without digits is in the output. Left out are lines that need a person at a terminal, or programs that are not here; the
 //! list says why, and each entry has to be there.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::registry::{Kind, Registry};
@@ -66,32 +69,74 @@ fn blocks(text: &str) -> Vec<Vec<Line>> {
     blocks
 }
 
-fn typed(s: &Sandbox, line: &str) -> Run {
-    let mut command = Command::new("bash");
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.arg("-c").arg(line).current_dir(s.dir());
-    command.env("PATH", format!("{}:{path}", s.path("bin").display()));
-    command.env("MICA_STORE", s.store()).env("HOME", s.dir());
-    command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
-    s.run(command)
+/// What README says comes before the first block: what `mica` stands for, and what is to be exported.
+fn before(readme: &str) -> (String, String) {
+    let (_, rest) = readme
+        .split_once("After `make run`, with ")
+        .expect("the sentence");
+    let (line, _) = rest.split_once('\n').expect("its end");
+    match line.split('`').collect::<Vec<_>>().as_slice() {
+        ["", "mica", " for ", program, " and ", export, ":"] => {
+            ((*program).to_owned(), (*export).to_owned())
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
-/// What `make run` does with the store and the mount point of this sandbox.
-fn make_run(s: &Sandbox) {
-    typed(
-        s,
-        "mica load -i sample.tar && mkdir -p mnt && mica mount mnt",
-    )
-    .ok();
+/// A clone, and a shell in it.
+struct Clone<'s> {
+    s: &'s Sandbox,
+    dir: PathBuf,
+    export: String,
+}
+
+impl Clone<'_> {
+    fn new(s: &Sandbox) -> Clone<'_> {
+        let (program, export) = before(include_str!("../README.md"));
+        let dir = s.mkdir("clone");
+        let from = Path::new(env!("CARGO_MANIFEST_DIR"));
+        s.sh(&format!(
+            "cp -r {from}/contrib {from}/Makefile {from}/README.md clone; mkdir -p clone/$(dirname {program})",
+            from = from.display()
+        ))
+        .ok();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mica"), dir.join(&program)).unwrap();
+        s.mkdir("bin");
+        std::os::unix::fs::symlink(dir.join(&program), s.path("bin/mica")).unwrap();
+        Clone { s, dir, export }
+    }
+
+    fn run(&self, line: &str) -> Run {
+        let mut command = Command::new("bash");
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.arg("-c").arg(line).current_dir(&self.dir);
+        command.env("PATH", format!("{}:{path}", self.s.path("bin").display()));
+        command.env("HOME", self.s.dir()).env_remove("MICA_STORE");
+        command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+        self.s.run(command)
+    }
+
+    /// At the prompt of somebody who has done what README says.
+    fn typed(&self, line: &str) -> Run {
+        self.run(&format!("{}\n{line}", self.export))
+    }
+
+    /// All but what it builds and installs.
+    fn make_run(&self) {
+        let run = self.run("make --no-print-directory -o toolchain -o deps-run -o release run");
+        let said = run.ok().stdout();
+        // What it says to try stands in README, too.
+        assert!(said.contains(&format!(
+            "export MICA_STORE={}/var/store",
+            self.dir.display()
+        )));
+    }
 }
 
 /// Takes down what is left when the test ends, however that is.
-struct Leave<'s>(&'s Sandbox);
-
-impl Drop for Leave<'_> {
+impl Drop for Clone<'_> {
     fn drop(&mut self) {
-        let left = typed(
-            self.0,
+        let left = self.typed(
             "[ ! -e sleeper ] || kill $(cat sleeper); mica umount -l mnt; mica rm -f $(mica ps -aq)",
         );
         drop(left);
@@ -103,15 +148,9 @@ fn root_readme_is_typed_in_order() {
     tier::root();
     let readme = include_str!("../README.md");
     let s = Sandbox::new();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/sample-image");
-    let mut command = Command::new(script);
-    command.arg(s.path("sample.tar"));
-    s.run(command).ok();
-    s.mkdir("bin");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mica"), s.path("bin/mica")).unwrap();
     let registry = Registry::start(&s, Kind::Plain);
-    make_run(&s);
-    let _leave = Leave(&s);
+    let clone = Clone::new(&s);
+    clone.make_run();
     for (part, why) in LEFT_OUT {
         assert!(
             readme.contains(part),
@@ -123,7 +162,7 @@ fn root_readme_is_typed_in_order() {
     for (number, block) in blocks.iter().enumerate() {
         if number == 1 {
             // "`make run` brings the sample back".
-            make_run(&s);
+            clone.make_run();
         }
         for line in block {
             if LEFT_OUT.iter().any(|(part, _)| line.typed.contains(part)) {
@@ -132,13 +171,17 @@ fn root_readme_is_typed_in_order() {
             let there = |text: &str| text.replace("127.0.0.1:5000", &registry.host());
             // What the reader is to write first.
             if line.typed == "cat hello/Dockerfile" {
-                fs::write(s.path("hello/Dockerfile"), line.shown.join("\n") + "\n").unwrap();
+                fs::write(
+                    clone.dir.join("hello/Dockerfile"),
+                    line.shown.join("\n") + "\n",
+                )
+                .unwrap();
             }
             let mut text = there(&line.typed);
             if text.ends_with('&') {
                 text.push_str(" echo $! > sleeper");
             }
-            let run = typed(&s, &text);
+            let run = clone.typed(&text);
             let fails = line
                 .shown
                 .iter()
