@@ -5,7 +5,6 @@
 
 pub mod build;
 pub mod container;
-pub mod copy;
 pub mod engines;
 pub mod error;
 pub mod events;
@@ -20,13 +19,3 @@ pub mod users;
 pub mod volume;
 
 pub use error::OpsError;
-
-// Where things were before they went to their nouns.
-pub use crate::text::{format, glob, rows, template, time, version};
-pub use container::{self as containers, bundle, commit, diff, run};
-pub use image::{
-    filter, history, inspect, list as images, pin, prune, remove, resolve, tag, trash, tree,
-};
-pub use space::{check, df, gc};
-pub use transfer::{export, import, load, pull, push, save};
-pub use volume::{self as volumes};

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use mica::ops::pull::PullError;
+use mica::ops::transfer::pull::PullError;
 use mica::store::StoreError;
 use tonic::{Code, Status};
 

@@ -12,10 +12,10 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use super::Context;
 use super::output::Printable;
 use crate::ops::container as containers;
-use crate::ops::container::run;
-use crate::ops::copy::{
+use crate::ops::container::copy::{
     self, CopyError, Destination, Kind, Notes, Owner, Owners, Packing, Path, Unpacking,
 };
+use crate::ops::container::run;
 use crate::runtime::{self, Job, OutOfReach, Visitor};
 use crate::store::Store;
 use crate::store::containers::Container;

@@ -6,9 +6,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use crate::ops::OpsError;
 use crate::ops::build::BuildError;
 use crate::ops::container::commit::CommitError;
+use crate::ops::container::copy::CopyError;
 use crate::ops::container::diff::DiffError;
 use crate::ops::container::run::RunError;
-use crate::ops::copy::CopyError;
 use crate::ops::transfer::pull::PullError;
 use crate::registry::RegistryError;
 

@@ -1,6 +1,6 @@
 //! Removal through the mount: `rmdir`, `rm -r`, `unlink` of an alias.
 //!
-//! The commit point is the rmdir of a root directory (or the unlink of `name:tag`): it calls the same `ops::remove` as
+//! The commit point is the rmdir of a root directory (or the unlink of `name:tag`): it calls the same `ops::image::remove` as
 //! `mica rmi`. What `rm -r` does before that, unlinking all it has listed, is staged (`stages`): answered with success to a
 //! process that has listed the root itself, with "read-only" to anybody else, and changes nothing. Users are looked for
 //! before the commit and again behind it: somebody may have entered while it was written. While something is staged whoever

@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod commit;
+pub mod copy;
 pub mod diff;
 pub mod hold;
 pub mod inspect;

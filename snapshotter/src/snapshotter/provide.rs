@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mica::layer::Limits;
 use mica::oci::{ChainId, DiffId, Digest, Reference};
-use mica::ops::pull::{self, Options, Silent};
+use mica::ops::transfer::pull::{self, Options, Silent};
 use mica::registry::Client;
 use mica::store::snapshots::{Change, Snapshot, SnapshotKind, SnapshotUsage, Snapshots};
 use mica::store::{Names, StoreLock};

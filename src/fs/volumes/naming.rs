@@ -1,4 +1,4 @@
-//! What changes `M/volumes`: each operation is the one of the command line (`ops::volumes`).
+//! What changes `M/volumes`: each operation is the one of the command line (`ops::volume`).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -12,8 +12,10 @@ use super::super::channel::Channel;
 use super::super::child::{Fails as _, Failure, read_list};
 use super::{Answer, Ask, Found};
 use crate::layer::compress;
+use crate::ops::container::copy::{
+    self, CopyError, Kind, Notes, Owner, Owners, Packing, Path, Unpacking,
+};
 use crate::ops::container::run::user;
-use crate::ops::copy::{self, CopyError, Kind, Notes, Owner, Owners, Packing, Path, Unpacking};
 use crate::sys::beneath::{self, Host};
 use crate::sys::container::exit_now;
 use crate::sys::pause::pause;
