@@ -150,6 +150,10 @@ impl FileSystem for Superblock {
         match self.known(ino)? {
             Known::Own(node) => match node.place() {
                 Place::Link(target) => Ok(target.into_vec()),
+                Place::Store(place) => match place.target() {
+                    Some(target) => Ok(target.into_bytes()),
+                    None => Err(FsError::NotSymlink),
+                },
                 _ => Err(FsError::NotSymlink),
             },
             Known::Dir(_) => Err(FsError::NotSymlink),

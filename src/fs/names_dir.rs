@@ -61,7 +61,7 @@ impl Superblock {
                 "containers" => own(Place::Store(StorePlace::Containers)),
                 "chains" => own(Place::Store(StorePlace::Chains)),
                 // For the page of options that a mount has room for.
-                "c" => link("containers".to_owned()),
+                "c" => own(Place::Store(StorePlace::Symlink(None))),
                 _ => None,
             },
             Place::Root => match name {
@@ -157,8 +157,7 @@ impl Superblock {
         Ok(EntryReply {
             attr: reply.attr,
             entry_ttl: match place {
-                // Engines are told of nothing: they ask.
-                Place::Link(_) | Place::Store(_) => Ttl::Zero,
+                Place::Link(_) => Ttl::Zero,
                 _ => Ttl::Forever,
             },
             attr_ttl: reply.ttl,
@@ -294,7 +293,10 @@ impl Superblock {
                 let Some(step) = self.step(&view, &place, &name)? else {
                     continue;
                 };
-                if matches!(step, Step::Own(Place::Link(_))) {
+                if matches!(
+                    step,
+                    Step::Own(Place::Link(_) | Place::Store(StorePlace::Symlink(_)))
+                ) {
                     continue;
                 }
                 if plus {

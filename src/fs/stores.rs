@@ -14,12 +14,13 @@
 //! And `M/stores/chains/<chain ID>`: a layer with all its parents as one tree, for whoever has room for one lower directory only
 //! (containerd hands mount(2) a page of options).
 //!
-//! Names are asked for each time, so a running engine sees what is tagged and removed; inside `diff/` the kernel answers alone.
-//! Nothing can be changed. What is not there: `M/stores` has no images of engines, only ours.
+//! The kernel answers alone, as one `podman run` asks some two thousand times; it is told what a change of the names changes
+//! (`telling`), so that a running engine sees what is tagged and removed. Nothing can be changed. What is not there: `M/stores` has no images of engines, only ours.
 
 mod catalog;
 mod documents;
 mod place;
+mod telling;
 
 use std::sync::Arc;
 
@@ -66,8 +67,9 @@ impl Superblock {
             },
             StorePlace::Image(id) => catalog.images.get(id).and_then(|image| {
                 let mut keys = Data::ALL.into_iter();
-                let key = keys.find(|key| key.file_name(image) == name);
-                key.map(|key| own(StorePlace::Data(*id, key)))
+                let manifest = &image.manifest;
+                let key = keys.find(|key| key.file_name(id, manifest) == name);
+                key.map(|key| own(StorePlace::Data(*id, key, key.digest(id, manifest))))
             }),
             StorePlace::Layers => match name {
                 "layers.json" => Some(own(StorePlace::LayersJson)),
@@ -93,10 +95,10 @@ impl Superblock {
                     .map(|layer| own(StorePlace::Lower(layer.id))),
                 _ => None,
             },
-            StorePlace::Links => catalog.links.get(name).map(|id| {
-                let target = format!("../{}/diff", id.hex());
-                Step::Own(Place::Link(target.into_bytes().into()))
-            }),
+            StorePlace::Links => {
+                let layer = catalog.links.get(name);
+                layer.map(|id| own(StorePlace::Symlink(Some(*id))))
+            }
             _ => return Err(FsError::NotDirectory),
         })
     }
@@ -115,8 +117,11 @@ impl Superblock {
             }
             StorePlace::Image(id) => {
                 let image = catalog.images.get(id);
-                let names = |image| Data::ALL.map(|key| key.file_name(image)).to_vec();
-                image.map(names).unwrap_or_default()
+                let names = image.map(|image| {
+                    let manifest = &image.manifest;
+                    Data::ALL.map(|key| key.file_name(id, manifest)).to_vec()
+                });
+                names.unwrap_or_default()
             }
             StorePlace::Layers => texts(&["layers.json", "layers.lock"]),
             StorePlace::Overlay => {
@@ -133,6 +138,17 @@ impl Superblock {
 
     pub(super) fn store_attr(&self, node: &Node, place: &StorePlace) -> Result<AttrReply, FsError> {
         let owner = (self.options.uid, self.options.gid);
+        let forever = |attr| AttrReply {
+            attr,
+            ttl: Ttl::Forever,
+        };
+        if let Some(target) = place.target() {
+            let size = u64::try_from(target.len()).unwrap_or(u64::MAX);
+            let (kind, since) = (FileKind::Symlink, self.started());
+            return Ok(forever(attr::own(
+                node.ino, kind, 0o777, owner, size, since,
+            )));
+        }
         let catalog = self.catalog()?;
         let mode = match place {
             // What an upper layer deletes is for nobody else's eyes.
@@ -141,25 +157,25 @@ impl Superblock {
             _ => 0o444,
         };
         if place.is_directory() {
+            let since = match place {
+                StorePlace::Image(_) | StorePlace::Layer(..) => self.started(),
+                _ => catalog.since,
+            };
             let directory = FileKind::Directory;
-            return Ok(AttrReply {
-                attr: attr::own(node.ino, directory, mode, owner, 0, catalog.since),
-                ttl: Ttl::Zero,
-            });
+            return Ok(forever(attr::own(
+                node.ino, directory, mode, owner, 0, since,
+            )));
         }
         let rendered = self.store_file(node, place, &catalog)?;
         let size = u64::try_from(rendered.bytes.len()).unwrap_or(u64::MAX);
-        Ok(AttrReply {
-            attr: attr::own(
-                node.ino,
-                FileKind::Regular,
-                mode,
-                owner,
-                size,
-                rendered.mtime,
-            ),
-            ttl: Ttl::Zero,
-        })
+        Ok(forever(attr::own(
+            node.ino,
+            FileKind::Regular,
+            mode,
+            owner,
+            size,
+            rendered.mtime,
+        )))
     }
 
     /// Reads a file of the store: what the last `stat` measured, as with the files of `info/`.
@@ -224,14 +240,12 @@ impl Superblock {
     ) -> Result<Vec<u8>, FsError> {
         let layer = |id| catalog.layers.get(id).ok_or(FsError::NotFound);
         Ok(match place {
-            StorePlace::Data(id, key) => {
-                let image = catalog.images.get(id).ok_or(FsError::NotFound)?;
-                let digest = match key {
-                    Data::Config => id.0,
-                    Data::Manifest | Data::ManifestByDigest => image.manifest,
-                };
-                let bytes = self.store.blob(&digest);
-                bytes.inspect_err(|_| self.catalogs.distrust(id))?
+            StorePlace::Data(id, _, digest) => {
+                let bytes = self.store.blob(digest);
+                bytes.inspect_err(|_| {
+                    self.catalogs.distrust(id);
+                    self.tell_documents();
+                })?
             }
             StorePlace::Link(id) => layer(id)?.link.to_string().into_bytes(),
             StorePlace::Lower(id) => catalog.lower(id).into_bytes(),

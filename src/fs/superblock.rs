@@ -249,6 +249,11 @@ impl Superblock {
         self.view.read().clone()
     }
 
+    /// Whether the kernel may know names of the stores of engines by this tree.
+    pub(super) fn has_stores(&self) -> bool {
+        self.options.shape == Shape::Stores
+    }
+
     /// Takes in what others have changed in the store, and tells the kernel exactly that. On return every lookup gives the
     /// new names; what the kernel has cached goes when the [`KernelCache`] has done its work.
     pub(super) fn catch_up(&self) -> Result<(), FsError> {
@@ -309,6 +314,7 @@ impl Superblock {
         for change in changes(&old, &new) {
             self.tell(&change);
         }
+        self.tell_engines(&old.names, &new.names);
     }
 
     /// Lets go of what the view does not have any more.

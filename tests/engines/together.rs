@@ -69,6 +69,37 @@ fn root_engines_a_running_service_sees_every_change() {
     assert_eq!(names(), only(&[]));
 }
 
+/// What the kernel knows of the store it answers alone: an engine asks for the same files a hundred times in one command.
+#[test]
+fn root_engines_ask_the_daemon_once() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("app:1"));
+    let mount = sandbox.mount();
+    let engines = Engines::new(&sandbox, &mount);
+    let asked = || -> u64 {
+        let requests = mount.requests();
+        let kinds = ["lookup", "getattr", "read", "readlink"];
+        let count = |kind| requests.get(&format!("stores.{kind}")).copied();
+        kinds.into_iter().filter_map(count).sum()
+    };
+    assert_eq!(engines.container("", "app:1", "cat /data/old"), "new");
+    let before = asked();
+    assert_eq!(engines.container("", "app:1", "cat /data/old"), "new");
+    let more = asked() - before;
+    assert!(more < 100, "{more} requests");
+    // And it is told what changes: the same names, made anew of something else.
+    let layers = mount.path("stores/containers/overlay-layers");
+    let list = || fs::read_to_string(layers.join("layers.json")).unwrap();
+    let (first, lock) = (list(), fs::read(layers.join("layers.lock")).unwrap());
+    sandbox.mica(["rmi", "app:1"]).ok();
+    assert_eq!(list(), "[]");
+    assert_ne!(fs::read(layers.join("layers.lock")).unwrap(), lock);
+    sandbox.load(&image("app:1"));
+    assert_eq!(json(&list()), json(&first));
+    assert_eq!(engines.container("", "app:1", "cat /data/old"), "new");
+    mount.unmount();
+}
+
 /// A pull of what mica has pulled fetches no layer, and a push from the store arrives as the image it is.
 #[test]
 fn net_root_engines_know_the_layers_that_are_here() {

@@ -184,9 +184,14 @@ fn served(image: &ImageRecord) -> Option<&Origin> {
         .find(|origin| origin.unproved.is_empty())
 }
 
+/// The digest of that manifest.
+pub(super) fn served_manifest(image: &ImageRecord) -> Digest {
+    served(image).map_or(image.manifest.digest, |origin| origin.digest)
+}
+
 fn facts(store: &Store, image: &ImageRecord, known: Option<&Facts>) -> Result<Facts, FsError> {
     let origin = served(image);
-    let manifest = origin.map_or(image.manifest.digest, |origin| origin.digest);
+    let manifest = served_manifest(image);
     if let Some(known) = known
         && known.manifest == manifest
     {

@@ -49,11 +49,12 @@ pub(super) fn images(images: &BTreeMap<ImageId, StoredImage>) -> Result<Vec<u8>,
 
 fn image(image: &StoredImage) -> Image<'_> {
     let data = Data::ALL.map(|data| {
-        let (digest, size) = match data {
-            Data::Manifest | Data::ManifestByDigest => (image.manifest, image.manifest_size),
-            Data::Config => (image.id.0, image.config_size),
+        let size = match data {
+            Data::Manifest | Data::ManifestByDigest => image.manifest_size,
+            Data::Config => image.config_size,
         };
-        (data.key(image), digest, size)
+        let (id, manifest) = (&image.id, &image.manifest);
+        (data.key(id, manifest), data.digest(id, manifest), size)
     });
     Image {
         id: image.id.hex(),

@@ -3,7 +3,6 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use super::catalog::StoredImage;
 use crate::oci::{DiffId, Digest, ImageId};
 
 /// A node of the store. A layer goes by the id that containers/storage gives it ([`layer_id`](crate::ops::engines::layer_id)).
@@ -19,7 +18,8 @@ pub(in crate::fs) enum StorePlace {
     ImagesLock,
     /// `overlay-images/<id>`
     Image(ImageId),
-    Data(ImageId, Data),
+    /// Below it, with the digest of its bytes: the manifest that is shown of an image may become another.
+    Data(ImageId, Data, Digest),
     /// `overlay-layers`
     Layers,
     LayersJson,
@@ -33,6 +33,8 @@ pub(in crate::fs) enum StorePlace {
     Lower(Digest),
     /// `overlay/l`
     Links,
+    /// `overlay/l/<link>`, and without a layer `c`.
+    Symlink(Option<Digest>),
 }
 
 impl StorePlace {
@@ -53,7 +55,17 @@ impl StorePlace {
             | StorePlace::LayersLock
             | StorePlace::TarSplit(..)
             | StorePlace::Link(_)
-            | StorePlace::Lower(_) => false,
+            | StorePlace::Lower(_)
+            | StorePlace::Symlink(_) => false,
+        }
+    }
+
+    /// Where a symlink leads to.
+    pub(in crate::fs) fn target(&self) -> Option<String> {
+        match self {
+            StorePlace::Symlink(Some(id)) => Some(format!("../{}/diff", id.hex())),
+            StorePlace::Symlink(None) => Some("containers".to_owned()),
+            _ => None,
         }
     }
 
@@ -65,13 +77,15 @@ impl StorePlace {
             StorePlace::ImagesJson | StorePlace::ImagesLock | StorePlace::Image(_) => {
                 StorePlace::Images
             }
-            StorePlace::Data(id, _) => StorePlace::Image(*id),
+            StorePlace::Data(id, ..) => StorePlace::Image(*id),
             StorePlace::LayersJson | StorePlace::LayersLock | StorePlace::TarSplit(..) => {
                 StorePlace::Layers
             }
             StorePlace::Layer(..) | StorePlace::Links => StorePlace::Overlay,
             // Files: nobody asks for the directory above them.
-            StorePlace::Link(_) | StorePlace::Lower(_) => StorePlace::Overlay,
+            StorePlace::Link(_) | StorePlace::Lower(_) | StorePlace::Symlink(_) => {
+                StorePlace::Overlay
+            }
         })
     }
 }
@@ -91,19 +105,28 @@ impl Data {
     pub(in crate::fs) const ALL: [Data; 3] = [Data::Manifest, Data::ManifestByDigest, Data::Config];
 
     /// The key in `images.json`.
-    pub(super) fn key(self, image: &StoredImage) -> String {
+    pub(super) fn key(self, id: &ImageId, manifest: &Digest) -> String {
         match self {
             Data::Manifest => "manifest".to_owned(),
-            Data::ManifestByDigest => format!("manifest-{}", image.manifest),
-            Data::Config => image.id.to_string(),
+            Data::ManifestByDigest => format!("manifest-{manifest}"),
+            Data::Config => id.to_string(),
+        }
+    }
+
+    /// The digest of its bytes.
+    pub(super) fn digest(self, id: &ImageId, manifest: &Digest) -> Digest {
+        match self {
+            Data::Manifest | Data::ManifestByDigest => *manifest,
+            Data::Config => id.0,
         }
     }
 
     /// The name of its file: a key that is not all letters and digits goes as base64 behind a `=`.
-    pub(super) fn file_name(self, image: &StoredImage) -> String {
+    pub(super) fn file_name(self, id: &ImageId, manifest: &Digest) -> String {
+        let key = self.key(id, manifest);
         match self {
-            Data::Manifest => self.key(image),
-            _ => format!("={}", BASE64_STANDARD.encode(self.key(image))),
+            Data::Manifest => key,
+            _ => format!("={}", BASE64_STANDARD.encode(key)),
         }
     }
 }
