@@ -8,14 +8,12 @@ pub mod container;
 pub mod engines;
 pub mod error;
 pub mod events;
+pub mod filters;
 #[cfg(test)]
 mod fixtures;
 pub mod image;
-mod label;
 pub mod space;
 pub mod transfer;
 pub mod usage;
 pub mod users;
 pub mod volume;
-
-pub use error::OpsError;

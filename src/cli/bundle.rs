@@ -47,7 +47,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     match bundle::bundle(&context.store()?, &options) {
         Ok(_) => Ok(ExitCode::SUCCESS),
         // What a use case says in docker's words is printed as such.
-        Err(BundleError::Ops(error)) => Err(error.into()),
+        Err(BundleError::Image(error)) => Err(error.into()),
         Err(error) => Err(error.into()),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::ops::OpsError;
 use crate::ops::image::list::Options;
+use crate::ops::space::SpaceError;
 use crate::ops::usage::images as users;
 use crate::ops::{container as containers, image::list as images, space::df};
 use crate::text::rows::Format;
@@ -34,7 +34,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         let leases = store.live_leases()?;
         let users = users::counts(&leases, names)?;
         let df = df::of(&store, names, &leases, &users)?;
-        Ok::<_, OpsError>((names.clone(), users, df))
+        Ok::<_, SpaceError>((names.clone(), users, df))
     })?;
     let formatted = match format {
         Some(format) => format.render(df::COLUMNS, &df::values(&df))?,

@@ -54,7 +54,7 @@ fn print(changes: Result<Vec<PathChange>, DiffError>) -> anyhow::Result<ExitCode
 /// What a use case says in docker's words is printed as such.
 fn unwrapped(error: DiffError) -> anyhow::Error {
     match error {
-        DiffError::Ops(error) => error.into(),
+        DiffError::Image(error) => error.into(),
         DiffError::Find(error) => error.into(),
         other => other.into(),
     }

@@ -41,7 +41,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 /// What a use case says in docker's words is printed as such.
 fn unwrapped(error: ExportError) -> anyhow::Error {
     match error {
-        ExportError::Ops(error) => error.into(),
+        ExportError::Image(error) => error.into(),
         other => other.into(),
     }
 }

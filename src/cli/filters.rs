@@ -1,6 +1,6 @@
 //! `--filter`, the same for every verb that has it.
 
-use crate::ops::OpsError;
+use crate::ops::filters::FilterError;
 use crate::ops::image::filter::{self, Filters};
 
 /// Filters as given.
@@ -25,14 +25,14 @@ pub struct LongFilterArgs {
 
 impl FilterArgs {
     /// Reads them; ages count from now.
-    pub fn parse(&self) -> Result<Filters, OpsError> {
+    pub fn parse(&self) -> Result<Filters, FilterError> {
         Filters::parse(&self.filters, jiff::Timestamp::now())
     }
 }
 
 impl LongFilterArgs {
     /// Reads them; ages count from now.
-    pub fn parse(&self) -> Result<Filters, OpsError> {
+    pub fn parse(&self) -> Result<Filters, FilterError> {
         Filters::parse(&self.filters, jiff::Timestamp::now())
     }
 

@@ -7,9 +7,9 @@ use std::process::{Command, ExitCode};
 
 use super::volume::find_name;
 use super::{Context, completion};
-use crate::ops::OpsError;
 use crate::ops::container::hold::shown;
 use crate::ops::container::run::mounts;
+use crate::ops::volume::VolumeError;
 use crate::runtime::View;
 use crate::store::Store;
 
@@ -73,11 +73,11 @@ fn hold(args: &Args, store: &Store) -> anyhow::Result<()> {
         true => None,
         false => Some(View::prepare(store, &shown.images)?),
     };
-    let lease = store.lease_volumes(&names).map_err(OpsError::from)?;
+    let lease = store.lease_volumes(&names).map_err(VolumeError::from)?;
     if let Some(view) = view {
         // The command changes their data beside every mount: none keeps anything of them meanwhile.
         let holds = store.share_volumes(&shown.volumes);
-        let holds = holds.map_err(OpsError::from)?;
+        let holds = holds.map_err(VolumeError::from)?;
         let (ready, _) = mounts::ready(store, &shown.mounts, &|_| false)?;
         view.enter(ready)?;
         for hold in holds {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::ops::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::filter;
 use crate::ops::image::list::{self as images, Options, Row, Sort, Style, Users};
 use crate::ops::usage::images as users;
@@ -111,7 +111,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     }
     let (names, rows) = store.read(|names| {
         let labels = |id: &_| filter::labels_of(&store, id);
-        Ok::<_, OpsError>((names.clone(), images::list(names, &options, &labels)?))
+        Ok::<_, ImageError>((names.clone(), images::list(names, &options, &labels)?))
     })?;
     let users = match args.long {
         true => users::counts(&store.live_leases()?, &names)?,

@@ -11,7 +11,7 @@ use super::Context;
 use super::limits::LimitArgs;
 use super::output::Lines;
 use crate::oci::Platform;
-use crate::ops::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::transfer::import::{self, ImportError, Options};
 
 /// Make an image from a tar archive of a file system
@@ -85,7 +85,7 @@ fn open(file: &str) -> anyhow::Result<File> {
 /// What a use case says in docker's words is printed as such.
 fn unwrapped(error: ImportError) -> anyhow::Error {
     match error {
-        ImportError::Reference(error) => OpsError::Reference(error).into(),
+        ImportError::Reference(error) => ImageError::Reference(error).into(),
         other => other.into(),
     }
 }

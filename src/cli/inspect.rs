@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use serde::{Serialize, Serializer};
 
-use crate::ops::OpsError;
+use crate::ops::error::ObjectError;
+use crate::ops::image::ImageError;
 use crate::ops::volume::list;
 use crate::ops::{container as containers, image::inspect};
 use crate::store::Store;
@@ -138,12 +139,12 @@ fn find(store: &Store, name: &str, kind: Option<Kind>, size: bool) -> anyhow::Re
             containers::find(store, name)?;
         }
     }
-    let mut missing = OpsError::NoSuchObject(name.to_owned());
+    let mut missing = ObjectError::NoSuch(name.to_owned());
     if wanted(Kind::Image) {
         match inspect::of(store, name) {
             Ok(found) => return Ok(Found::Image(Box::new(found))),
-            Err(OpsError::NoSuchImage(_)) if kind.is_none() => {}
-            Err(error @ OpsError::Reference(_)) if kind.is_none() => missing = error,
+            Err(ImageError::NoSuch(_)) if kind.is_none() => {}
+            Err(error @ ImageError::Reference(_)) if kind.is_none() => missing = error.into(),
             Err(error) => return Err(error.into()),
         }
     }

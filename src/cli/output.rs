@@ -3,13 +3,17 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 
-use crate::ops::OpsError;
 use crate::ops::build::BuildError;
 use crate::ops::container::commit::CommitError;
 use crate::ops::container::copy::CopyError;
 use crate::ops::container::diff::DiffError;
 use crate::ops::container::run::RunError;
+use crate::ops::error::ObjectError;
+use crate::ops::filters::FilterError;
+use crate::ops::image::ImageError;
+use crate::ops::space::SpaceError;
 use crate::ops::transfer::pull::PullError;
+use crate::ops::volume::VolumeError;
 use crate::registry::RegistryError;
 
 /// Stdout of a verb that changes things: nothing that happens to the output stops the work.
@@ -78,7 +82,11 @@ pub fn print_error(error: &anyhow::Error) {
 
 /// Whether docker's daemon says this.
 fn is_daemons(error: &anyhow::Error) -> bool {
-    error.downcast_ref().is_some_and(OpsError::is_daemons)
+    error.is::<FilterError>()
+        || error.downcast_ref().is_some_and(ImageError::is_daemons)
+        || error.downcast_ref().is_some_and(VolumeError::is_daemons)
+        || error.downcast_ref().is_some_and(ObjectError::is_daemons)
+        || error.downcast_ref().is_some_and(SpaceError::is_daemons)
         || error.downcast_ref().is_some_and(CommitError::is_daemons)
         || error.downcast_ref().is_some_and(RunError::is_daemons)
         || error.downcast_ref().is_some_and(CopyError::is_daemons)

@@ -7,7 +7,7 @@ use super::limits::LimitArgs;
 use super::output::Lines;
 use super::transfer::{self, Bars, TransferArgs};
 use crate::oci::{Digest, Platform, Reference};
-use crate::ops::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::transfer::pull::{self, Event, Options, PullError, Pulled, Silent, Sink};
 use crate::registry::{Client, RegistryError};
 use crate::store::Store;
@@ -50,7 +50,7 @@ fn one(
     store: &Store,
     lines: &mut Lines,
 ) -> anyhow::Result<()> {
-    let reference = Reference::parse(name).map_err(OpsError::Reference)?;
+    let reference = Reference::parse(name).map_err(ImageError::Reference)?;
     if args.all_tags(&reference)? {
         let (client, tags) = pull::tags(&reference.repository, &options.registry)?;
         let mut artifact = None;

@@ -6,7 +6,7 @@ use super::Context;
 use super::output::Lines;
 use super::transfer::{self, Bars, TransferArgs};
 use crate::oci::{DiffId, Reference, Tag, TagRef};
-use crate::ops::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::transfer::push::{self, Options, Packing, Silent, Sink, State};
 use crate::registry::Client;
 use crate::store::Store;
@@ -55,7 +55,7 @@ fn one(
     store: &Store,
     lines: &mut Lines,
 ) -> anyhow::Result<()> {
-    let reference = Reference::parse(name).map_err(OpsError::Reference)?;
+    let reference = Reference::parse(name).map_err(ImageError::Reference)?;
     // docker's words.
     anyhow::ensure!(reference.digest.is_none(), "cannot push a digest reference");
     let all = args.all_tags(&reference)?;

@@ -11,11 +11,11 @@ use anyhow::Context as _;
 use super::output::{self, print_error};
 use super::{Context, absent, attach};
 use crate::oci::Platform;
-use crate::ops::OpsError;
 use crate::ops::container as containers;
 use crate::ops::container::run::{
     self, Created, Options, RunError, hosts, limits, mounts, security,
 };
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve;
 use crate::runtime::{self, DetachKeys, Job, NotStarted, OutOfReach};
 use crate::store::Store;
@@ -348,7 +348,7 @@ fn fetch(args: &Args, image: &str, store: &Store) -> anyhow::Result<()> {
             }
         }
         Ok(_) => {}
-        Err(OpsError::NoSuchImage(name)) if when != "never" => {
+        Err(ImageError::NoSuch(name)) if when != "never" => {
             eprintln!("Unable to find image '{name}' locally");
         }
         Err(error) => return Err(error.into()),

@@ -32,7 +32,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 /// What a use case says in docker's words is printed as such.
 fn unwrapped(error: save::SaveError) -> anyhow::Error {
     match error {
-        save::SaveError::Ops(error) => error.into(),
+        save::SaveError::Image(error) => error.into(),
         other => other.into(),
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Two rules: damage is never "not found", and "not found" is only said of what the names do not hold.
 
+use std::io;
+
 use super::face::FsError;
 use crate::layer::{IndexError, ReadError};
-use crate::ops::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::usage::UsageError;
-use crate::ops::volume::BindError;
+use crate::ops::volume::{self as volumes, BindError};
 use crate::store::StoreError;
 
 impl From<IndexError> for FsError {
@@ -99,58 +101,70 @@ impl From<StoreError> for FsError {
 
 impl From<UsageError> for FsError {
     fn from(error: UsageError) -> FsError {
-        OpsError::from(error).into()
+        match error {
+            UsageError::Store(error) => error.into(),
+            UsageError::Look(source) => unknown_users(source),
+        }
     }
 }
 
-impl From<OpsError> for FsError {
-    fn from(error: OpsError) -> Self {
+fn unknown_users(source: io::Error) -> FsError {
+    FsError::Io {
+        context: "looking for users".to_owned(),
+        source,
+    }
+}
+
+impl From<ImageError> for FsError {
+    fn from(error: ImageError) -> Self {
         match error {
-            OpsError::Store(error) => error.into(),
+            ImageError::Store(error) => error.into(),
             // The tag was moved while the caller removed it: what he saw is gone.
-            OpsError::NoSuchImage(_)
-            | OpsError::NoSuchObject(_)
-            | OpsError::NoSuchVolume(_)
-            | OpsError::NotInTrash(_)
-            | OpsError::TagMoved(_) => FsError::NotFound,
-            OpsError::NameTaken(_) => FsError::Exists,
-            OpsError::ManyReferences(_)
-            | OpsError::ReferenceInUse { .. }
-            | OpsError::ImageInUse { .. }
-            | OpsError::VolumeInUse { .. } => FsError::Busy(error.to_string()),
-            OpsError::VolumeConflict { .. } => FsError::Exists,
-            OpsError::VolumeNotEmpty(_) => FsError::NotEmpty,
-            OpsError::BindHasNoLife(_) => FsError::NotPermitted,
-            OpsError::Bind(BindError::Missing(_)) => FsError::NotFound,
-            OpsError::Bind(BindError::Unreadable { path, source }) => FsError::Io {
+            ImageError::NoSuch(_) | ImageError::NotInTrash(_) | ImageError::TagMoved(_) => {
+                FsError::NotFound
+            }
+            ImageError::NameTaken(_) => FsError::Exists,
+            ImageError::ManyReferences(_)
+            | ImageError::ReferenceInUse { .. }
+            | ImageError::InUse { .. } => FsError::Busy(error.to_string()),
+            ImageError::Ambiguous(_)
+            | ImageError::Reference(_)
+            | ImageError::Target { .. }
+            | ImageError::TagWithDigest
+            | ImageError::NotATag(_)
+            | ImageError::Filter(_) => FsError::Invalid(error.to_string()),
+            ImageError::Users(source) => unknown_users(source),
+        }
+    }
+}
+
+impl From<volumes::VolumeError> for FsError {
+    fn from(error: volumes::VolumeError) -> Self {
+        use volumes::VolumeError;
+        match error {
+            VolumeError::Store(error) => error.into(),
+            VolumeError::NoSuch(_) | VolumeError::Bind(BindError::Missing(_)) => FsError::NotFound,
+            VolumeError::InUse { .. } => FsError::Busy(error.to_string()),
+            VolumeError::Conflict { .. } => FsError::Exists,
+            VolumeError::NotEmpty(_) => FsError::NotEmpty,
+            VolumeError::BindHasNoLife(_) => FsError::NotPermitted,
+            VolumeError::Bind(BindError::Unreadable { path, source }) => FsError::Io {
                 context: path.display().to_string(),
                 source,
             },
-            OpsError::Ambiguous(_)
-            | OpsError::Reference(_)
-            | OpsError::Target { .. }
-            | OpsError::TagWithDigest
-            | OpsError::UnknownFilter(_)
-            | OpsError::FilterValue { .. }
-            | OpsError::ManyUntil
-            | OpsError::VolumeName { .. }
-            | OpsError::Bind(
+            VolumeError::Name { .. }
+            | VolumeError::Bind(
                 BindError::Relative(_)
                 | BindError::Kind(_)
                 | BindError::InStore(_)
                 | BindError::InMount(_),
             )
-            | OpsError::ManyUsed
-            | OpsError::NotATag(_)
-            | OpsError::Pattern(_) => FsError::Invalid(error.to_string()),
-            OpsError::Path { path, source } => FsError::Io {
-                context: path.display().to_string(),
+            | VolumeError::Filter(_) => FsError::Invalid(error.to_string()),
+            VolumeError::Random(source) => FsError::Io {
+                context: "naming the volume".to_owned(),
                 source,
             },
-            OpsError::Users(source) => FsError::Io {
-                context: "looking for users".to_owned(),
-                source,
-            },
+            VolumeError::Users(source) => unknown_users(source),
         }
     }
 }

@@ -35,7 +35,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
-use super::error::OpsError;
 use crate::layer::from_dir::FromDirError;
 use crate::layer::merged::Image;
 use crate::layer::{IndexError, Limits, ReadError};
@@ -44,6 +43,7 @@ use crate::oci::dockerfile::{Dockerfile, DockerfileError};
 use crate::oci::{DocumentError, ImageId, Platform, TagRef};
 use crate::ops::container::run::RunError;
 use crate::ops::container::run::mounts::ReadyMount;
+use crate::ops::image::ImageError;
 use crate::ops::transfer::ingest::{self as intake, IntakeError, ProduceError};
 use crate::store::containers::{Container, ContainerLock};
 use crate::store::{ImageRecord, Store, StoreError};
@@ -245,7 +245,7 @@ pub enum BuildError {
     Interrupted(String),
     /// An image is not there, or its name is none.
     #[error(transparent)]
-    Ops(#[from] OpsError),
+    Image(#[from] ImageError),
     /// A container cannot be made.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -277,7 +277,7 @@ impl BuildError {
     pub fn is_daemons(&self) -> bool {
         match self {
             BuildError::Dockerfile { .. } | BuildError::Failed(_) => true,
-            BuildError::Ops(error) => error.is_daemons(),
+            BuildError::Image(error) => error.is_daemons(),
             BuildError::Run(error) => error.is_daemons(),
             _ => false,
         }

@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::oci::TagRef;
 use crate::store::{Event, Store};
 
-use super::error::OpsError;
+use crate::ops::filters::FilterError;
+use crate::ops::image::ImageError;
 use crate::text::template::Value;
 
 /// Which events.
@@ -34,11 +35,11 @@ const KNOWN: &[&str] = &[
 
 impl Filters {
     /// Reads filters as [`crate::ops::image::filter::split`] gives them.
-    pub fn parse(given: &[(String, String)]) -> Result<Filters, OpsError> {
+    pub fn parse(given: &[(String, String)]) -> Result<Filters, FilterError> {
         let mut filters = Filters::default();
         for (name, value) in given {
             if !KNOWN.contains(&name.as_str()) {
-                return Err(OpsError::UnknownFilter(name.clone()));
+                return Err(FilterError::Unknown(name.clone()));
             }
             let values = filters.given.entry(name.clone()).or_default();
             values.push(value.clone());
@@ -171,7 +172,7 @@ pub struct Spell {
 }
 
 /// What a tag has pointed to, newest first, as far as the log goes back.
-pub fn log_of(store: &Store, tag: &TagRef) -> Result<Vec<Spell>, OpsError> {
+pub fn log_of(store: &Store, tag: &TagRef) -> Result<Vec<Spell>, ImageError> {
     let name = tag.familiar();
     let mut spells: Vec<Spell> = Vec::new();
     for event in store.events().read()? {
@@ -220,7 +221,7 @@ pub fn log_of(store: &Store, tag: &TagRef) -> Result<Vec<Spell>, OpsError> {
         });
     }
     if spells.is_empty() {
-        return Err(OpsError::NoSuchImage(name));
+        return Err(ImageError::NoSuch(name));
     }
     spells.reverse();
     Ok(spells)

@@ -1,5 +1,6 @@
 //! Images: found by name or ID, listed, named, removed and brought back, and what is known of them.
 
+mod error;
 pub mod filter;
 pub mod history;
 pub mod inspect;
@@ -12,3 +13,5 @@ pub mod resolve;
 pub mod tag;
 pub mod trash;
 pub mod tree;
+
+pub use error::ImageError;

@@ -2,5 +2,8 @@
 
 pub mod check;
 pub mod df;
+mod error;
 pub mod gc;
 pub mod prune;
+
+pub use error::SpaceError;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use crate::mount_paths::VOLUMES;
 use crate::oci::ImageId;
 use crate::ops::engines;
-use crate::ops::error::OpsError;
+use crate::ops::error::ObjectError;
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve;
-use crate::ops::usage::User;
 use crate::ops::usage::images::{self, Index};
 use crate::ops::usage::volumes::{self as volume_users, Look};
+use crate::ops::usage::{UsageError, User};
 use crate::ops::volume::list::stopped;
 use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, Store, Volume, VolumeName};
 use crate::sys::holders::{self, Below, Depth, Question};
@@ -39,7 +40,7 @@ const LOOK: Look = Look {
 };
 
 /// Who uses what `text` means; `None`: anything.
-pub fn of(store: &Store, text: Option<&str>) -> Result<Vec<Row>, OpsError> {
+pub fn of(store: &Store, text: Option<&str>) -> Result<Vec<Row>, ObjectError> {
     let leases = store.live_leases()?;
     let mut rows = match text.map(|text| target(store, &leases, text)).transpose()? {
         Some(Target::Path(path)) => of_path(&path)?,
@@ -64,10 +65,10 @@ pub fn of(store: &Store, text: Option<&str>) -> Result<Vec<Row>, OpsError> {
 }
 
 /// A path begins as one; a volume comes before an image of the same name.
-fn target(store: &Store, leases: &[LiveLease], text: &str) -> Result<Target, OpsError> {
+fn target(store: &Store, leases: &[LiveLease], text: &str) -> Result<Target, ObjectError> {
     if text.starts_with(['/', '.']) {
         let path = Path::new(text).canonicalize();
-        let path = path.map_err(|source| OpsError::Path {
+        let path = path.map_err(|source| ObjectError::Path {
             path: text.into(),
             source,
         })?;
@@ -83,13 +84,17 @@ fn target(store: &Store, leases: &[LiveLease], text: &str) -> Result<Target, Ops
         // Nothing has that name, and a path that is there was meant.
         Err(_) if Path::new(text).exists() => target(store, leases, &format!("./{text}")),
         // It could have been a volume just as well.
-        Err(OpsError::NoSuchImage(_)) => Err(OpsError::NoSuchObject(text.to_owned())),
-        Err(error) => Err(error),
+        Err(ImageError::NoSuch(_)) => Err(ObjectError::NoSuch(text.to_owned())),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// The volume whose directory in a mount the path is: then users on the host side and leases count too.
-fn volume_at(store: &Store, leases: &[LiveLease], path: &Path) -> Result<Option<Volume>, OpsError> {
+fn volume_at(
+    store: &Store,
+    leases: &[LiveLease],
+    path: &Path,
+) -> Result<Option<Volume>, ObjectError> {
     for lease in leases {
         if let LeaseKind::Daemon { mountpoint } = &lease.record.kind
             && path.parent() == Some(&mountpoint.join(VOLUMES))
@@ -103,8 +108,8 @@ fn volume_at(store: &Store, leases: &[LiveLease], path: &Path) -> Result<Option<
 }
 
 /// Whatever is held at a path or below, on any file system.
-fn of_path(path: &Path) -> Result<Vec<Row>, OpsError> {
-    let (device, inside) = holders::locate(path).map_err(OpsError::Users)?;
+fn of_path(path: &Path) -> Result<Vec<Row>, ObjectError> {
+    let (device, inside) = holders::locate(path).map_err(UsageError::Look)?;
     let question = Question {
         below: Some(Below {
             device,
@@ -114,7 +119,7 @@ fn of_path(path: &Path) -> Result<Vec<Row>, OpsError> {
         depth: Depth::Mapped,
         ..Question::default()
     };
-    let found = holders::holders(&question).map_err(OpsError::Users)?;
+    let found = holders::holders(&question).map_err(UsageError::Look)?;
     let known = found.held.iter();
     let known = known.filter(|held| held.place.path().is_some());
     let row = |held| Row {
@@ -128,7 +133,7 @@ fn of_volumes(
     store: &Store,
     leases: &[LiveLease],
     volumes: &[Volume],
-) -> Result<Vec<Row>, OpsError> {
+) -> Result<Vec<Row>, ObjectError> {
     let users = volume_users::find(store, leases, LOOK)?;
     let mut rows = Vec::new();
     let mut stopped = stopped(store)?;
@@ -149,7 +154,7 @@ fn of_images(
     leases: &[LiveLease],
     names: &Names,
     image: Option<&ImageRecord>,
-) -> Result<Vec<Row>, OpsError> {
+) -> Result<Vec<Row>, ObjectError> {
     let devices = images::devices(leases)?;
     let question = Question {
         whole: &devices,
@@ -160,10 +165,10 @@ fn of_images(
         overlays: true,
         ..Question::default()
     };
-    let found = holders::holders(&question).map_err(OpsError::Users)?;
+    let found = holders::holders(&question).map_err(UsageError::Look)?;
     let mut rows = Vec::new();
     for (id, engines) in
-        engines::by_image(leases, names, &found.overlays).map_err(OpsError::Users)?
+        engines::by_image(leases, names, &found.overlays).map_err(UsageError::Look)?
     {
         if image.is_none_or(|image| image.id == id) {
             rows.extend(engines.into_iter().map(|who| Row {

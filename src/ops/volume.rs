@@ -15,12 +15,14 @@
 
 pub mod activity;
 pub mod ephemeral;
+mod error;
 pub mod list;
 pub mod plugin;
 pub mod prune;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use crate::store::{
@@ -28,10 +30,9 @@ use crate::store::{
     VolumeName,
 };
 
-pub use crate::ops::error::BindError;
-use crate::ops::error::OpsError;
 use crate::ops::usage::volumes::{self as users, Look};
 use crate::ops::usage::{Usage, User};
+pub use error::{BindError, VolumeError};
 
 /// Makes every mount show the volumes as they are now. Called without the lock.
 pub type Tell<'a> = &'a dyn Fn();
@@ -83,13 +84,13 @@ impl Create {
 }
 
 /// Makes a volume; one of that name and kind that is there is the answer.
-pub fn create(store: &Store, create: &Create) -> Result<Volume, OpsError> {
+pub fn create(store: &Store, create: &Create) -> Result<Volume, VolumeError> {
     if let Some(name) = &create.name
         && let Some(there) = store.volume(name)?
     {
         return match is_same(&create.kind, &there.kind) {
             true => Ok(there),
-            false => Err(OpsError::VolumeConflict {
+            false => Err(VolumeError::Conflict {
                 name: name.clone(),
                 kind: there.kind.word(),
             }),
@@ -97,18 +98,18 @@ pub fn create(store: &Store, create: &Create) -> Result<Volume, OpsError> {
     }
     match create_new(store, create) {
         // Somebody else was as fast: then it is there now.
-        Err(OpsError::Store(StoreError::VolumeExists(name))) => {
+        Err(VolumeError::Store(StoreError::VolumeExists(name))) => {
             let there = store.volume(&name)?;
             there
                 .filter(|there| is_same(&create.kind, &there.kind))
-                .ok_or(OpsError::Store(StoreError::VolumeExists(name)))
+                .ok_or(VolumeError::Store(StoreError::VolumeExists(name)))
         }
         done => done,
     }
 }
 
 /// Makes a volume that must not be there.
-pub fn create_new(store: &Store, create: &Create) -> Result<Volume, OpsError> {
+pub fn create_new(store: &Store, create: &Create) -> Result<Volume, VolumeError> {
     let kind = match &create.kind {
         CreateKind::Persistent => VolumeKind::Persistent,
         CreateKind::Ephemeral => VolumeKind::ephemeral(),
@@ -123,7 +124,7 @@ pub fn create_new(store: &Store, create: &Create) -> Result<Volume, OpsError> {
     };
     let name = match &create.name {
         Some(name) => name.clone(),
-        None => VolumeName::anonymous().map_err(OpsError::Users)?,
+        None => VolumeName::anonymous().map_err(VolumeError::Random)?,
     };
     let new = NewVolume {
         name,
@@ -218,13 +219,11 @@ pub fn remove(
     name: &VolumeName,
     removal: &Removal,
     tell: Tell<'_>,
-) -> Result<Volume, OpsError> {
+) -> Result<Volume, VolumeError> {
     let volume = there(store, name)?;
     let own = !matches!(volume.kind, VolumeKind::Bind { .. });
     let refuse_if_full = || match removal.only_empty && own {
-        true if !is_empty(&store.volume_root(&volume))? => {
-            Err(OpsError::VolumeNotEmpty(name.clone()))
-        }
+        true if !is_empty(&store.volume_root(&volume))? => Err(VolumeError::NotEmpty(name.clone())),
         _ => Ok(()),
     };
     // Before the question for users, as rmdir(2) does: the kernel tells of a closed file only later.
@@ -239,7 +238,7 @@ pub fn remove(
         (store.remove_volume(&lock, name)?, hold)
     };
     tell();
-    let leases = store.live_leases().map_err(OpsError::from);
+    let leases = store.live_leases().map_err(VolumeError::from);
     let used =
         leases.and_then(|leases| refuse_if_used(store, &leases, &removed, "remove", removal));
     if let (Some(hold), Err(error)) = (&hold, used) {
@@ -261,7 +260,7 @@ pub fn remove(
 }
 
 /// Under the lock: that a volume is what it was at a look before, and nobody has taken a lease since.
-fn unchanged(store: &Store, volume: &Volume, verb: &'static str) -> Result<(), OpsError> {
+fn unchanged(store: &Store, volume: &Volume, verb: &'static str) -> Result<(), VolumeError> {
     let name = &volume.name;
     let now = store.volume_set()?;
     let same = now.get(name).is_some_and(|now| now.id == volume.id);
@@ -283,15 +282,15 @@ fn delete_data(removed: &Volume, deleted: Result<(), StoreError>) {
     }
 }
 
-fn there(store: &Store, name: &VolumeName) -> Result<Volume, OpsError> {
+fn there(store: &Store, name: &VolumeName) -> Result<Volume, VolumeError> {
     let volume = store.volume(name)?;
     Ok(volume.ok_or_else(|| StoreError::NoSuchVolume(name.clone()))?)
 }
 
 /// Whether a directory is; one that is not there is as well.
-fn is_empty(dir: &Path) -> Result<bool, OpsError> {
+fn is_empty(dir: &Path) -> Result<bool, VolumeError> {
     let cannot = |source| {
-        OpsError::Store(StoreError::Io {
+        VolumeError::Store(StoreError::Io {
             action: "read",
             path: dir.to_owned(),
             source,
@@ -310,7 +309,7 @@ fn refuse_if_used(
     volume: &Volume,
     verb: &'static str,
     removal: &Removal,
-) -> Result<(), OpsError> {
+) -> Result<(), VolumeError> {
     let mut users = used_by(store, leases, volume, removal.look)?;
     if users.is_empty() && removal.open_files > 0 {
         users.push(User {
@@ -323,10 +322,10 @@ fn refuse_if_used(
     in_use(users, verb, &volume.name)
 }
 
-fn in_use(users: Vec<User>, verb: &'static str, name: &VolumeName) -> Result<(), OpsError> {
+fn in_use(users: Vec<User>, verb: &'static str, name: &VolumeName) -> Result<(), VolumeError> {
     match users.is_empty() {
         true => Ok(()),
-        false => Err(OpsError::VolumeInUse {
+        false => Err(VolumeError::InUse {
             verb,
             name: name.clone(),
             users,
@@ -340,7 +339,7 @@ fn used_by(
     leases: &[LiveLease],
     volume: &Volume,
     look: Look,
-) -> Result<Vec<User>, OpsError> {
+) -> Result<Vec<User>, VolumeError> {
     // It may have been removed.
     let volumes = store.volume_set()?.with(std::slice::from_ref(volume));
     let mut users = users::find_among(store, &volumes, leases, look)?.of(volume);
@@ -354,7 +353,7 @@ pub fn rename(
     from: &VolumeName,
     to: &VolumeName,
     removal: &Removal,
-) -> Result<(), OpsError> {
+) -> Result<(), VolumeError> {
     let volume = there(store, from)?;
     if from == to {
         return Ok(());
@@ -369,23 +368,23 @@ pub fn rename(
 }
 
 /// Makes an ephemeral volume persistent; a persistent one stays as it is.
-pub fn keep(store: &Store, name: &VolumeName) -> Result<(), OpsError> {
+pub fn keep(store: &Store, name: &VolumeName) -> Result<(), VolumeError> {
     set_kind(store, name, VolumeKind::Persistent)
 }
 
 /// Makes a persistent volume ephemeral: from now on it waits for its first user, or is found to have some. An ephemeral one stays as
 /// it is.
-pub fn demote(store: &Store, name: &VolumeName) -> Result<(), OpsError> {
+pub fn demote(store: &Store, name: &VolumeName) -> Result<(), VolumeError> {
     set_kind(store, name, VolumeKind::ephemeral())
 }
 
-fn set_kind(store: &Store, name: &VolumeName, kind: VolumeKind) -> Result<(), OpsError> {
+fn set_kind(store: &Store, name: &VolumeName, kind: VolumeKind) -> Result<(), VolumeError> {
     let lock: StoreLock = store.lock()?;
     let volume = there(store, name)?;
     if matches!(volume.kind, VolumeKind::Bind { .. }) {
-        return Err(OpsError::BindHasNoLife(name.clone()));
+        return Err(VolumeError::BindHasNoLife(name.clone()));
     }
-    if volume.kind.word() == kind.word() {
+    if mem::discriminant(&volume.kind) == mem::discriminant(&kind) {
         return Ok(());
     }
     Ok(store.set_volume_kind(&lock, name, kind)?)

@@ -104,7 +104,7 @@ fn build(images: &[Made], pinned: u8, stray: bool) -> (Sandbox, Store) {
 /// Carries a verb out; what it had announced, and what it then said.
 fn run(store: &Store, verb: &Verb) -> Option<(u64, u64)> {
     let rmi = |argument: &str, force: bool| {
-        let choose = |names: &mica::store::Names| -> Result<Target, mica::ops::OpsError> {
+        let choose = |names: &mica::store::Names| -> Result<Target, mica::ops::image::ImageError> {
             Ok(resolve::image(names, argument)?.into())
         };
         let mut names = mica::store::Names::clone(&*store.names().expect("names"));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use crate::ops::OpsError;
+use crate::ops::volume::VolumeError;
 use crate::ops::volume::{self as volumes, Create, CreateKind};
 use crate::store::VolumeName;
 
@@ -72,8 +72,8 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn parse_name(text: &str) -> Result<VolumeName, OpsError> {
-    VolumeName::parse(text).map_err(|error| OpsError::VolumeName {
+fn parse_name(text: &str) -> Result<VolumeName, VolumeError> {
+    VolumeName::parse(text).map_err(|error| VolumeError::Name {
         verb: "create",
         name: text.to_owned(),
         error,

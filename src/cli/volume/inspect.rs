@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::ops::OpsError;
 use crate::ops::usage::volumes::{self as users, Look};
+use crate::ops::volume::VolumeError;
 use crate::ops::volume::list;
 use crate::store::{Store, VolumeName};
 
@@ -32,7 +32,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// All that is known of a volume at this moment.
-pub fn inspection(store: &Store, name: &VolumeName) -> Result<list::Inspection, OpsError> {
+pub fn inspection(store: &Store, name: &VolumeName) -> Result<list::Inspection, VolumeError> {
     let leases = store.live_leases()?;
     let look = Look {
         maps: true,
@@ -43,6 +43,6 @@ pub fn inspection(store: &Store, name: &VolumeName) -> Result<list::Inspection, 
 }
 
 /// What is no name is no volume's.
-pub fn find_name(text: &str) -> Result<VolumeName, OpsError> {
-    VolumeName::parse(text).map_err(|_| OpsError::NoSuchVolume(text.to_owned()))
+pub fn find_name(text: &str) -> Result<VolumeName, VolumeError> {
+    VolumeName::parse(text).map_err(|_| VolumeError::NoSuch(text.to_owned()))
 }

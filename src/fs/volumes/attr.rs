@@ -6,7 +6,7 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::super::face::{FsError, InodeNo, Timestamp};
-use crate::ops::OpsError;
+use crate::ops::volume as volumes;
 use crate::store::StoreError;
 use crate::sys::beneath::{self, SetTime};
 
@@ -114,8 +114,8 @@ impl From<StoreError> for VolumeError {
     }
 }
 
-impl From<OpsError> for VolumeError {
-    fn from(error: OpsError) -> Self {
+impl From<volumes::VolumeError> for VolumeError {
+    fn from(error: volumes::VolumeError) -> Self {
         VolumeError::Tree(error.into())
     }
 }

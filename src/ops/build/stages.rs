@@ -11,7 +11,7 @@ use super::state::State;
 use super::{BuildError, Built, Event, Failure, Host, Options};
 use crate::oci::dockerfile::{Dockerfile, Instruction, Stage, Step, trigger};
 use crate::oci::{ImageConfig, ImageId, Platform};
-use crate::ops::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve;
 use crate::store::{Builds, Import, NewImage, Store};
 
@@ -421,15 +421,15 @@ impl<'a> Builder<'a> {
                 "image with reference {name} was found but does not match the specified platform: wanted {platform}, actual: {}",
                 config.platform
             ))),
-            None => Err(OpsError::NoSuchImage(name.to_owned()).into()),
+            None => Err(ImageError::NoSuch(name.to_owned()).into()),
         }
     }
 
     fn local(&self, name: &str) -> Result<Option<Arc<ImageConfig>>, BuildError> {
         match resolve::image(&*self.store.names()?, name) {
             Ok(found) => Ok(Some(self.store.config(&found.id)?)),
-            Err(OpsError::NoSuchImage(_)) => Ok(None),
-            Err(OpsError::Reference(error)) => Err(BuildError::Failed(format!(
+            Err(ImageError::NoSuch(_)) => Ok(None),
+            Err(ImageError::Reference(error)) => Err(BuildError::Failed(format!(
                 "failed to parse stage name {name:?}: {error}"
             ))),
             Err(error) => Err(error.into()),

@@ -27,7 +27,7 @@ use crate::store::containers::Seccomp;
 use crate::store::{LeaseKind, MaybeMissing, Store, StoreError};
 
 use crate::ops::container::run::{security, user};
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve;
 
 /// The largest `/etc/passwd` or `/etc/group` that is read.
@@ -53,7 +53,7 @@ pub struct Options<'a> {
 pub enum BundleError {
     /// The argument, or the store.
     #[error(transparent)]
-    Ops(#[from] OpsError),
+    Image(#[from] ImageError),
     /// Something in the way, or no right to do it.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -92,7 +92,7 @@ pub enum BundleError {
 
 impl From<StoreError> for BundleError {
     fn from(error: StoreError) -> Self {
-        BundleError::Ops(error.into())
+        BundleError::Image(error.into())
     }
 }
 
@@ -104,7 +104,7 @@ impl From<IndexError> for BundleError {
 
 impl MaybeMissing for BundleError {
     fn is_missing(&self) -> bool {
-        matches!(self, BundleError::Ops(error) if error.is_missing())
+        matches!(self, BundleError::Image(error) if error.is_missing())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::store::{MaybeMissing, Store, StoreError};
 use crate::ops::container as containers;
 use crate::ops::container::commit::upper;
 use crate::ops::container::run::RunError;
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve;
 
 /// Why there is no answer.
@@ -23,7 +23,7 @@ use crate::ops::image::resolve;
 pub enum DiffError {
     /// The argument, or the store.
     #[error(transparent)]
-    Ops(#[from] OpsError),
+    Image(#[from] ImageError),
     /// Neither a container nor an image.
     #[error("No such container or image: {0}")]
     NoSuch(String),
@@ -51,13 +51,13 @@ pub enum DiffError {
 
 impl From<StoreError> for DiffError {
     fn from(error: StoreError) -> Self {
-        DiffError::Ops(error.into())
+        DiffError::Image(error.into())
     }
 }
 
 impl MaybeMissing for DiffError {
     fn is_missing(&self) -> bool {
-        matches!(self, DiffError::Ops(error) if error.is_missing())
+        matches!(self, DiffError::Image(error) if error.is_missing())
     }
 }
 
@@ -88,7 +88,7 @@ pub fn images(store: &Store, old: &str, new: &str) -> Result<Vec<PathChange>, Di
 pub fn of_image(store: &Store, text: &str) -> Result<Vec<PathChange>, DiffError> {
     let (below, image) = store.read(|names| {
         let id = match resolve::image(names, text) {
-            Err(OpsError::NoSuchImage(name)) => return Err(DiffError::NoSuch(name)),
+            Err(ImageError::NoSuch(name)) => return Err(DiffError::NoSuch(name)),
             found => found?.id,
         };
         let record = names.images.get(&id).ok_or(StoreError::NoSuchImage(id))?;

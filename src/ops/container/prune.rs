@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use crate::ops::OpsError;
 use crate::ops::container::run::RunError;
-use crate::ops::label::Label;
+use crate::ops::filters::FilterError;
+use crate::ops::filters::Label;
 use crate::store::Store;
 use crate::store::containers::{Container, ContainerId};
 use crate::text::time;
@@ -25,22 +25,22 @@ pub struct Filters {
 
 impl Filters {
     /// Reads filters as [`crate::ops::image::filter::split`] gives them. `now` is what durations count from.
-    pub fn parse(given: &[(String, String)], now: Timestamp) -> Result<Filters, OpsError> {
+    pub fn parse(given: &[(String, String)], now: Timestamp) -> Result<Filters, FilterError> {
         let mut filters = Filters::default();
         for (name, value) in given {
             match name.as_str() {
                 "label" => filters.labels.push(Label::parse(value)),
                 "label!" => filters.not_labels.push(Label::parse(value)),
                 "until" => {
-                    let until = time::point(value, now).ok_or_else(|| OpsError::FilterValue {
+                    let until = time::point(value, now).ok_or_else(|| FilterError::Value {
                         name: name.clone(),
                         value: value.clone(),
                     })?;
                     if filters.until.replace(until).is_some() {
-                        return Err(OpsError::ManyUntil);
+                        return Err(FilterError::ManyUntil);
                     }
                 }
-                _ => return Err(OpsError::UnknownFilter(name.clone())),
+                _ => return Err(FilterError::Unknown(name.clone())),
             }
         }
         Ok(filters)

@@ -19,7 +19,9 @@ pub use crate::ops::container::run::create::{Created, Options, create};
 pub use crate::ops::container::run::names::is_valid as is_valid_name;
 pub use crate::ops::container::run::ready::{Ready, again, as_it_is, ready};
 
-use crate::ops::error::OpsError;
+use crate::ops::filters::FilterError;
+use crate::ops::image::ImageError;
+use crate::ops::volume::VolumeError;
 use crate::store::StoreError;
 
 /// The search path of a container whose image sets none.
@@ -54,7 +56,13 @@ pub enum RunError {
     Usage(String),
     /// An image.
     #[error(transparent)]
-    Ops(#[from] OpsError),
+    Image(#[from] ImageError),
+    /// A volume.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// A filter.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,7 +81,9 @@ impl RunError {
     pub fn is_daemons(&self) -> bool {
         match self {
             RunError::Refused(_) => true,
-            RunError::Ops(error) => error.is_daemons(),
+            RunError::Filter(_) => true,
+            RunError::Image(error) => error.is_daemons(),
+            RunError::Volume(error) => error.is_daemons(),
             RunError::Usage(_) | RunError::Store(_) | RunError::Io { .. } => false,
         }
     }

@@ -16,10 +16,11 @@ use std::collections::BTreeMap;
 use crate::oci::{ImageId, TagRef};
 use crate::store::{ImageRecord, Names, Store};
 
-use crate::ops::error::OpsError;
+use crate::ops::filters::FilterError;
+use crate::ops::filters::Label;
+use crate::ops::image::ImageError;
 use crate::ops::image::pattern::Pattern;
 use crate::ops::image::resolve;
-use crate::ops::label::Label;
 use crate::text::time;
 
 /// Parsed filters; those that name images are not resolved yet.
@@ -46,10 +47,10 @@ pub struct Bound<'a> {
 }
 
 /// The labels of an image, read when a filter asks for them.
-pub type Labels<'a> = dyn Fn(&ImageId) -> Result<BTreeMap<String, String>, OpsError> + 'a;
+pub type Labels<'a> = dyn Fn(&ImageId) -> Result<BTreeMap<String, String>, ImageError> + 'a;
 
 /// The labels in an image's config.
-pub fn labels_of(store: &Store, id: &ImageId) -> Result<BTreeMap<String, String>, OpsError> {
+pub fn labels_of(store: &Store, id: &ImageId) -> Result<BTreeMap<String, String>, ImageError> {
     Ok(store.config(id)?.run.labels.clone())
 }
 
@@ -63,10 +64,10 @@ pub fn split(text: &str) -> Result<(String, String), String> {
 
 impl Filters {
     /// Reads filters as [`split`] gives them. `now` is what durations count from.
-    pub fn parse(given: &[(String, String)], now: jiff::Timestamp) -> Result<Filters, OpsError> {
+    pub fn parse(given: &[(String, String)], now: jiff::Timestamp) -> Result<Filters, FilterError> {
         let mut filters = Filters::default();
         for (name, value) in given {
-            let invalid = || OpsError::FilterValue {
+            let invalid = || FilterError::Value {
                 name: name.clone(),
                 value: value.clone(),
             };
@@ -88,17 +89,17 @@ impl Filters {
                 "until" => {
                     let until = time::point(value, now).ok_or_else(invalid)?;
                     if filters.until.replace(until).is_some() {
-                        return Err(OpsError::ManyUntil);
+                        return Err(FilterError::ManyUntil);
                     }
                 }
                 "used" => {
                     let used = time::point(value, now).ok_or_else(invalid)?;
                     if filters.used.replace(used).is_some() {
-                        return Err(OpsError::ManyUsed);
+                        return Err(FilterError::ManyUsed);
                     }
                 }
                 "reference" => filters.references.push(Pattern::parse(value)?),
-                _ => return Err(OpsError::UnknownFilter(name.clone())),
+                _ => return Err(FilterError::Unknown(name.clone())),
             }
         }
         Ok(filters)
@@ -111,7 +112,7 @@ impl Filters {
     }
 
     /// One more `reference`.
-    pub fn with_reference(mut self, text: &str) -> Result<Filters, OpsError> {
+    pub fn with_reference(mut self, text: &str) -> Result<Filters, FilterError> {
         self.references.push(Pattern::parse(text)?);
         Ok(self)
     }
@@ -132,12 +133,12 @@ impl Filters {
     }
 
     /// Finds the images that `before` and `since` name.
-    pub fn bind(&self, names: &Names) -> Result<Bound<'_>, OpsError> {
+    pub fn bind(&self, names: &Names) -> Result<Bound<'_>, ImageError> {
         let created = |text: &String| {
             let id = resolve::image(names, text)?.id;
             Ok(names.images.get(&id).and_then(|image| image.created))
         };
-        let all = |texts: &[String]| texts.iter().map(created).collect::<Result<_, OpsError>>();
+        let all = |texts: &[String]| texts.iter().map(created).collect::<Result<_, ImageError>>();
         Ok(Bound {
             filters: self,
             before: all(&self.before)?,
@@ -148,7 +149,7 @@ impl Filters {
 
 impl Bound<'_> {
     /// Whether an image passes, names aside.
-    pub fn image(&self, image: &ImageRecord, labels: &Labels<'_>) -> Result<bool, OpsError> {
+    pub fn image(&self, image: &ImageRecord, labels: &Labels<'_>) -> Result<bool, ImageError> {
         let filters = self.filters;
         // `None` is less than any time.
         let by_facts = filters.dangling.is_none_or(|d| d == image.tags.is_empty())

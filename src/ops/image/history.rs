@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::oci::ImageId;
 use crate::store::{Names, Store, StoreError};
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve;
 use crate::text::format;
 use crate::text::template::Value;
@@ -35,7 +35,7 @@ pub struct Style {
 }
 
 /// The history of the image that `text` means.
-pub fn of(store: &Store, text: &str) -> Result<Vec<Step>, OpsError> {
+pub fn of(store: &Store, text: &str) -> Result<Vec<Step>, ImageError> {
     store.read(|names| {
         let id = resolve::image(names, text)?.id;
         of_image(store, names, &id)
@@ -44,11 +44,11 @@ pub fn of(store: &Store, text: &str) -> Result<Vec<Step>, OpsError> {
 
 /// The history of an image, newest step first. Layers that the config's history does not account for come last in time,
 /// without a command: every layer has a row.
-pub fn of_image(store: &Store, names: &Names, id: &ImageId) -> Result<Vec<Step>, OpsError> {
+pub fn of_image(store: &Store, names: &Names, id: &ImageId) -> Result<Vec<Step>, ImageError> {
     let record = names
         .images
         .get(id)
-        .ok_or_else(|| OpsError::NoSuchImage(id.to_string()))?;
+        .ok_or_else(|| ImageError::NoSuch(id.to_string()))?;
     let config = store.config(id)?;
     let sizes = record
         .layers

@@ -8,7 +8,7 @@ use serde::ser::{SerializeMap, Serializer};
 use crate::oci::{DiffId, Healthcheck, ImageConfig, ImageId, RunConfig};
 use crate::store::{ImageRecord, Names, Store};
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve;
 use crate::text::template::{Shape, Value};
 
@@ -70,7 +70,7 @@ struct Health(Healthcheck);
 struct Empty {}
 
 /// What is known of the image that `text` means.
-pub fn of(store: &Store, text: &str) -> Result<Inspection, OpsError> {
+pub fn of(store: &Store, text: &str) -> Result<Inspection, ImageError> {
     store.read(|names| {
         let id = resolve::image(names, text)?.id;
         of_image(store, names, &id)
@@ -78,11 +78,11 @@ pub fn of(store: &Store, text: &str) -> Result<Inspection, OpsError> {
 }
 
 /// What is known of an image.
-pub fn of_image(store: &Store, names: &Names, id: &ImageId) -> Result<Inspection, OpsError> {
+pub fn of_image(store: &Store, names: &Names, id: &ImageId) -> Result<Inspection, ImageError> {
     let record = names
         .images
         .get(id)
-        .ok_or_else(|| OpsError::NoSuchImage(id.to_string()))?;
+        .ok_or_else(|| ImageError::NoSuch(id.to_string()))?;
     let config = store.config(id)?;
     Ok(inspection(names, record, &config))
 }

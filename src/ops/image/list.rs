@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::oci::{Digest, ImageId, Repository, Tag, TagRef};
 use crate::store::{ImageRecord, Names};
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::filter::{Filters, Labels};
 use crate::text::format;
 use crate::text::template::Value;
@@ -95,7 +95,7 @@ pub type Users = BTreeMap<ImageId, usize>;
 
 /// The rows, in docker's order: by creation, newest first; an image's names in their own order. `labels` is asked for what
 /// a filter needs.
-pub fn list(names: &Names, options: &Options, labels: &Labels<'_>) -> Result<Vec<Row>, OpsError> {
+pub fn list(names: &Names, options: &Options, labels: &Labels<'_>) -> Result<Vec<Row>, ImageError> {
     let mut filters = options.filters.clone();
     if let Some(pattern) = &options.pattern {
         filters = filters.with_reference(pattern)?;

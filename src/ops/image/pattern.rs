@@ -1,7 +1,7 @@
 //! A glob over the names of images.
 
 use crate::oci::{Repository, Tag, TagRef};
-use crate::ops::error::OpsError;
+use crate::ops::filters::FilterError;
 use crate::text::glob::Glob;
 
 /// docker's `reference` filter: `path.Match` against the familiar name, with and without tag. Where the pattern says `docker.io`, or
@@ -14,12 +14,12 @@ pub struct Pattern {
 
 impl Pattern {
     /// Parses a name or a glob.
-    pub fn parse(text: &str) -> Result<Pattern, OpsError> {
+    pub fn parse(text: &str) -> Result<Pattern, FilterError> {
         // The same registry by its other name.
         let named = text.strip_prefix("index.docker.io/");
         let named = named.map(|rest| format!("docker.io/{rest}"));
         let text = named.as_deref().unwrap_or(text);
-        let glob = Glob::parse(text).map_err(|_| OpsError::Pattern(text.to_owned()))?;
+        let glob = Glob::parse(text).map_err(|_| FilterError::Pattern(text.to_owned()))?;
         let full = !Glob::is_glob(text) || text.starts_with("docker.io/");
         Ok(Pattern { glob, full })
     }

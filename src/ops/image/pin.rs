@@ -3,7 +3,7 @@
 use crate::oci::TagRef;
 use crate::store::Store;
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve::{self, How};
 
 /// Pins tags, or lets them go; all or none. The answer is those that were not so before. The mounts are for the caller to notify.
@@ -11,14 +11,14 @@ pub fn set<S: AsRef<str>>(
     store: &Store,
     names: &[S],
     pinned: bool,
-) -> Result<Vec<TagRef>, OpsError> {
+) -> Result<Vec<TagRef>, ImageError> {
     let lock = store.lock()?;
     store.change(&lock, |all| {
         let mut changed = Vec::new();
         for text in names {
             let text = text.as_ref();
             let How::Tag(tag) = resolve::image(all, text)?.how else {
-                return Err(OpsError::NotATag(text.to_owned()));
+                return Err(ImageError::NotATag(text.to_owned()));
             };
             if all.set_pin(&tag, pinned)? {
                 changed.push(tag);

@@ -10,7 +10,7 @@ use crate::oci::{Digest, ImageId, Repository, TagRef};
 use crate::store::containers::ContainerId;
 use crate::store::{Event, ImageRecord, LeaseKind, LiveLease, Names, Store, Trash};
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::filter::{self, Bound, Filters, Labels};
 use crate::ops::image::remove::{Pick, Plan};
 use crate::ops::usage::images as users;
@@ -96,12 +96,12 @@ pub fn brief(digest: &str) -> &str {
 }
 
 /// What [`prune`] would do. Changes nothing and needs no lock.
-pub fn rehearse(store: &Store, options: &Options) -> Result<Pruned, OpsError> {
+pub fn rehearse(store: &Store, options: &Options) -> Result<Pruned, ImageError> {
     store.read(|names| plan(store, names, &leases(store, options)?, options, None))
 }
 
 /// Who uses the store, but for the containers that go before.
-fn leases(store: &Store, options: &Options) -> Result<Vec<LiveLease>, OpsError> {
+fn leases(store: &Store, options: &Options) -> Result<Vec<LiveLease>, ImageError> {
     let mut leases = store.live_leases()?;
     leases.retain(|lease| match &lease.record.kind {
         LeaseKind::Run {
@@ -120,7 +120,7 @@ pub fn prune(
     store: &Store,
     options: &Options,
     shown: Option<&BTreeSet<ImageId>>,
-) -> Result<Pruned, OpsError> {
+) -> Result<Pruned, ImageError> {
     store.await_freed();
     let lock = store.lock()?;
     let names = store.names()?;
@@ -146,7 +146,7 @@ fn plan(
     leases: &[LiveLease],
     options: &Options,
     shown: Option<&BTreeSet<ImageId>>,
-) -> Result<Pruned, OpsError> {
+) -> Result<Pruned, ImageError> {
     let mut without_trash;
     let names = match options.empty_trash {
         true => {
@@ -177,7 +177,7 @@ fn until_it_fits(
     leases: &[LiveLease],
     mut picks: Vec<(ImageId, Pick)>,
     max: u64,
-) -> Result<Vec<(ImageId, Pick)>, OpsError> {
+) -> Result<Vec<(ImageId, Pick)>, ImageError> {
     let sizes = store.blob_sizes()?;
     let size = |digest: &Digest| sizes.get(digest).copied().unwrap_or(0);
     let blobs = |image: &ImageRecord| image.blobs().collect::<BTreeSet<Digest>>();
@@ -214,7 +214,7 @@ pub fn pick(
     names: &Names,
     options: &Options,
     labels: &Labels<'_>,
-) -> Result<Vec<(ImageId, Pick)>, OpsError> {
+) -> Result<Vec<(ImageId, Pick)>, ImageError> {
     let bound = options.filters.bind(names)?;
     let kept = options
         .keep

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use crate::oci::{ChainId, DiffId, Digest, ImageId, Repository, TagRef};
 use crate::store::{ImageRecord, LiveLease, Names, Store, StoreError, gc};
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve::{self, Resolved};
 use crate::ops::usage::{Usage, User, images as users};
 
@@ -100,7 +100,7 @@ impl Plan {
         leases: &[LiveLease],
         target: &Target,
         force: bool,
-    ) -> Result<Plan, OpsError> {
+    ) -> Result<Plan, ImageError> {
         Plan::with_trash(names, leases, target, force, None)
     }
 
@@ -111,12 +111,12 @@ impl Plan {
         target: &Target,
         force: bool,
         trash: Option<Duration>,
-    ) -> Result<Plan, OpsError> {
+    ) -> Result<Plan, ImageError> {
         let id = match target {
             Target::Tag(tag) | Target::TagOf(tag, _) => {
                 let record = names.tags.get(tag);
                 record
-                    .ok_or_else(|| OpsError::NoSuchImage(tag.to_string()))?
+                    .ok_or_else(|| ImageError::NoSuch(tag.to_string()))?
                     .id
             }
             Target::Digest(id, ..)
@@ -127,17 +127,19 @@ impl Plan {
         let image = names
             .images
             .get(&id)
-            .ok_or_else(|| OpsError::NoSuchImage(id.to_string()))?;
+            .ok_or_else(|| ImageError::NoSuch(id.to_string()))?;
         let mut rest = References::of(image);
         match target {
-            Target::TagOf(tag, seen) if *seen != id => return Err(OpsError::TagMoved(tag.clone())),
+            Target::TagOf(tag, seen) if *seen != id => {
+                return Err(ImageError::TagMoved(tag.clone()));
+            }
             Target::Tag(tag) | Target::TagOf(tag, _) => rest.untag(tag),
             Target::Digest(_, repository, digest) => rest.drop_digest(repository, digest),
             Target::Image(_) if !force && !rest.is_single() => {
-                return Err(OpsError::ManyReferences(id));
+                return Err(ImageError::ManyReferences(id));
             }
             Target::Untagged(_) if !image.tags.is_empty() => {
-                return Err(OpsError::ManyReferences(id));
+                return Err(ImageError::ManyReferences(id));
             }
             Target::Image(_) | Target::Whole(_) | Target::Untagged(_) => rest.drop_all(),
         }
@@ -150,14 +152,14 @@ impl Plan {
                 // A name goes all the same; the image stays for its containers.
                 Some(_) if by_name => rest.kept = true,
                 Some(user) if user.usage == (Usage::Container { running: true }) => {
-                    return Err(OpsError::ImageInUse { id, user });
+                    return Err(ImageError::InUse { id, user });
                 }
                 _ => match users::engines(leases, names)?.remove(&id) {
                     // Nor are the bytes taken from under an engine's.
                     Some(_) if by_name => rest.kept = true,
                     Some(who) => {
                         let user = User::engine(who.join(", "));
-                        return Err(OpsError::ImageInUse { id, user });
+                        return Err(ImageError::InUse { id, user });
                     }
                     None => {}
                 },
@@ -169,7 +171,7 @@ impl Plan {
         let mut plans = Plan::complete(names, leases, vec![(id, rest)], trash);
         plans
             .pop()
-            .ok_or_else(|| OpsError::NoSuchImage(id.to_string()))
+            .ok_or_else(|| ImageError::NoSuch(id.to_string()))
     }
 
     /// Works out what removing several images, or some tags of several, does; each image once. What is freed counts for the
@@ -260,7 +262,7 @@ impl Plan {
     }
 
     /// Disk space that comes back.
-    pub fn bytes(&self, store: &Store) -> Result<u64, OpsError> {
+    pub fn bytes(&self, store: &Store) -> Result<u64, ImageError> {
         let mut bytes = store.size_on_disk(&self.layers, &self.documents)?;
         for parent in &self.parents {
             bytes = bytes.saturating_add(parent.bytes(store)?);
@@ -270,7 +272,7 @@ impl Plan {
 
     /// Adds the untagged local images that this one was made from, as far as nothing else was made from them and nobody uses
     /// them: docker's classic engine takes them along.
-    fn take_parents(&mut self, names: &Names, leases: &[LiveLease]) -> Result<(), OpsError> {
+    fn take_parents(&mut self, names: &Names, leases: &[LiveLease]) -> Result<(), ImageError> {
         if !self.frees_image()
             || names
                 .images
@@ -309,7 +311,7 @@ impl Plan {
     }
 
     /// Changes the names as planned. They must be those the plan was made from.
-    pub fn edit(&self, names: &mut Names) -> Result<(), OpsError> {
+    pub fn edit(&self, names: &mut Names) -> Result<(), ImageError> {
         let before = names.images.get(&self.id).cloned();
         for tag in &self.tags {
             names.untag(tag)?;
@@ -337,16 +339,16 @@ impl Plan {
     }
 
     /// The refusal for an image in use: docker's, which depends on how the image was asked for.
-    pub fn in_use(&self, target: &Target, user: User) -> OpsError {
+    pub fn in_use(&self, target: &Target, user: User) -> ImageError {
         let id = self.id;
         let reference = match target {
             Target::Tag(tag) | Target::TagOf(tag, _) => tag.to_string(),
             Target::Digest(_, repository, digest) => format!("{repository}@{digest}"),
             Target::Image(_) | Target::Whole(_) | Target::Untagged(_) => {
-                return OpsError::ImageInUse { id, user };
+                return ImageError::InUse { id, user };
             }
         };
-        OpsError::ReferenceInUse {
+        ImageError::ReferenceInUse {
             reference,
             id,
             user,
@@ -360,7 +362,7 @@ pub fn unless_used(
     leases: &[LiveLease],
     target: &Target,
     plan: &Plan,
-) -> Result<(), OpsError> {
+) -> Result<(), ImageError> {
     match names.images.get(&plan.id) {
         Some(image) if plan.deletes_image => match users::of_image(leases, names, image, None)? {
             Some(user) => Err(plan.in_use(target, user)),
@@ -393,9 +395,9 @@ pub fn rehearse(
     store: &Store,
     names: &mut Names,
     how: impl Into<How>,
-    choose: impl FnOnce(&Names) -> Result<Target, OpsError>,
-    permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), OpsError>,
-) -> Result<Removed, OpsError> {
+    choose: impl FnOnce(&Names) -> Result<Target, ImageError>,
+    permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), ImageError>,
+) -> Result<Removed, ImageError> {
     let how = how.into();
     let leases = store.live_leases()?;
     let target = choose(names)?;
@@ -414,9 +416,9 @@ pub fn rehearse(
 pub fn remove(
     store: &Store,
     how: impl Into<How>,
-    choose: impl FnOnce(&Names) -> Result<Target, OpsError>,
-    permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), OpsError>,
-) -> Result<Removed, OpsError> {
+    choose: impl FnOnce(&Names) -> Result<Target, ImageError>,
+    permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), ImageError>,
+) -> Result<Removed, ImageError> {
     remove_unless_entered(store, how, choose, permit, |_, _| Ok(()))
 }
 
@@ -425,10 +427,10 @@ pub fn remove(
 pub fn remove_unless_entered(
     store: &Store,
     how: impl Into<How>,
-    choose: impl FnOnce(&Names) -> Result<Target, OpsError>,
-    permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), OpsError>,
-    again: impl FnOnce(&Target, &Plan) -> Result<(), OpsError>,
-) -> Result<Removed, OpsError> {
+    choose: impl FnOnce(&Names) -> Result<Target, ImageError>,
+    permit: impl FnOnce(&Names, &[LiveLease], &Target, &Plan) -> Result<(), ImageError>,
+    again: impl FnOnce(&Target, &Plan) -> Result<(), ImageError>,
+) -> Result<Removed, ImageError> {
     let how = how.into();
     let lock = store.lock()?;
     let names = store.names()?;

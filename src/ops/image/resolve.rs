@@ -8,7 +8,7 @@
 use crate::oci::{Digest, ImageId, Reference, Repository, TagRef};
 use crate::store::{ImageRecord, Names};
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 
 /// The shortest ID prefix that is looked for.
 const MIN_PREFIX: usize = 4;
@@ -34,7 +34,7 @@ pub struct Resolved {
 }
 
 /// Finds the image that `text` means.
-pub fn image(names: &Names, text: &str) -> Result<Resolved, OpsError> {
+pub fn image(names: &Names, text: &str) -> Result<Resolved, ImageError> {
     let by_id = |id: ImageId| Resolved { id, how: How::Id };
     let full = match text.strip_prefix("sha256:") {
         Some(hex) => Digest::from_hex(hex),
@@ -43,8 +43,8 @@ pub fn image(names: &Names, text: &str) -> Result<Resolved, OpsError> {
     if let Ok(digest) = full {
         return match unique(names, |d| *d == digest) {
             Matches::One(id) => Ok(by_id(id)),
-            Matches::None => Err(OpsError::NoSuchImage(digest.to_string())),
-            Matches::Many => Err(OpsError::Ambiguous(text.to_owned())),
+            Matches::None => Err(ImageError::NoSuch(digest.to_string())),
+            Matches::Many => Err(ImageError::Ambiguous(text.to_owned())),
         };
     }
     let reference = Reference::parse(text);
@@ -60,12 +60,12 @@ pub fn image(names: &Names, text: &str) -> Result<Resolved, OpsError> {
     if is_hex && (MIN_PREFIX..64).contains(&prefix.len()) {
         match unique(names, |d| d.hex().starts_with(prefix)) {
             Matches::One(id) => return Ok(by_id(id)),
-            Matches::Many => return Err(OpsError::Ambiguous(text.to_owned())),
+            Matches::Many => return Err(ImageError::Ambiguous(text.to_owned())),
             Matches::None => {}
         }
     }
     let reference = reference?;
-    Err(OpsError::NoSuchImage(spelled(&reference)))
+    Err(ImageError::NoSuch(spelled(&reference)))
 }
 
 /// The reference as docker spells it in messages: with the tag that is meant.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::oci::{ImageId, ReferenceError, TagRef};
 use crate::store::Store;
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve;
 
 /// What was done.
@@ -19,10 +19,10 @@ pub struct Tagged {
 }
 
 /// The targets of an argument list, all valid or none.
-pub fn parse_targets<S: AsRef<str>>(targets: &[S]) -> Result<Vec<TagRef>, OpsError> {
+pub fn parse_targets<S: AsRef<str>>(targets: &[S]) -> Result<Vec<TagRef>, ImageError> {
     let parse = |text: &S| match TagRef::parse(text.as_ref()) {
-        Err(ReferenceError::TagWithDigest) => Err(OpsError::TagWithDigest),
-        parsed => parsed.map_err(|error| OpsError::Target {
+        Err(ReferenceError::TagWithDigest) => Err(ImageError::TagWithDigest),
+        parsed => parsed.map_err(|error| ImageError::Target {
             text: text.as_ref().to_owned(),
             error,
         }),
@@ -31,13 +31,13 @@ pub fn parse_targets<S: AsRef<str>>(targets: &[S]) -> Result<Vec<TagRef>, OpsErr
 }
 
 /// Names the image that `source` means by all `targets`, in one step. The mounts are for the caller to notify.
-pub fn tag(store: &Store, source: &str, targets: &[TagRef]) -> Result<Tagged, OpsError> {
+pub fn tag(store: &Store, source: &str, targets: &[TagRef]) -> Result<Tagged, ImageError> {
     let lock = store.lock()?;
     store.change(&lock, |names| {
         let id = resolve::image(names, source)?.id;
         let now = SystemTime::now();
         let put = |target: &TagRef| Ok((target.clone(), names.tag(target, id, now)?));
-        let targets = targets.iter().map(put).collect::<Result<_, OpsError>>()?;
+        let targets = targets.iter().map(put).collect::<Result<_, ImageError>>()?;
         Ok(Tagged { id, targets })
     })
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use crate::oci::{Digest, ImageId, Reference, TagRef};
-use crate::store::{Names, Store, Trashed};
+use crate::store::{Names, Store, StoreError, Trashed};
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::text::format;
 use crate::text::template::Value;
 
@@ -63,22 +63,22 @@ pub fn restore(
     store: &Store,
     text: &str,
     target: Option<&TagRef>,
-) -> Result<Vec<Restored>, OpsError> {
+) -> Result<Vec<Restored>, ImageError> {
     let lock = store.lock()?;
     let now = SystemTime::now();
     store.change(&lock, |names| {
         let found: Vec<Trashed> = matching(names, text).into_iter().cloned().collect();
         let ids: BTreeSet<ImageId> = found.iter().map(|entry| entry.id).collect();
         match ids.len() {
-            0 => return Err(OpsError::NotInTrash(text.to_owned())),
-            2.. if target.is_some() => return Err(OpsError::Ambiguous(text.to_owned())),
+            0 => return Err(ImageError::NotInTrash(text.to_owned())),
+            2.. if target.is_some() => return Err(ImageError::Ambiguous(text.to_owned())),
             _ => {}
         }
         let mut restored = Vec::new();
         for entry in &found {
             let taken = entry.name.as_ref().filter(|n| names.tags.contains_key(n));
             match (taken, target) {
-                (Some(name), None) => return Err(OpsError::NameTaken(name.clone())),
+                (Some(name), None) => return Err(ImageError::NameTaken(name.clone())),
                 (_, Some(target)) => {
                     // Under the new name only.
                     let unnamed = Trashed {
@@ -133,18 +133,18 @@ impl Emptied {
 }
 
 /// What [`empty`] would do. Changes nothing and needs no lock.
-pub fn rehearse(store: &Store) -> Result<Emptied, OpsError> {
+pub fn rehearse(store: &Store) -> Result<Emptied, ImageError> {
     plan(store, &*store.names()?)
 }
 
 /// Empties the trash.
-pub fn empty(store: &Store) -> Result<Emptied, OpsError> {
+pub fn empty(store: &Store) -> Result<Emptied, ImageError> {
     let lock = store.lock_unswept()?;
     let emptied = plan(store, &*store.names()?)?;
     if !emptied.entries.is_empty() {
         store.change(&lock, |names| {
             names.trash = Default::default();
-            Ok::<_, OpsError>(())
+            Ok::<_, ImageError>(())
         })?;
         if let Err(error) = store.collect(&lock) {
             // It is empty, durably. What is left behind is garbage for the next `gc`.
@@ -154,7 +154,7 @@ pub fn empty(store: &Store) -> Result<Emptied, OpsError> {
     Ok(emptied)
 }
 
-fn plan(store: &Store, names: &Names) -> Result<Emptied, OpsError> {
+fn plan(store: &Store, names: &Names) -> Result<Emptied, ImageError> {
     let kept: BTreeSet<Digest> = names
         .images
         .values()
@@ -176,7 +176,7 @@ fn plan(store: &Store, names: &Names) -> Result<Emptied, OpsError> {
 }
 
 /// What a collection of garbage has to look at: the names without what is over in the trash.
-pub fn without_expired(store: &Store) -> Result<Names, OpsError> {
+pub fn without_expired(store: &Store) -> Result<Names, StoreError> {
     let mut names = Names::clone(&*store.names()?);
     names.trash.expire(SystemTime::now());
     Ok(names)

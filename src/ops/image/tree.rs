@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use crate::oci::{DiffId, ImageId};
 use crate::store::{Names, Store};
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::list::Row;
 use crate::text::format;
 
@@ -32,7 +32,7 @@ pub struct Style {
 }
 
 /// The tree of the images in `rows`, in their order.
-pub fn of(store: &Store, names: &Names, rows: &[Row], style: Style) -> Result<String, OpsError> {
+pub fn of(store: &Store, names: &Names, rows: &[Row], style: Style) -> Result<String, ImageError> {
     let mut root = Node::default();
     let mut sizes: BTreeMap<DiffId, u64> = BTreeMap::new();
     let mut seen: BTreeSet<ImageId> = BTreeSet::new();

@@ -1,9 +1,7 @@
 //! `check`: the store's own check, counted.
 
-use crate::store::Store;
 use crate::store::check::{self, Finding};
-
-use crate::ops::error::OpsError;
+use crate::store::{Store, StoreError};
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +21,7 @@ impl Report {
 }
 
 /// Checks every blob and index; with `repair` mends what can be proven.
-pub fn check(store: &Store, repair: bool) -> Result<Report, OpsError> {
+pub fn check(store: &Store, repair: bool) -> Result<Report, StoreError> {
     let findings = check::run(store, repair)?;
     Ok(Report { findings })
 }

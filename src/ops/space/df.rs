@@ -7,15 +7,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::oci::{Digest, ImageId};
 use crate::store::containers::ContainerId;
-use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, Store, gc};
+use crate::store::{ImageRecord, LeaseKind, LiveLease, Names, Store, StoreError, gc};
 
 use crate::ops::build;
 use crate::ops::container as containers;
 use crate::ops::container::Row as ContainerRow;
-use crate::ops::error::OpsError;
 use crate::ops::image::list::{Row, Users};
+use crate::ops::space::SpaceError;
 use crate::ops::usage::volumes::Look;
 use crate::ops::volume as volumes;
+use crate::ops::volume::VolumeError;
 use crate::ops::volume::list::{Filters, Row as VolumeRow};
 use crate::text::format;
 use crate::text::template::Value;
@@ -75,7 +76,7 @@ pub fn of(
     names: &Names,
     leases: &[LiveLease],
     users: &Users,
-) -> Result<Df, OpsError> {
+) -> Result<Df, SpaceError> {
     let mut df = images(store, names, leases, users)?;
     df.add(walk(store, leases)?);
     Ok(df)
@@ -87,7 +88,7 @@ pub fn images(
     names: &Names,
     leases: &[LiveLease],
     users: &Users,
-) -> Result<Df, OpsError> {
+) -> Result<Df, StoreError> {
     let usage = store.disk_usage()?;
     let mut df = measure(&store.blob_sizes()?, names, leases, users);
     let layout = store.layout();
@@ -124,7 +125,7 @@ pub struct Walked {
 }
 
 /// Looks at every file of every container and volume: with many that takes long, and nobody may wait for it who serves others.
-pub fn walk(store: &Store, leases: &[LiveLease]) -> Result<Walked, OpsError> {
+pub fn walk(store: &Store, leases: &[LiveLease]) -> Result<Walked, VolumeError> {
     #[cfg(test)]
     WALKS.set(WALKS.get() + 1);
     let mut walked = Walked::default();
@@ -160,7 +161,7 @@ impl Df {
     }
 }
 
-fn measure_containers(store: &Store, df: &mut Walked) -> Result<(), OpsError> {
+fn measure_containers(store: &Store, df: &mut Walked) -> Result<(), VolumeError> {
     for container in store.containers()? {
         let size = containers::size(&container);
         df.containers.count += 1;
@@ -175,7 +176,11 @@ fn measure_containers(store: &Store, df: &mut Walked) -> Result<(), OpsError> {
 }
 
 /// A daemon looks at this too: mappings are not looked at, since they can wait for what it is to deliver.
-fn measure_volumes(store: &Store, leases: &[LiveLease], df: &mut Walked) -> Result<(), OpsError> {
+fn measure_volumes(
+    store: &Store,
+    leases: &[LiveLease],
+    df: &mut Walked,
+) -> Result<(), VolumeError> {
     let found = crate::ops::usage::volumes::find(store, leases, Look::default())?;
     df.of_volume = volumes::list::list(store, &Filters::default(), Some(&found), true)?;
     for row in &df.of_volume {

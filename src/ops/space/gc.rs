@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::store::{GcPlan, Partials, Store, VolumeName, gc};
+use crate::store::{GcPlan, Partials, Store, StoreError, VolumeName, gc};
 
-use crate::ops::error::OpsError;
 use crate::ops::image::trash;
 use crate::ops::volume as volumes;
+use crate::ops::volume::VolumeError;
 use crate::ops::volume::ephemeral::{self as life, Times};
 
 /// Removes what nothing reaches, or with `dry_run` only says what that is.
-pub fn gc(store: &Store, dry_run: bool) -> Result<GcPlan, OpsError> {
+pub fn gc(store: &Store, dry_run: bool) -> Result<GcPlan, StoreError> {
     // The space of earlier removals as well.
     store.await_freed();
     // Not swept: what dead processes left is part of the plan.
@@ -42,7 +42,7 @@ pub fn end_volumes(store: &Store, dry_run: bool) -> Ended {
     })
 }
 
-fn try_to_end_volumes(store: &Store, dry_run: bool) -> Result<Ended, OpsError> {
+fn try_to_end_volumes(store: &Store, dry_run: bool) -> Result<Ended, VolumeError> {
     let mut sizes = BTreeMap::new();
     for volume in life::due(store, Times::default())? {
         let bytes = volumes::list::size(store, &volume)?.unwrap_or(0);

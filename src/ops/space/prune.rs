@@ -3,8 +3,8 @@
 use crate::ops::build;
 use crate::ops::container as containers;
 use crate::ops::container::prune::{Filters as ContainerFilters, Pruned as ContainerPruned};
-use crate::ops::container::run::RunError;
 use crate::ops::image::prune::{self, Options};
+use crate::ops::space::SpaceError;
 use crate::ops::volume::prune as volume_prune;
 use crate::ops::{image::trash, space::gc, volume as volumes};
 use crate::store::{GcPlan, Store};
@@ -61,7 +61,7 @@ pub struct Plan<'a> {
 
 impl Plan<'_> {
     /// What would go. Changes nothing.
-    pub fn rehearse(&self) -> Result<Parts, RunError> {
+    pub fn rehearse(&self) -> Result<Parts, SpaceError> {
         let containers = match &self.containers {
             Some(filters) => containers::prune::rehearse(self.store, filters)?,
             None => ContainerPruned::default(),
@@ -99,7 +99,7 @@ impl Plan<'_> {
     }
 
     /// What builds keep and nothing else has.
-    fn builds(&self, options: build::prune::Options) -> Result<build::prune::Pruned, RunError> {
+    fn builds(&self, options: build::prune::Options) -> Result<build::prune::Pruned, SpaceError> {
         match self.builds {
             true => Ok(build::prune::prune(self.store, &options)?),
             false => Ok(build::prune::Pruned::default()),
@@ -107,7 +107,7 @@ impl Plan<'_> {
     }
 
     /// Removes; with `shown` no more than that.
-    pub fn apply(&self, shown: Option<&Parts>) -> Result<Parts, RunError> {
+    pub fn apply(&self, shown: Option<&Parts>) -> Result<Parts, SpaceError> {
         let store = self.store;
         let ids = shown.map(|shown| shown.containers.ids());
         // Containers first: they keep images and volumes.

@@ -12,7 +12,7 @@ use crate::layer::{IndexError, ReadError, TarMember, TarWriter};
 use crate::store::{MaybeMissing, Store, StoreError};
 use crate::tree::{Attributes, NodeKind};
 
-use crate::ops::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::resolve;
 
 /// Read at once from a file.
@@ -23,7 +23,7 @@ const BUFFER: usize = 1 << 20;
 pub enum ExportError {
     /// The argument names no image, or the store fails.
     #[error(transparent)]
-    Ops(#[from] OpsError),
+    Image(#[from] ImageError),
     /// The output takes no more.
     #[error("cannot write the archive: {0}")]
     Write(#[source] io::Error),
@@ -42,13 +42,13 @@ pub enum ExportError {
 
 impl From<StoreError> for ExportError {
     fn from(error: StoreError) -> Self {
-        ExportError::Ops(error.into())
+        ExportError::Image(error.into())
     }
 }
 
 impl MaybeMissing for ExportError {
     fn is_missing(&self) -> bool {
-        matches!(self, ExportError::Ops(error) if error.is_missing())
+        matches!(self, ExportError::Image(error) if error.is_missing())
     }
 }
 

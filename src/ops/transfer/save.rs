@@ -20,7 +20,7 @@ use crate::oci::{DiffId, Digest, ImageId, MediaType, Reference, TagRef};
 use crate::store::{MaybeMissing, Names, Store, StoreError};
 
 use crate::ops::image::resolve::{self, How};
-use crate::ops::{OpsError, image::resolve::Resolved};
+use crate::ops::image::{ImageError, resolve::Resolved};
 
 /// Read at once from a layer: large enough that system calls cost nothing beside hashing.
 const BUFFER: usize = 1 << 20;
@@ -30,7 +30,7 @@ const BUFFER: usize = 1 << 20;
 pub enum SaveError {
     /// An argument names no image, or the store fails.
     #[error(transparent)]
-    Ops(#[from] OpsError),
+    Image(#[from] ImageError),
     /// The output takes no more.
     #[error("cannot write the archive: {0}")]
     Write(#[source] io::Error),
@@ -54,13 +54,13 @@ pub enum SaveError {
 
 impl From<StoreError> for SaveError {
     fn from(error: StoreError) -> Self {
-        SaveError::Ops(error.into())
+        SaveError::Image(error.into())
     }
 }
 
 impl MaybeMissing for SaveError {
     fn is_missing(&self) -> bool {
-        matches!(self, SaveError::Ops(error) if error.is_missing())
+        matches!(self, SaveError::Image(error) if error.is_missing())
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::ops::error::OpsError;
+use crate::ops::volume::VolumeError;
 use crate::store::{DataHold, LeaseKind, Store, Volume, VolumeId, VolumeKind, VolumeName, Volumes};
 
 use crate::ops::usage::volumes::{self as users, Look, VolumeUsers};
@@ -55,7 +55,7 @@ const LOOK: Look = Look {
 
 /// Without a daemon: ends the ephemeral volumes whose time has come, and deletes data that a remover did not get to. The names of
 /// those that ended.
-pub fn sweep(store: &Store, times: Times) -> Result<Vec<VolumeName>, OpsError> {
+pub fn sweep(store: &Store, times: Times) -> Result<Vec<VolumeName>, VolumeError> {
     if store.read_only().is_some() {
         return Ok(Vec::new());
     }
@@ -91,7 +91,7 @@ pub fn sweep(store: &Store, times: Times) -> Result<Vec<VolumeName>, OpsError> {
 }
 
 /// The ephemeral volumes that [`sweep`] would end now. Changes nothing.
-pub fn due(store: &Store, times: Times) -> Result<Vec<Volume>, OpsError> {
+pub fn due(store: &Store, times: Times) -> Result<Vec<Volume>, VolumeError> {
     let Some((volumes, found)) = unwatched(store)? else {
         return Ok(Vec::new());
     };
@@ -101,7 +101,7 @@ pub fn due(store: &Store, times: Times) -> Result<Vec<Volume>, OpsError> {
 }
 
 /// The volumes and their users, if any is ephemeral and no daemon watches them.
-fn unwatched(store: &Store) -> Result<Option<(Arc<Volumes>, VolumeUsers)>, OpsError> {
+fn unwatched(store: &Store) -> Result<Option<(Arc<Volumes>, VolumeUsers)>, VolumeError> {
     let volumes = store.volume_set()?;
     if !volumes.has_ephemeral() {
         return Ok(None);
@@ -141,7 +141,7 @@ pub fn evaporate(
     volumes: &[Volume],
     activity: Option<&Activity>,
     tell: Tell<'_>,
-) -> Result<Vec<Volume>, OpsError> {
+) -> Result<Vec<Volume>, VolumeError> {
     let is_open = |volume: &Volume| {
         let files = activity.and_then(|activity| activity.of(&volume.id));
         files.is_some_and(|files| files.open > 0)
@@ -249,7 +249,7 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    fn try_look(&mut self, tell: Tell<'_>) -> Result<Option<Duration>, OpsError> {
+    fn try_look(&mut self, tell: Tell<'_>) -> Result<Option<Duration>, VolumeError> {
         let volumes = self.store.volume_set()?;
         // One that is ephemeral again begins anew.
         let lives = |id: &VolumeId| volumes.by_id(id).is_some_and(|v| v.kind.is_ephemeral());

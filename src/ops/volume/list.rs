@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::mount_paths::VOLUMES;
-use crate::ops::error::OpsError;
-use crate::ops::label::Label;
+use crate::ops::filters::FilterError;
+use crate::ops::filters::Label;
+use crate::ops::volume::VolumeError;
 use crate::store::containers::MountSource;
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeKind, VolumeName};
 use crate::sys::deep;
@@ -32,10 +33,10 @@ pub struct Filters {
 
 impl Filters {
     /// Reads filters as [`crate::ops::image::filter::split`] gives them, of those that `verb` has.
-    pub fn parse(given: &[(String, String)], verb: Verb) -> Result<Filters, OpsError> {
+    pub fn parse(given: &[(String, String)], verb: Verb) -> Result<Filters, FilterError> {
         let mut filters = Filters::default();
         for (name, value) in given {
-            let invalid = || OpsError::FilterValue {
+            let invalid = || FilterError::Value {
                 name: name.clone(),
                 value: value.clone(),
             };
@@ -57,7 +58,7 @@ impl Filters {
                 ("label", _) => filters.labels.push(Label::parse(value)),
                 ("label!", Verb::Prune) => filters.not_labels.push(Label::parse(value)),
                 ("all", Verb::Prune) => filters.all = Some(truth()?),
-                _ => return Err(OpsError::UnknownFilter(name.clone())),
+                _ => return Err(FilterError::Unknown(name.clone())),
             }
         }
         Ok(filters)
@@ -121,7 +122,7 @@ pub fn list(
     filters: &Filters,
     users: Option<&VolumeUsers>,
     with_size: bool,
-) -> Result<Vec<Row>, OpsError> {
+) -> Result<Vec<Row>, VolumeError> {
     let mut rows = Vec::new();
     let stopped = match users {
         Some(_) => stopped(store)?,
@@ -170,12 +171,12 @@ pub fn processes(users: &[User]) -> usize {
 }
 
 /// Containers that do not run and name a volume: it is theirs when they run again.
-pub fn containers(store: &Store, name: &VolumeName) -> Result<Vec<User>, OpsError> {
+pub fn containers(store: &Store, name: &VolumeName) -> Result<Vec<User>, VolumeError> {
     Ok(stopped(store)?.remove(name.as_str()).unwrap_or_default())
 }
 
 /// The same of all volumes, by their names: every container's files are read once.
-pub fn stopped(store: &Store) -> Result<BTreeMap<String, Vec<User>>, OpsError> {
+pub fn stopped(store: &Store) -> Result<BTreeMap<String, Vec<User>>, VolumeError> {
     let mut users: BTreeMap<String, Vec<User>> = BTreeMap::new();
     for container in store.containers()? {
         if container.is_running() {
@@ -201,7 +202,7 @@ pub fn stopped(store: &Store) -> Result<BTreeMap<String, Vec<User>>, OpsError> {
 }
 
 /// Bytes that a volume takes on disk; `None` of a bind, which takes nothing of the store.
-pub fn size(store: &Store, volume: &Volume) -> Result<Option<u64>, OpsError> {
+pub fn size(store: &Store, volume: &Volume) -> Result<Option<u64>, VolumeError> {
     match volume.kind {
         VolumeKind::Bind { .. } => Ok(None),
         VolumeKind::Persistent | VolumeKind::Ephemeral { .. } => {
@@ -336,7 +337,7 @@ pub fn inspect(
     leases: &[LiveLease],
     name: &VolumeName,
     users: &VolumeUsers,
-) -> Result<Inspection, OpsError> {
+) -> Result<Inspection, VolumeError> {
     let volume = crate::ops::volume::there(store, name)?;
     let mut of_volume = users.of(&volume);
     of_volume.extend(containers(store, name)?);

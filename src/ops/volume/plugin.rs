@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::ops::error::OpsError;
 use crate::ops::usage::volumes::{self as users, Look};
+use crate::ops::volume::VolumeError;
 use crate::ops::volume::{Create, CreateKind, Removal};
 use crate::store::plugin::PluginHolds;
 use crate::store::volumes::VolumeHold;
@@ -55,12 +55,12 @@ pub enum PluginError {
     Bind(PathBuf, String),
     /// The verb failed.
     #[error(transparent)]
-    Ops(#[from] OpsError),
+    Volume(#[from] VolumeError),
 }
 
 impl From<StoreError> for PluginError {
     fn from(error: StoreError) -> PluginError {
-        PluginError::Ops(error.into())
+        PluginError::Volume(error.into())
     }
 }
 
@@ -93,7 +93,7 @@ impl Plugin {
     ///
     /// # Errors
     /// A store that cannot be written to, a damaged `plugin.json`.
-    pub fn new(store: Store) -> Result<Plugin, OpsError> {
+    pub fn new(store: Store) -> Result<Plugin, VolumeError> {
         let holds = store.plugin_holds()?;
         let mut leases = HashMap::new();
         for name in holds.volumes() {
@@ -140,7 +140,7 @@ impl Plugin {
             "/VolumeDriver.Get" => {
                 let volume = self.volume(&request)?;
                 let used = users::find(&self.store, &self.store.live_leases()?, Look::default())
-                    .map_err(OpsError::from)?;
+                    .map_err(VolumeError::from)?;
                 let mut shown = self.shown(&volume);
                 let users = crate::ops::volume::list::processes(&used.of(&volume));
                 if let Some(shown) = shown.as_object_mut() {
@@ -324,7 +324,7 @@ fn hold(store: &Store, name: &VolumeName) -> Result<(Lease, Vec<VolumeHold>), St
 
 fn name(request: &Request) -> Result<VolumeName, PluginError> {
     VolumeName::parse(&request.name).map_err(|error| {
-        PluginError::Ops(OpsError::VolumeName {
+        PluginError::Volume(VolumeError::Name {
             verb: "create",
             name: request.name.clone(),
             error,

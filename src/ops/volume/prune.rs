@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::ops::error::OpsError;
+use crate::ops::volume::VolumeError;
 use crate::store::containers::ContainerId;
 use crate::store::{Store, Volume, VolumeName};
 
@@ -35,7 +35,7 @@ pub struct Pruned {
 }
 
 /// What [`prune`] would remove.
-pub fn rehearse(store: &Store, options: &Options) -> Result<Pruned, OpsError> {
+pub fn rehearse(store: &Store, options: &Options) -> Result<Pruned, VolumeError> {
     let mut pruned = Pruned::default();
     for volume in pick(store, options)? {
         pruned.bytes += list::size(store, &volume)?.unwrap_or(0);
@@ -50,7 +50,7 @@ pub fn prune(
     options: &Options,
     shown: Option<&BTreeSet<VolumeName>>,
     tell: Tell<'_>,
-) -> Result<Pruned, OpsError> {
+) -> Result<Pruned, VolumeError> {
     let mut pruned = Pruned::default();
     for volume in pick(store, options)? {
         if shown.is_some_and(|shown| !shown.contains(&volume.name)) {
@@ -69,7 +69,7 @@ pub fn prune(
                 pruned.bytes += bytes;
                 pruned.volumes.push(volume.name);
             }
-            Err(error @ OpsError::VolumeInUse { .. }) => log::debug!("{error}"),
+            Err(error @ VolumeError::InUse { .. }) => log::debug!("{error}"),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
@@ -77,7 +77,7 @@ pub fn prune(
     Ok(pruned)
 }
 
-fn pick(store: &Store, options: &Options) -> Result<Vec<Volume>, OpsError> {
+fn pick(store: &Store, options: &Options) -> Result<Vec<Volume>, VolumeError> {
     let all = options.filters.all().unwrap_or(options.all);
     let look = Look {
         maps: true,

@@ -54,14 +54,14 @@ fn creating_again_is_no_error_and_another_kind_is() {
             &store,
             &Create::new(Some(name("data")), CreateKind::Persistent)
         ),
-        Err(OpsError::Store(StoreError::VolumeExists(_)))
+        Err(VolumeError::Store(StoreError::VolumeExists(_)))
     ));
     make(&store, "host", bind(dir.path()));
     make(&store, "host", bind(dir.path()));
     let other = Create::new(Some(name("host")), bind(Path::new("/etc")));
     assert!(matches!(
         create(&store, &other),
-        Err(OpsError::VolumeConflict { .. })
+        Err(VolumeError::Conflict { .. })
     ));
     let anonymous = create(&store, &Create::new(None, CreateKind::Ephemeral)).unwrap();
     assert!(anonymous.anonymous && anonymous.name.as_str().len() == 64);
@@ -142,7 +142,7 @@ fn a_used_volume_is_neither_removed_nor_renamed() {
     let taken = rename(&store, &name("other"), &name("third"), &removal);
     assert!(matches!(
         taken,
-        Err(OpsError::Store(StoreError::VolumeExists(_)))
+        Err(VolumeError::Store(StoreError::VolumeExists(_)))
     ));
     fs::write(store.volume_root(&data).join("f"), "x").unwrap();
     let empty = Removal {
@@ -150,7 +150,7 @@ fn a_used_volume_is_neither_removed_nor_renamed() {
         ..removal
     };
     let full = remove(&store, &name("other"), &empty, &|| {});
-    assert!(matches!(full, Err(OpsError::VolumeNotEmpty(_))));
+    assert!(matches!(full, Err(VolumeError::NotEmpty(_))));
     let told = std::cell::Cell::new(false);
     remove(&store, &name("other"), &removal, &|| {
         assert!(store.volume_root(&data).join("f").exists());
@@ -189,7 +189,7 @@ fn regression_rmdir_of_a_full_volume_says_so_whoever_uses_it() {
         ..Removal::default()
     };
     let full = remove(&store, &data.name, &removal, &|| {});
-    assert!(matches!(full, Err(OpsError::VolumeNotEmpty(_))), "{full:?}");
+    assert!(matches!(full, Err(VolumeError::NotEmpty(_))), "{full:?}");
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn removing_a_bind_leaves_the_host_alone() {
         make(&store, "host", bind(&source));
         demote(&store, &name("host")).unwrap_err()
     };
-    assert!(matches!(error, OpsError::BindHasNoLife(_)));
+    assert!(matches!(error, VolumeError::BindHasNoLife(_)));
 }
 
 /// Without a daemon the verbs look, and never count time that nobody has watched.
@@ -365,7 +365,7 @@ fn regression_who_comes_at_the_last_moment_keeps_the_data() {
     drop(there.take());
     let removed = remove(&store, &volume.name, &Removal::default(), &come);
     assert!(
-        matches!(removed, Err(OpsError::VolumeInUse { .. })),
+        matches!(removed, Err(VolumeError::InUse { .. })),
         "{removed:?}"
     );
     assert_eq!(std::fs::read(&file).unwrap(), b"data");

@@ -22,7 +22,7 @@ fn four() -> Names {
     ])
 }
 
-fn labels(id: &ImageId) -> Result<BTreeMap<String, String>, OpsError> {
+fn labels(id: &ImageId) -> Result<BTreeMap<String, String>, ImageError> {
     let labels: &[(&str, &str)] = match () {
         () if *id == crate::ops::fixtures::id("a") => &[("stage", "test"), ("team", "x")],
         () if *id == crate::ops::fixtures::id("b") => &[("stage", "live")],
@@ -32,13 +32,13 @@ fn labels(id: &ImageId) -> Result<BTreeMap<String, String>, OpsError> {
     Ok(labels.iter().map(owned).collect())
 }
 
-fn filters(texts: &[&str]) -> Result<Filters, OpsError> {
+fn filters(texts: &[&str]) -> Result<Filters, FilterError> {
     let given: Vec<_> = texts.iter().map(|text| split(text).unwrap()).collect();
     Filters::parse(&given, at("2026-07-04T00:00:00Z"))
 }
 
 /// The words of the images that pass, and the names that do.
-fn passed(texts: &[&str]) -> Result<(String, Vec<String>), OpsError> {
+fn passed(texts: &[&str]) -> Result<(String, Vec<String>), ImageError> {
     let (names, filters) = (four(), filters(texts)?);
     let bound = filters.bind(&names)?;
     let (mut words, mut tags) = (String::new(), Vec::new());

@@ -1,5 +1,6 @@
 //! The table as docker prints it.
 
+use crate::ops::filters::FilterError;
 use crate::ops::fixtures::{id, image, names, with_origins};
 use crate::ops::image::list::*;
 use crate::ops::image::pattern::Pattern;
@@ -10,7 +11,7 @@ fn at(text: &str) -> jiff::Timestamp {
     text.parse().unwrap()
 }
 
-fn no_labels(_: &ImageId) -> Result<BTreeMap<String, String>, OpsError> {
+fn no_labels(_: &ImageId) -> Result<BTreeMap<String, String>, ImageError> {
     Ok(BTreeMap::new())
 }
 
@@ -119,7 +120,7 @@ fn names_and_globs_filter() {
     };
     assert!(matches!(
         list(&three(), &bad, &no_labels),
-        Err(OpsError::Pattern(_))
+        Err(ImageError::Filter(FilterError::Pattern(_)))
     ));
 }
 

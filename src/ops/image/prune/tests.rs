@@ -8,7 +8,7 @@ use crate::ops::image::prune::*;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
-fn no_labels(_: &ImageId) -> Result<BTreeMap<String, String>, OpsError> {
+fn no_labels(_: &ImageId) -> Result<BTreeMap<String, String>, ImageError> {
     Ok(BTreeMap::new())
 }
 

@@ -1,6 +1,6 @@
 //! What `rmi` was asked for: names, IDs and globs as they were typed, with filters, one after the other.
 
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::filter::{self, Bound, Filters};
 use crate::ops::image::pattern::Pattern;
 use crate::ops::image::remove::{How, Removed, Target};
@@ -27,7 +27,7 @@ pub struct Done {
     /// Space that comes back.
     pub bytes: u64,
     /// What stays, and why.
-    pub refused: Vec<OpsError>,
+    pub refused: Vec<ImageError>,
 }
 
 /// Removes what is asked for, and goes on after what cannot be. `say` gets each removal when it has happened.
@@ -35,7 +35,7 @@ pub fn remove_all(
     store: &Store,
     request: &Request<'_>,
     say: &mut dyn FnMut(&Removed),
-) -> Result<Done, OpsError> {
+) -> Result<Done, ImageError> {
     let how = request.how;
     // In a dry run, the names as the removals so far would have left them.
     let mut rehearsed = match request.dry_run {
@@ -132,7 +132,7 @@ enum Choice {
 }
 
 impl Choice {
-    fn target(self, names: &Names) -> Result<Target, OpsError> {
+    fn target(self, names: &Names) -> Result<Target, ImageError> {
         match self {
             Choice::Argument(text) => named(names, &text),
             Choice::Name(target) => Ok(target),
@@ -140,7 +140,7 @@ impl Choice {
     }
 
     /// Whether the filters let it through.
-    fn passes(&self, store: &Store, names: &Names, bound: &Bound<'_>) -> Result<bool, OpsError> {
+    fn passes(&self, store: &Store, names: &Names, bound: &Bound<'_>) -> Result<bool, ImageError> {
         let target = match self {
             Choice::Argument(text) => &named(names, text)?,
             Choice::Name(target) => target,
@@ -171,7 +171,7 @@ impl Choice {
 
 /// What an argument means. An ID as `images -q` prints it means the image, whatever names it has: each is printed once, so that
 /// `rmi $(images -q)` removes what was listed. The beginning of one is docker's, and refused where it means several names.
-fn named(names: &Names, text: &str) -> Result<Target, OpsError> {
+fn named(names: &Names, text: &str) -> Result<Target, ImageError> {
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
     let printed = matches!(digits.len(), 12 | 64);
     Ok(match Target::from(resolve::image(names, text)?) {
@@ -181,7 +181,7 @@ fn named(names: &Names, text: &str) -> Result<Target, OpsError> {
 }
 
 /// Every tag, and every image without one.
-fn every(names: &Names) -> Vec<Result<Choice, OpsError>> {
+fn every(names: &Names) -> Vec<Result<Choice, ImageError>> {
     let tags = names
         .tags
         .iter()
@@ -197,11 +197,11 @@ fn choices(
     store: &Store,
     rehearsed: Option<&Names>,
     argument: &str,
-) -> Vec<Result<Choice, OpsError>> {
+) -> Vec<Result<Choice, ImageError>> {
     if !Glob::is_glob(argument) {
         return vec![Ok(Choice::Argument(argument.to_owned()))];
     }
-    let matching = |names: &Names| -> Result<Vec<Choice>, OpsError> {
+    let matching = |names: &Names| -> Result<Vec<Choice>, ImageError> {
         let pattern = Pattern::parse(argument)?;
         let tags = names
             .tags
@@ -211,7 +211,7 @@ fn choices(
             .map(|(tag, record)| Choice::Name(Target::TagOf(tag.clone(), record.id)))
             .collect();
         match found.is_empty() {
-            true => Err(OpsError::NoSuchImage(argument.to_owned())),
+            true => Err(ImageError::NoSuch(argument.to_owned())),
             false => Ok(found),
         }
     };
@@ -219,7 +219,7 @@ fn choices(
         Some(names) => matching(names),
         None => store
             .names()
-            .map_err(OpsError::from)
+            .map_err(ImageError::from)
             .and_then(|names| matching(&names)),
     };
     match found {
@@ -231,7 +231,7 @@ fn choices(
 /// Refuses what is in use, unless forced.
 fn permit(
     force: bool,
-) -> impl FnOnce(&Names, &[LiveLease], &Target, &crate::ops::image::remove::Plan) -> Result<(), OpsError>
+) -> impl FnOnce(&Names, &[LiveLease], &Target, &crate::ops::image::remove::Plan) -> Result<(), ImageError>
 {
     move |names, leases, target, plan| match force {
         true => Ok(()),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::oci::{ImageId, TagRef};
-use crate::ops::error::OpsError;
+use crate::ops::image::ImageError;
 use crate::ops::image::remove::{How, Plan, References, Removed, Target};
 use crate::ops::usage::{Usage, images as users};
 use crate::store::{Names, Store, StoreError};
@@ -18,7 +18,7 @@ pub struct Many {
     /// Per image.
     pub removed: Vec<Removed>,
     /// What stays, and why.
-    pub refused: Vec<OpsError>,
+    pub refused: Vec<ImageError>,
 }
 
 /// What is to go of one image.
@@ -30,7 +30,7 @@ struct Group {
 }
 
 /// Removes tags ([`Target::TagOf`]) and images without one ([`Target::Untagged`]), in one commit.
-pub fn remove_names(store: &Store, how: How, targets: Vec<Target>) -> Result<Many, OpsError> {
+pub fn remove_names(store: &Store, how: How, targets: Vec<Target>) -> Result<Many, ImageError> {
     let lock = store.lock()?;
     let mut names = Names::clone(&*store.names()?);
     let many = rehearse_names(store, &mut names, how, targets)?;
@@ -57,7 +57,7 @@ pub fn rehearse_names(
     names: &mut Names,
     how: How,
     targets: Vec<Target>,
-) -> Result<Many, OpsError> {
+) -> Result<Many, ImageError> {
     let leases = store.live_leases()?;
     let trash = store.trash_time()?;
     let mut many = Many::default();
@@ -82,7 +82,7 @@ pub fn rehearse_names(
             match users::container(&leases, &id) {
                 Some(_) if !group.untagged => rest.kept = true,
                 Some(user) if user.usage == (Usage::Container { running: true }) => {
-                    many.refused.push(OpsError::ImageInUse { id, user });
+                    many.refused.push(ImageError::InUse { id, user });
                     continue;
                 }
                 _ => {}
@@ -93,10 +93,10 @@ pub fn rehearse_names(
             // All but the last could go.
             let Some((last, others)) = group.tags.split_last() else {
                 let user = user.clone();
-                many.refused.push(OpsError::ImageInUse { id, user });
+                many.refused.push(ImageError::InUse { id, user });
                 continue;
             };
-            many.refused.push(OpsError::ReferenceInUse {
+            many.refused.push(ImageError::ReferenceInUse {
                 reference: last.to_string(),
                 id,
                 user: user.clone(),
@@ -130,21 +130,21 @@ pub fn rehearse_names(
 fn group(
     names: &Names,
     targets: Vec<Target>,
-    refused: &mut Vec<OpsError>,
+    refused: &mut Vec<ImageError>,
 ) -> (Vec<ImageId>, BTreeMap<ImageId, Group>) {
     let mut order = Vec::new();
     let mut groups: BTreeMap<ImageId, Group> = BTreeMap::new();
     for target in targets {
         let wrong = match &target {
             Target::TagOf(tag, id) => match names.tags.get(tag) {
-                None => Some(OpsError::NoSuchImage(tag.to_string())),
-                Some(record) if record.id != *id => Some(OpsError::TagMoved(tag.clone())),
+                None => Some(ImageError::NoSuch(tag.to_string())),
+                Some(record) if record.id != *id => Some(ImageError::TagMoved(tag.clone())),
                 Some(record) if record.pinned => Some(StoreError::Pinned(tag.clone()).into()),
                 Some(_) => None,
             },
             Target::Untagged(id) => match names.images.get(id) {
-                None => Some(OpsError::NoSuchImage(id.to_string())),
-                Some(image) if !image.tags.is_empty() => Some(OpsError::ManyReferences(*id)),
+                None => Some(ImageError::NoSuch(id.to_string())),
+                Some(image) if !image.tags.is_empty() => Some(ImageError::ManyReferences(*id)),
                 Some(_) => None,
             },
             Target::Tag(_) | Target::Digest(..) | Target::Image(_) | Target::Whole(_) => None,

@@ -5,7 +5,7 @@ use crate::ops::image::remove::*;
 use crate::ops::image::resolve;
 
 /// The plan for an argument, and the names after it.
-fn plan(names: &Names, argument: &str, force: bool) -> Result<(Plan, Names), OpsError> {
+fn plan(names: &Names, argument: &str, force: bool) -> Result<(Plan, Names), ImageError> {
     let target = resolve::image(names, argument)?.into();
     let plan = Plan::new(names, &[], &target, force)?;
     let mut after = names.clone();
@@ -277,7 +277,7 @@ mod model {
                 let plan = match Plan::new(&now, &[], target, force) {
                     Ok(plan) => plan,
                     Err(error) => {
-                        let single = matches!(error, OpsError::ManyReferences(_)) && !force;
+                        let single = matches!(error, ImageError::ManyReferences(_)) && !force;
                         prop_assert!(single, "{error} for {target:?}");
                         continue;
                     }
