@@ -71,7 +71,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 
 fn exec(args: Args, context: &Context) -> anyhow::Result<u8> {
     if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
-        return Err(RunError::Usage("the input device is not a TTY".to_owned()).into());
+        return Err(RunError::NotATty.into());
     }
     if args.privileged {
         return Err(RunError::Refused(PRIVILEGED.to_owned()).into());

@@ -176,7 +176,7 @@ pub(super) fn failed(error: &anyhow::Error) -> u8 {
     print_error(error);
     match (error.downcast_ref(), error.downcast_ref()) {
         (Some(NotStarted { code, .. }), _) => *code,
-        (None, Some(RunError::Usage(text))) if text.contains("not a TTY") => 1,
+        (None, Some(RunError::NotATty)) => 1,
         _ => 125,
     }
 }
@@ -276,7 +276,7 @@ impl Drop for CidFile {
 fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
     let out_of_reach = OutOfReach::ensure()?;
     if args.tty && args.interactive && !args.detach && !io::stdin().is_terminal() {
-        return Err(RunError::Usage("the input device is not a TTY".to_owned()).into());
+        return Err(RunError::NotATty.into());
     }
     let keys = attach::keys(args.detach_keys.as_deref())?;
     let (store, created, cidfile) = make(&args, context)?;

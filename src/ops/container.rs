@@ -31,7 +31,7 @@ use crate::sys::deep;
 
 /// The container that `text` means: a name, an ID, or the beginning of one.
 pub fn find(store: &Store, text: &str) -> Result<Container, RunError> {
-    look(store, text)?.ok_or_else(|| RunError::Refused(format!("No such container: {text}")))
+    look(store, text)?.ok_or_else(|| RunError::NoSuch(text.to_owned()))
 }
 
 /// The same; `None`: there is none.

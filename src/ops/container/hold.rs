@@ -6,6 +6,7 @@ use crate::oci::ImageId;
 use crate::ops::container::run::RunError;
 use crate::ops::container::run::mounts::{Wanted, WantedSource};
 use crate::ops::image::resolve;
+use crate::ops::volume::VolumeError;
 use crate::store::containers::{MountSource, MountUse};
 use crate::store::{Store, VolumeName};
 
@@ -31,7 +32,7 @@ pub fn shown(store: &Store, wanted: &[Wanted]) -> Result<Shown, RunError> {
         }
         let source = match &wanted.source {
             WantedSource::Named { name, subpath } => {
-                let missing = || RunError::Refused(format!("get {name}: no such volume"));
+                let missing = || VolumeError::NoSuch(name.clone());
                 let parsed = VolumeName::parse(name).map_err(|_| missing())?;
                 store.volume(&parsed)?.ok_or_else(missing)?;
                 shown.volumes.push(parsed);

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::ops::container::run::RunError;
+use crate::ops::filters::FilterError;
 use crate::store::Store;
 use crate::store::containers::{Container, ContainerId, MountSource, Status};
 use crate::text::format::{self, ago};
@@ -47,7 +48,7 @@ impl Filters {
             };
             let key = key.trim().to_ascii_lowercase();
             if !KNOWN.contains(&key.as_str()) {
-                return Err(RunError::Refused(format!("invalid filter '{key}'")));
+                return Err(FilterError::Unknown(key).into());
             }
             if key == "status"
                 && ![

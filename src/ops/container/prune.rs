@@ -96,7 +96,7 @@ pub fn prune(
         match remove(store, id, RemoveOptions::default()) {
             Ok(()) => pruned.add(&container, bytes),
             // Started or removed meanwhile.
-            Err(RunError::Refused(reason)) => log::debug!("{reason}"),
+            Err(error @ (RunError::NoSuch(_) | RunError::Running { .. })) => log::debug!("{error}"),
             Err(error) => return Err(error),
         }
     }

@@ -26,18 +26,13 @@ pub struct RemoveOptions {
 /// Removes the container that `text` means.
 pub fn remove(store: &Store, text: &str, options: RemoveOptions) -> Result<(), RunError> {
     let (container, lock) = crate::ops::container::take(store, text)?;
-    let name = &container.record.name;
     let lock = match lock {
         Some(lock) => lock,
-        None if !options.force && container.is_paused() => {
-            return Err(RunError::Refused(format!(
-                "cannot remove container \"{name}\": container is paused and must be unpaused first"
-            )));
-        }
         None if !options.force => {
-            return Err(RunError::Refused(format!(
-                "cannot remove container \"{name}\": container is running: stop the container before removing or force remove"
-            )));
+            return Err(RunError::Running {
+                name: container.record.name.clone(),
+                paused: container.is_paused(),
+            });
         }
         None => {
             kill(&container)?;

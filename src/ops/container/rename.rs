@@ -24,10 +24,11 @@ pub fn rename(store: &Store, text: &str, new: &str) -> Result<(), RunError> {
         .iter()
         .find(|other| other.record.name == new)
     {
-        return refused(format!(
-            "Error when allocating new name: Conflict. The container name \"/{new}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.",
-            other.record.id
-        ));
+        let taken = RunError::NameTaken {
+            name: new.to_owned(),
+            id: other.record.id.clone(),
+        };
+        return refused(format!("Error when allocating new name: {taken}"));
     }
     let record = ContainerRecord {
         name: new.to_owned(),

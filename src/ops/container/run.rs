@@ -23,6 +23,7 @@ use crate::ops::filters::FilterError;
 use crate::ops::image::ImageError;
 use crate::ops::volume::VolumeError;
 use crate::store::StoreError;
+use crate::store::containers::ContainerId;
 
 /// The search path of a container whose image sets none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,6 +55,33 @@ pub enum RunError {
     /// docker's command line does.
     #[error("{0}")]
     Usage(String),
+    /// Standard input was to be the terminal of a process, and is none.
+    #[error("the input device is not a TTY")]
+    NotATty,
+    /// The argument names no container.
+    #[error("No such container: {0}")]
+    NoSuch(String),
+    /// Another container has the name.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        id: ContainerId,
+    },
+    /// A container that runs is not removed, unless that is forced.
+    #[error("cannot remove container \"{name}\": container is {}", match paused {
+        true => "paused and must be unpaused first",
+        false => "running: stop the container before removing or force remove",
+    })]
+    Running {
+        /// Which.
+        name: String,
+        /// Whether it is paused.
+        paused: bool,
+    },
     /// An image.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -80,11 +108,16 @@ impl RunError {
     /// Whether docker's daemon says this; its command line then prints its prefix before it.
     pub fn is_daemons(&self) -> bool {
         match self {
-            RunError::Refused(_) => true,
-            RunError::Filter(_) => true,
+            RunError::Refused(_)
+            | RunError::NoSuch(_)
+            | RunError::NameTaken { .. }
+            | RunError::Running { .. }
+            | RunError::Filter(_) => true,
             RunError::Image(error) => error.is_daemons(),
             RunError::Volume(error) => error.is_daemons(),
-            RunError::Usage(_) | RunError::Store(_) | RunError::Io { .. } => false,
+            RunError::Usage(_) | RunError::NotATty | RunError::Store(_) | RunError::Io { .. } => {
+                false
+            }
         }
     }
 

@@ -126,7 +126,7 @@ pub fn wait(store: &Store, text: &str) -> Result<u8, RunError> {
         Status::Created => Ok(0),
         Status::Running { .. } => match container.wait()? {
             Some(code) => Ok(code),
-            None => Err(RunError::Refused(format!("No such container: {text}"))),
+            None => Err(RunError::NoSuch(text.to_owned())),
         },
     }
 }

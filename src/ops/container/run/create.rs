@@ -107,10 +107,10 @@ pub fn create(
     let name = match &options.name {
         Some(name) => match taken(name) {
             Some(other) => {
-                return Err(RunError::Refused(format!(
-                    "Conflict. The container name \"/{name}\" is already in use by container \"{}\". You have to remove (or rename) that container to be able to reuse that name.",
-                    other.record.id
-                )));
+                return Err(RunError::NameTaken {
+                    name: name.clone(),
+                    id: other.record.id.clone(),
+                });
             }
             None => name.clone(),
         },

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::oci::ImageId;
 use crate::ops::container::run::RunError;
+use crate::ops::volume::VolumeError;
 use crate::store::Store;
 use crate::store::containers::{MountSource, MountUse};
 use crate::store::volumes::{VolumeKind, VolumeName};
@@ -423,7 +424,7 @@ pub fn ready(
                 subpath: subpath.into(),
             },
             MountSource::Volume { name, subpath, .. } => {
-                let missing = || RunError::Refused(format!("get {name}: no such volume"));
+                let missing = || VolumeError::NoSuch(name.clone());
                 let parsed = VolumeName::parse(name).map_err(|_| missing())?;
                 let volume = store.volume(&parsed)?.ok_or_else(missing)?;
                 let subpath = part(subpath)?;
