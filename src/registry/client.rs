@@ -93,6 +93,25 @@ struct Inner {
     authority: Authority,
     retry_for: Duration,
 }
+
+/// Whether the other side speaks TLS, and something about it does not hold: no reason to send things in the clear.
+fn is_of_tls(error: &ureq::Error) -> bool {
+    let ureq::Error::Io(error) = error else {
+        return false;
+    };
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    cause.is_some_and(|cause| {
+        use rustls::Error;
+        matches!(
+            cause,
+            Error::InvalidCertificate(_)
+                | Error::NoCertificatesPresented
+                | Error::AlertReceived(_)
+                | Error::PeerIncompatible(_)
+        )
+    })
+}
+
 /// What an error says, without the library's word for where it comes from.
 fn plain(reason: &str) -> &str {
     reason.strip_prefix("io: ").unwrap_or(reason)
@@ -168,9 +187,7 @@ impl Client {
             Ok(()) => {}
             Err(error) => {
                 let reason = plain(&error.to_string()).to_owned();
-                // A certificate that does not hold is no reason to send things in the clear.
-                let speaks_tls =
-                    reason.contains("certificate") || matches!(error, ureq::Error::Timeout(_));
+                let speaks_tls = is_of_tls(&error) || matches!(error, ureq::Error::Timeout(_));
                 let reachable = !matches!(error, ureq::Error::HostNotFound);
                 if speaks_tls || !reachable {
                     return Err(inner.unreachable(reason));
