@@ -65,7 +65,7 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("daemon", &["service", "stores", "volumes"]),
     // Each of these files has a part of `impl Superblock`; it holds the state of each of them.
     (
-        "fs",
+        "fs::images",
         &[
             "again",
             "image_dir",
@@ -73,17 +73,17 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "lasting",
             "names_dir",
             "nodes",
+            "open_layers",
             "orphans",
             "probes",
             "removal",
-            "slots",
             "stores",
             "superblock",
             "trees",
         ],
     ),
     // The documents of a catalog say where its things are, and places are made of it.
-    ("fs::stores", &["catalog", "documents", "place"]),
+    ("fs::images::stores", &["catalog", "documents", "place"]),
     // The same of `VolumeTree`.
     ("fs::volumes", &["budget", "files", "keep", "nodes", "root"]),
     // A session serves with adapters, which mark its threads.

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::face::FsError;
+use super::api::FsError;
 use crate::layer::{IndexError, ReadError};
 use crate::ops::image::ImageError;
 use crate::ops::usage::UsageError;

@@ -41,8 +41,8 @@ use std::thread::Thread;
 
 use parking_lot::RwLock;
 
-use super::face::{Caller, InodeNo, KernelCache, Timestamp};
-use super::telling::Telling;
+use super::api::{Caller, InodeNo, KernelCache, Timestamp};
+use super::peers::PeerNotifier;
 use crate::ops::volume::activity::Activity;
 use crate::store::Store;
 use crate::sys::beneath::{Host, Privileges};
@@ -89,7 +89,7 @@ pub struct VolumeTree {
     sweeper: OnceLock<Thread>,
     /// Whether the kernel has SELinux.
     selinux: bool,
-    telling: Telling,
+    peers: PeerNotifier,
     activity: Arc<Activity>,
     cache: Arc<dyn KernelCache>,
     started: Timestamp,
@@ -119,7 +119,7 @@ impl VolumeTree {
             keeps: AtomicBool::new(false),
             sweeper: OnceLock::new(),
             selinux: std::path::Path::new("/sys/fs/selinux").exists(),
-            telling: Telling::start(store.clone(), options.lease.clone()),
+            peers: PeerNotifier::start(store.clone(), options.lease.clone()),
             activity,
             cache,
             started: Timestamp::now(),

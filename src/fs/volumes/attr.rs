@@ -5,7 +5,7 @@ use std::io;
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
-use super::super::face::{FsError, InodeNo, Timestamp};
+use super::super::api::{FsError, InodeNo, Timestamp};
 use crate::ops::volume as volumes;
 use crate::store::StoreError;
 use crate::sys::beneath::{self, SetTime};

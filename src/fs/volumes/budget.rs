@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::super::face::{Caller, InodeNo};
+use super::super::api::{Caller, InodeNo};
 use super::VolumeTree;
 use super::attr::{Attr, VolumeError};
 use super::files::{FileNo, Opened};

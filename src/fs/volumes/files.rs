@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::super::face::{Caller, FsError, Full, InodeNo};
+use super::super::api::{Caller, FsError, Full, InodeNo};
 use super::VolumeTree;
 use super::attr::{Attr, VolumeError};
 use super::keep::Use;

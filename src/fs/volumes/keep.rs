@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::super::face::{Caller, InodeNo};
+use super::super::api::{Caller, InodeNo};
 use super::VolumeTree;
 use super::attr::VolumeError;
 use super::nodes::Node;

@@ -24,7 +24,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
-use super::super::face::InodeNo;
+use super::super::api::InodeNo;
 use super::VolumeTree;
 use super::attr::VolumeError;
 use super::budget::{Budget, Share};

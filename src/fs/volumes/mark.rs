@@ -6,7 +6,7 @@
 
 use rustix::io::Errno;
 
-use super::super::face::{Caller, FsError};
+use super::super::api::{Caller, FsError};
 use super::VolumeTree;
 use super::attr::VolumeError;
 use super::nodes::Node;
@@ -83,7 +83,7 @@ impl VolumeTree {
             None if volume.kind.is_ephemeral() => volumes::keep(&store, &volume.name)?,
             None => return Err(Errno::NODATA.into()),
         }
-        self.telling.tell();
+        self.peers.tell();
         Ok(())
     }
 }

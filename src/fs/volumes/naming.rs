@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 
-use super::super::face::{Caller, FsError, Timestamp};
+use super::super::api::{Caller, FsError, Timestamp};
 use super::VolumeTree;
 use super::attr::{Attr, VolumeError};
 use crate::ops::usage::volumes::Look;
@@ -53,7 +53,7 @@ impl VolumeTree {
         });
         let volume = volumes::create_new(&self.store.on_behalf_of(caller.cause()), &create)?;
         self.known.changed(&volume.name, Some(&volume.id));
-        self.telling.tell();
+        self.peers.tell();
         self.visit(&volume, name)
     }
 
@@ -67,7 +67,7 @@ impl VolumeTree {
         let create = Create::new(Some(new_name(name)?), kind);
         let volume = volumes::create_new(&self.store.on_behalf_of(caller.cause()), &create)?;
         self.known.changed(&volume.name, Some(&volume.id));
-        self.telling.tell();
+        self.peers.tell();
         let now = Timestamp::now();
         Ok(Attr {
             fresh: false,
@@ -110,7 +110,7 @@ impl VolumeTree {
         let store = self.store.on_behalf_of(caller.cause());
         volumes::remove(&store, &volume.name, &removal, &|| {
             self.known.changed(&volume.name, None);
-            self.telling.tell();
+            self.peers.tell();
         })?;
         Ok(())
     }
@@ -133,7 +133,7 @@ impl VolumeTree {
         volumes::rename(&store, &volume.name, &to, &removal)?;
         self.known.changed(&volume.name, None);
         self.known.changed(&to, Some(&volume.id));
-        self.telling.tell();
+        self.peers.tell();
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
-use super::super::face::{FsError, InodeNo};
+use super::super::api::{FsError, InodeNo};
 use super::attr::{Attr, VolumeError};
 use super::budget::Known;
 use super::root::Attached;

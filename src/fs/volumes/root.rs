@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, StatVfs};
 use rustix::io::Errno;
 
-use super::super::face::{FsError, InodeNo};
+use super::super::api::{FsError, InodeNo};
 use super::VolumeTree;
 use super::attr::{Attr, VolumeError};
 use super::files::Name;
@@ -198,7 +198,7 @@ impl VolumeTree {
     }
 
     /// When the names last changed.
-    fn changed(&self) -> super::super::face::Timestamp {
+    fn changed(&self) -> super::super::api::Timestamp {
         let changed = std::fs::metadata(self.store_path.join("volumes.json"));
         changed
             .and_then(|stat| stat.modified())

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, Statx};
 
-use super::super::face::Caller;
+use super::super::api::Caller;
 use super::VolumeTree;
 use super::attr::VolumeError;
 use crate::sys::beneath::{self, Keeps};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{Access, FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::super::face::{Caller, InodeNo, StatFs};
+use super::super::api::{Caller, InodeNo, StatFs};
 use super::attr::{Attr, Change, VolumeError};
 use super::files::FileNo;
 use super::keep::Use;
