@@ -6,6 +6,7 @@
 //! apply to every entry), a size on entries that have no content (there is none then).
 
 mod content;
+mod extensions;
 pub(super) mod resolve;
 
 use super::error::{LayerError, Problem};
@@ -13,12 +14,12 @@ use super::fold::{Folded, Folder};
 use super::format::{SUM_BLOCK, TAR_BLOCK};
 use super::limits::Limits;
 use super::tar::header::{self, Fields, Flag};
-use super::tar::pax::Pax;
 use super::tar::sparse::{self, DataMap, OldMap, PaxFormat, Segment};
 use super::tar::{BLOCK, BLOCK_U64, EntryKind, TarEntry};
 use super::write::{Facts, IndexBuilder};
 use crate::oci::digest::DiffId;
 use content::BlockSums;
+use extensions::Extensions;
 
 /// How much is looked at in one go.
 const PIECE: usize = 128 << 10;
@@ -63,22 +64,6 @@ enum State {
     Skip { left: u64 },
     /// Behind the end marker.
     End,
-}
-
-/// Extension headers of the entry to come.
-#[derive(Debug, Default)]
-struct Extensions {
-    bytes: u64,
-    buffer: Vec<u8>,
-    long_name: Option<Vec<u8>>,
-    long_link: Option<Vec<u8>>,
-    pax: Option<Pax>,
-}
-
-impl Extensions {
-    fn pending(&self) -> bool {
-        self.long_name.is_some() || self.long_link.is_some() || self.pax.is_some()
-    }
 }
 
 impl LayerScanner {
@@ -322,26 +307,7 @@ impl LayerScanner {
     }
 
     fn begin_extension(&mut self, fields: &Fields) -> Result<(), Problem> {
-        let limit = self
-            .limits
-            .max_metadata_bytes
-            .min(Limits::MAX_EXTENSION_BYTES);
-        self.extensions.bytes = self.extensions.bytes.saturating_add(fields.size);
-        if self.extensions.bytes > limit {
-            return Err(Problem::Limit {
-                what: "bytes of extension headers for one entry",
-                limit,
-            });
-        }
-        let repeated = match fields.flag {
-            Flag::LongName => self.extensions.long_name.is_some(),
-            Flag::LongLink => self.extensions.long_link.is_some(),
-            _ => self.extensions.pax.is_some(),
-        };
-        if repeated {
-            return Err(Problem::Extension("it is repeated"));
-        }
-        self.extensions.buffer.clear();
+        self.extensions.begin(fields, &self.limits)?;
         self.state = State::Extension {
             flag: fields.flag,
             left: fields.size,
@@ -356,25 +322,9 @@ impl LayerScanner {
 
     /// The data of an extension header is complete.
     fn extension(&mut self, flag: Flag) -> Result<(), Problem> {
-        let data = std::mem::take(&mut self.extensions.buffer);
-        match flag {
-            Flag::LongName => {
-                let name = long_text(&data, "the path")?;
-                self.path = Some(name.clone());
-                self.extensions.long_name = Some(name);
-            }
-            Flag::LongLink => {
-                self.extensions.long_link = Some(long_text(&data, "the link target")?)
-            }
-            _ => {
-                let pax = Pax::parse(&data)?;
-                if let Some(path) = &pax.path {
-                    self.path = Some(path.clone());
-                }
-                self.extensions.pax = Some(pax);
-            }
+        if let Some(path) = self.extensions.end(flag)? {
+            self.path = Some(path);
         }
-        self.extensions.buffer = data;
         Ok(())
     }
 
@@ -493,17 +443,4 @@ fn is_zero(block: &[u8; BLOCK]) -> bool {
 fn padded(size: u64) -> Result<u64, Problem> {
     size.checked_next_multiple_of(BLOCK_U64)
         .ok_or(Problem::Field("size"))
-}
-
-/// A GNU long name: a text with NULs behind it.
-fn long_text(data: &[u8], what: &'static str) -> Result<Vec<u8>, Problem> {
-    let length = data
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1);
-    let text = data.get(..length).unwrap_or(data);
-    if text.contains(&0) {
-        return Err(Problem::Nul(what));
-    }
-    Ok(text.to_vec())
 }

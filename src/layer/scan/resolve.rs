@@ -1,6 +1,7 @@
 //! Header and extension headers put together to one entry, with the checks that need both.
 
-use super::{EntryKind, Fields, Flag, Pax, Problem, TarEntry};
+use super::{EntryKind, Fields, Flag, Problem, TarEntry};
+use crate::layer::tar::pax::Pax;
 
 /// The longest target Linux can hold: `PATH_MAX` without its NUL.
 const SYMLINK_MAX: usize = 4095;

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use crate::oci::{ImageId, TagRef};
 use crate::ops::image::ImageError;
-use crate::ops::image::remove::{How, Plan, References, Removed, Target};
+use crate::ops::image::remove::references::References;
+use crate::ops::image::remove::{How, Plan, Removed, Target};
 use crate::ops::usage::{Usage, images as users};
 use crate::store::{Names, Store, StoreError};
 

@@ -1,8 +1,12 @@
 //! Plans, compared as docker's lines and as what becomes free.
 
+use std::collections::BTreeSet;
+
+use crate::oci::{ChainId, DiffId};
 use crate::ops::fixtures::{id, image, names, tag, with_origins};
 use crate::ops::image::remove::*;
 use crate::ops::image::resolve;
+use crate::ops::usage::{Usage, User};
 
 /// The plan for an argument, and the names after it.
 fn plan(names: &Names, argument: &str, force: bool) -> Result<(Plan, Names), ImageError> {
