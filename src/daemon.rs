@@ -14,15 +14,18 @@
 //! Names that verbs change reach the kernel in two ways: `sync` on the control socket, answered when every mount shows the
 //! change, and a watch on the store's index for those who die before they ask.
 
+mod answering;
 mod control;
 mod ephemeral;
 mod keeper;
 mod kept;
 mod log_file;
 mod mount_point;
+mod mounted;
 mod readiness;
 mod replace;
 mod service;
+mod side_mount;
 mod stores;
 mod unmount;
 mod volumes;

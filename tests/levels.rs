@@ -61,8 +61,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("archive", &["docker", "image", "oci"]),
     // `run` stays attached as `attach` does, which ends with the exit codes of `run`.
     ("cli", &["attach", "run"]),
-    // The volumes and stores of a mount are guarded as it is, which ends them with itself.
-    ("daemon", &["service", "stores", "volumes"]),
     // Each of these files has a part of `impl Superblock`; it holds the state of each of them.
     (
         "fs::images",

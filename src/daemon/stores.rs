@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::MountPlan;
-use super::service::{Guard, flags};
+use super::mounted::{OwnMount, flags};
 use crate::fs::{FileSystem as _, FsOptions, KernelCache, RmPolicy, Shape, Superblock};
 use crate::fuse::handshake::Link;
 use crate::fuse::notify::NotifyQueue;
@@ -35,7 +35,7 @@ pub(super) fn inside(plan: &MountPlan) -> bool {
 /// The stores of a mount, being served.
 pub(super) struct Stores {
     session: Session,
-    mounted: Guard,
+    mounted: OwnMount,
     shared: Shared,
 }
 
@@ -78,7 +78,7 @@ impl Stores {
             mount::mount(&point, &flags, source).context("mounting the stores")?;
         drop(point);
         tree.mounted(mounted.device);
-        let mounted = Guard::new(mounted);
+        let mounted = OwnMount::new(mounted);
         let settings = Settings {
             idmap: true,
             ..Settings::default()

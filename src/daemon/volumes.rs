@@ -1,22 +1,18 @@
 //! The second connection of a mount: `M/volumes`, mounted inside the first and ended with it.
 //!
-//! An ordinary user cannot have it inside: `fusermount3` runs as root, and the kernel lets nobody but the user himself into his
-//! mount, not even to mount something there (unless with `allow_other`). His volumes are mounted beside, in a directory of
-//! `$XDG_RUNTIME_DIR` that belongs to this mount point, and `M/volumes` is a symbolic link there.
+//! Inside, or for ordinary users beside it: see [`side_mount`](super::side_mount).
 
-use std::fs;
-use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::MountPlan;
-use super::service::{Guard, flags};
+use super::mounted::{OwnMount, flags};
+use super::side_mount::SideMount;
 use crate::fs::KernelCache;
 use crate::fs::volumes::{VolumeOptions, VolumeTree};
 use crate::fuse::notify::NotifyQueue;
@@ -25,21 +21,17 @@ use crate::fuse::stats::Stats;
 use crate::mount_paths::VOLUMES;
 use crate::ops::usage::keeping_busy;
 use crate::ops::volume::activity::Activity;
-use crate::store::volumes::{BESIDE, beside_name};
 use crate::store::{LeaseId, Store, VolumeId};
 use crate::sys::mount::{self, FuseFlags, MountError, MountPoint};
 use crate::sys::mountinfo::DeviceId;
 
-/// As for a mount itself: more is no accident.
-const MAX_DEAD_MOUNTS: usize = 64;
-
 /// The volumes of a mount, being served.
 pub(super) struct Volumes {
     session: Session,
-    mounted: Guard,
+    mounted: OwnMount,
     shared: Shared,
     /// Dropped after the mount on it.
-    _beside: Option<Beside>,
+    _side: Option<SideMount>,
 }
 
 /// What control requests use.
@@ -58,7 +50,7 @@ impl Volumes {
         path: &Path,
         outer: DeviceId,
         lease: Option<LeaseId>,
-        beside: Option<Beside>,
+        side: Option<SideMount>,
         activity: &Arc<Activity>,
     ) -> anyhow::Result<Self> {
         let queue = NotifyQueue::new();
@@ -72,8 +64,8 @@ impl Volumes {
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
         let tree = VolumeTree::new(store.clone(), options, cache, Arc::clone(activity))
             .context("reading the volumes")?;
-        let point = match &beside {
-            Some(beside) => MountPoint::open(beside.path()),
+        let point = match &side {
+            Some(side) => MountPoint::open(side.path()),
             None => MountPoint::open(&path.join(VOLUMES)),
         };
         let point = point.context("mounting the volumes")?;
@@ -88,7 +80,7 @@ impl Volumes {
             mount::mount(&point, &flags, source).context("mounting the volumes")?;
         drop(point);
         let device = mounted.device;
-        let mounted = Guard::new(mounted);
+        let mounted = OwnMount::new(mounted);
         tree.exclude(outer);
         tree.exclude(device);
         let settings = Settings {
@@ -107,7 +99,7 @@ impl Volumes {
             session,
             mounted,
             shared: Shared { tree, queue, stats },
-            _beside: beside,
+            _side: side,
         })
     }
 
@@ -188,83 +180,6 @@ impl Shared {
             .map(|line| format!("volumes.{line}\n"))
             .collect()
     }
-}
-
-/// A directory outside the mount to have the volumes mounted on; removed when dropped.
-#[derive(Debug)]
-pub(super) struct Beside(PathBuf);
-
-impl Beside {
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        // A mount that was detached leaves it empty; anything else in it is not ours to remove.
-        if let Err(error) = fs::remove_dir(&self.0) {
-            log::debug!("{}: {error}", self.0.display());
-        }
-    }
-}
-
-/// Where the volumes of a mount at `path` go if they cannot go inside; what a daemon that died has left there is taken away.
-pub(super) fn beside(plan: &MountPlan, path: &Path) -> anyhow::Result<Option<Beside>> {
-    let inside = rustix::process::geteuid().is_root() || plan.options.allow_other.unwrap_or(false);
-    if inside {
-        return Ok(None);
-    }
-    let base = base()?;
-    let place = base.join(beside_name(path));
-    for _ in 0..MAX_DEAD_MOUNTS {
-        match fs::DirBuilder::new().mode(0o700).create(&place) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| place.display().to_string()),
-        }
-        let point = MountPoint::open(&place).context("a place for the volumes")?;
-        let Some(dead) = point
-            .mounted_here()?
-            .filter(|m| m.fs_type == mount::FS_TYPE)
-        else {
-            return Ok(Some(Beside(place)));
-        };
-        if point.answers() {
-            bail!("{}: volumes are mounted there already", place.display());
-        }
-        let dead = point.identify(&dead);
-        drop(point);
-        dead.unmount(true)?;
-    }
-    bail!(
-        "{}: too many dead mounts on top of each other",
-        place.display()
-    )
-}
-
-/// The user's own directory for mounts of volumes.
-fn base() -> anyhow::Result<PathBuf> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let uid = rustix::process::getuid().as_raw();
-    let base = match runtime.filter(|dir| dir.is_absolute() && dir.is_dir()) {
-        Some(dir) => dir.join(BESIDE),
-        None => std::env::temp_dir().join(format!("{BESIDE}-{uid}")),
-    };
-    match fs::DirBuilder::new().mode(0o700).create(&base) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error).with_context(|| base.display().to_string()),
-    }
-    let stat = fs::symlink_metadata(&base).with_context(|| base.display().to_string())?;
-    if !stat.is_dir() || stat.uid() != uid || stat.mode() & 0o022 != 0 {
-        bail!(
-            "{}: must be a directory of your own that nobody else can write to",
-            base.display()
-        );
-    }
-    base.canonicalize()
-        .with_context(|| base.display().to_string())
 }
 
 /// Requests wait for the host's disk, some of them long (fsync): more than there are processors.

@@ -41,8 +41,8 @@ use super::{Lease, LeaseKind, Stamp, Store, StoreError, read_limited, stamp};
 pub(super) const VOLUMES_JSON: &str = "volumes.json";
 /// Where its replacement is written.
 pub(super) const VOLUMES_JSON_NEW: &str = "volumes.json.new";
-/// The directory in which ordinary users' volumes are mounted, or what its name begins with; see [`beside_name`].
-pub const BESIDE: &str = "mica-volumes";
+/// The directory in which ordinary users' volumes are mounted, or what its name begins with; see [`side_mount_name`].
+pub const SIDE_MOUNTS: &str = "mica-volumes";
 /// How long it is known that an ephemeral volume has ended: whoever still means to use it is told.
 const ENDED: SignedDuration = SignedDuration::from_secs(60);
 /// Of so many it is known; the file is written with each change.
@@ -195,9 +195,9 @@ impl Volumes {
     }
 }
 
-/// Name of the directory, below one whose name begins with [`BESIDE`], on which the volumes of a mount point are mounted where
+/// Name of the directory, below one whose name begins with [`SIDE_MOUNTS`], on which the volumes of a mount point are mounted where
 /// they cannot be mounted inside it. One for each mount point: found again after a crash, and by those who look for users.
-pub fn beside_name(mountpoint: &Path) -> String {
+pub fn side_mount_name(mountpoint: &Path) -> String {
     let hex = crate::oci::Digest::of(mountpoint.as_os_str().as_bytes()).hex();
     hex.chars().take(16).collect()
 }

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use super::{Usage, UsageError, User};
 use crate::mount_paths;
-use crate::store::volumes::{BESIDE, beside_name};
+use crate::store::volumes::{SIDE_MOUNTS, side_mount_name};
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeId, VolumeName, Volumes};
 use crate::sys::holders::{self, Below, Depth, Held, How, Place, Question};
 use crate::sys::mountinfo::{self, DeviceId};
@@ -114,7 +114,7 @@ pub fn find_among(
         .collect();
     let points = leases.iter().filter_map(|lease| match &lease.record.kind {
         LeaseKind::Daemon { mountpoint } => Some((
-            beside_name(mountpoint),
+            side_mount_name(mountpoint),
             mountpoint.join(mount_paths::VOLUMES),
         )),
         _ => None,
@@ -182,12 +182,13 @@ pub fn devices(leases: &[LiveLease]) -> Vec<DeviceId> {
         // The daemon's view: ours may lack the mount.
         let mounts = mountinfo::of_process(lease.record.pid).or_else(|_| mountinfo::of_self());
         let mounts = mounts.unwrap_or_default();
-        let name = beside_name(mountpoint);
+        let name = side_mount_name(mountpoint);
         let is_beside = |place: &Path| {
             let above = place.parent().and_then(Path::file_name);
             place.file_name() == Some(OsStr::new(&name))
-                && above
-                    .is_some_and(|above| above.as_encoded_bytes().starts_with(BESIDE.as_bytes()))
+                && above.is_some_and(|above| {
+                    above.as_encoded_bytes().starts_with(SIDE_MOUNTS.as_bytes())
+                })
         };
         let mut newest = mounts.iter().rev();
         let here = newest.find(|mount| mount.mount_point == point || is_beside(&mount.mount_point));
@@ -226,7 +227,7 @@ impl Finder<'_> {
             if !part
                 .as_os_str()
                 .as_encoded_bytes()
-                .starts_with(BESIDE.as_bytes())
+                .starts_with(SIDE_MOUNTS.as_bytes())
             {
                 continue;
             }

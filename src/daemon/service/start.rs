@@ -1,0 +1,238 @@
+//! From a plan to a mount that works: its own, or what the server before has left.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::{LastingTree, Service};
+use crate::daemon::answering::Answering;
+use crate::daemon::control::{Control, Handler as _};
+use crate::daemon::ephemeral::Reaper;
+use crate::daemon::kept::Before;
+use crate::daemon::mounted::{OwnMount, flags, read_ahead};
+use crate::daemon::stores::{self, Stores};
+use crate::daemon::volumes::Volumes;
+use crate::daemon::watch::Watch;
+use crate::daemon::{MountPlan, log_file, mount_point, side_mount};
+use crate::fs::{FileSystem as _, FsOptions, KernelCache, Shape, Superblock};
+use crate::fuse::handshake::Link;
+use crate::fuse::notify::NotifyQueue;
+use crate::fuse::session::{self, Settings};
+use crate::mount_paths::{STORES, VOLUMES};
+use crate::ops::volume::activity::Activity;
+use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError};
+use crate::sys::mount;
+use crate::sys::signal::SignalFd;
+
+impl Service {
+    pub(super) fn start(plan: &MountPlan) -> anyhow::Result<Self> {
+        Service::begin(plan, None)
+    }
+
+    /// Mounts, or goes on with what the server `before` has left.
+    pub(super) fn begin(plan: &MountPlan, mut before: Option<Before>) -> anyhow::Result<Self> {
+        // Before any thread exists: all of them are to leave signals to the event loop.
+        let signals = SignalFd::block().context("blocking signals")?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).context("making an eventfd")?;
+        let point = match &before {
+            Some(_) => None,
+            None => Some(mount_point::prepare(&plan.mount_point, &plan.store)?),
+        };
+        let mounted_at = match (&before, &point) {
+            (Some(before), _) => before.mounted.path.clone(),
+            (None, Some(point)) => point.path().to_owned(),
+            (None, None) => plan.mount_point.clone(),
+        };
+        let store = Store::open(&plan.store, OpenMode::Create)?;
+        if let Some(time) = plan.options.trash {
+            store.use_trash(time);
+        }
+        let (lease, control) = announce(&store, &mounted_at)?;
+        // From here on a change of names is noticed; the tree reads them afterwards.
+        let watch = Watch::new(store.path());
+        let activity = Arc::new(Activity::default());
+        let queue = NotifyQueue::new();
+        let options = FsOptions {
+            shape: Shape::Images,
+            stores: stores::inside(plan),
+            read_only: plan.options.read_only,
+            rm: plan.options.rm,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            mount_point: mounted_at.clone(),
+            squash: false,
+            shared_links: plan.options.shared_links,
+            lease: lease.as_ref().map(|lease| lease.id().clone()),
+        };
+        let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
+        let lasting = match &mut before {
+            Some(before) => Some(LastingTree::inherit(&queue, before)?),
+            None if plan.options.survive => Some(LastingTree::new(&queue)?),
+            None => None,
+        };
+        let tree = match (&lasting, &before) {
+            (Some(lasting), Some(before)) => {
+                let memory = Arc::clone(&lasting.memory);
+                Superblock::inherited(store.clone(), options, cache, memory, &before.names)?
+            }
+            (Some(lasting), None) => {
+                let memory = Arc::clone(&lasting.memory);
+                Superblock::lasting(store.clone(), options, cache, memory)?
+            }
+            (None, _) => Superblock::new(store.clone(), options, cache)?,
+        };
+        let tree = Arc::new(tree);
+        let store_path = store.path().to_owned();
+
+        let lease_id = lease.as_ref().map(|lease| lease.id().clone());
+        let side = side_mount::prepare(plan, &mounted_at)?;
+        let volumes_at = match &side {
+            Some(place) => place.path().to_owned(),
+            None => mounted_at.join(VOLUMES),
+        };
+        if let Some(place) = &side {
+            tree.link_volumes(place.path().to_owned());
+        }
+        let source = plan.options.source.as_deref().unwrap_or(mount::SOURCE);
+        let is_next = before.is_some();
+        let (link, mounted) = match (before, point) {
+            (Some(before), _) => (
+                Link::Next(before.connection, before.agreement),
+                OwnMount::kept(before.mounted),
+            ),
+            (None, Some(point)) => {
+                // The descriptor of the directory below would keep that one busy: dropped here.
+                let (connection, mounted) = mount::mount(&point, &flags(plan), source)?;
+                let link = match lasting {
+                    Some(_) => Link::First(connection),
+                    None => Link::Own(connection),
+                };
+                (link, OwnMount::new(mounted))
+            }
+            (None, None) => bail!("{}: nothing to mount on", mounted_at.display()),
+        };
+        let (path, device) = mounted.place()?;
+        tree.mounted(device);
+        let settings = Settings {
+            strict: plan.options.strict,
+            ..Settings::default()
+        };
+        let session = session::start(Arc::clone(&tree), link, &settings, &queue)
+            .context("starting the FUSE session")?;
+        read_ahead(device);
+
+        let (volumes, stores) = match is_next {
+            false => {
+                let stat =
+                    std::fs::metadata(&path).with_context(|| format!("stat {}", path.display()))?;
+                if rustix::fs::minor(stat.dev()) != device.minor {
+                    bail!("{}: something else was mounted over it", path.display());
+                }
+                let volumes =
+                    Volumes::mount(plan, &store, &path, device, lease_id, side, &activity)?;
+                let stores = match stores::inside(plan) {
+                    true => Some(Stores::mount(plan, &store, &path)?),
+                    false => None,
+                };
+                (Some(volumes), stores)
+            }
+            // They have ended with the server before, and come back as after an unmount.
+            true => (None, None),
+        };
+        rustix::process::chdir("/").context("leaving the working directory")?;
+        if !plan.foreground {
+            log_file::redirect(&store_path)?;
+        }
+        log::info!(
+            "{}: mounted, serving {}",
+            path.display(),
+            store_path.display()
+        );
+        let stats = Arc::clone(session.stats());
+        let shared = Arc::new(Answering {
+            tree,
+            queue,
+            stats,
+            volumes: Mutex::new(volumes.as_ref().map(Volumes::shared)),
+            stores: Mutex::new(stores.as_ref().map(Stores::shared)),
+            activity,
+            refreshing: Mutex::new(()),
+            freeing: store.free_here(),
+            store: store.clone(),
+            emptying: AtomicBool::new(false),
+            shown: lasting.as_ref().map(|lasting| Arc::clone(&lasting.shown)),
+            replacing: AtomicBool::new(false),
+            inner: [volumes_at, path.join(STORES)],
+            stop,
+        });
+        let reaper = match &lease {
+            Some(lease) => Some(reap(plan, &store, lease, &shared)?),
+            None => None,
+        };
+        let mut service = Service {
+            shared,
+            session,
+            mounted,
+            plan: plan.clone(),
+            volumes,
+            stores,
+            again: is_next.then(Instant::now),
+            lasting,
+            signals,
+            control,
+            watch,
+            behind: None,
+            _reaper: reaper,
+            lease,
+        };
+        match is_next {
+            true => service.keep_volumes(),
+            false => service.start_keeper()?,
+        }
+        Ok(service)
+    }
+}
+
+/// Takes the lease and listens on its socket, so that verbs find this mount. A store that cannot be written to has no verbs.
+fn announce(store: &Store, mount_point: &Path) -> anyhow::Result<(Option<Lease>, Option<Control>)> {
+    let kind = LeaseKind::Daemon {
+        mountpoint: mount_point.to_owned(),
+    };
+    let lease = match store.lease(kind) {
+        Ok(lease) => lease,
+        Err(error @ StoreError::ReadOnly { .. }) => {
+            log::warn!("{error}: serving it all the same");
+            return Ok((None, None));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let socket = lease.socket_path();
+    let control =
+        Control::listen(&socket).with_context(|| format!("listening on {}", socket.display()))?;
+    Ok((Some(lease), Some(control)))
+}
+
+/// Watches over ephemeral volumes.
+fn reap(
+    plan: &MountPlan,
+    store: &Store,
+    lease: &Lease,
+    shared: &Arc<Answering>,
+) -> anyhow::Result<Reaper> {
+    let activity = Arc::clone(&shared.activity);
+    let shared = Arc::clone(shared);
+    let refresh = move || {
+        if let Err(error) = shared.sync() {
+            log::warn!("showing that volumes have ended: {error}");
+        }
+    };
+    let times = plan.options.times;
+    Reaper::start(store.clone(), times, activity, lease.id().clone(), refresh)
+        .context("starting the thread for ephemeral volumes")
+}
