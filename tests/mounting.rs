@@ -511,3 +511,30 @@ fn fuse_who_only_glances_does_not_keep_a_mount() {
         });
     }
 }
+
+/// An unmount that takes long finds that the daemon has put back what it had taken away inside: it does that again, and does not
+/// wait for the mount around it to become free by itself.
+#[test]
+fn regression_fuse_umount_sees_what_is_back_inside() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&ImageBuilder::new("app:1").layer(|l| l.file("f", "x")));
+    let mount = sandbox.mount();
+    let mica = sandbox.command();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "trace", "-e", "trace=umount2"]);
+    strace.args(["-e", "inject=umount2:delay_exit=1500000:when=1"]);
+    strace
+        .arg(mica.get_program())
+        .arg("umount")
+        .arg(mount.path(""));
+    let set = mica
+        .get_envs()
+        .filter_map(|(name, value)| Some((name, value?)));
+    strace.envs(set).current_dir(sandbox.dir());
+    sandbox.run(strace).ok();
+    assert!(!mount.is_mounted());
+    let calls = fs::read_to_string(sandbox.path("trace")).expect("a trace");
+    let count = calls.matches("umount2(").count();
+    assert!((3..12).contains(&count), "{count}:\n{calls}");
+    mount.forget();
+}

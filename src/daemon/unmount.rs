@@ -1,6 +1,6 @@
 //! `mica umount`: from outside the daemon, by its owner or root.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -61,11 +61,10 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
     let mut tries = 0..RETURNS;
     loop {
         if !lazy && !dead {
-            for inner in [VOLUMES, STORES] {
-                unmount_inner(&path.join(inner), path, mount.device)?;
-            }
+            unmount_inner(path, mount.device)?;
         }
-        match unmount_settled(&mounted, lazy || dead, mount.device) {
+        let is_back = || !lazy && !dead && !inner(path).is_empty();
+        match unmount_settled(&mounted, lazy || dead, mount.device, is_back) {
             Ok(()) => break,
             // Slow enough for the daemon to have put back what was mounted inside.
             Err(MountError::Busy(_))
@@ -84,30 +83,45 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Unmounts what is mounted inside, at `inner`. Not while anything uses the mount around it: then both stay.
-fn unmount_inner(inner: &Path, path: &Path, outer: DeviceId) -> anyhow::Result<()> {
-    let Ok(point) = MountPoint::open(inner) else {
-        return Ok(());
+/// What is mounted inside, and where.
+fn inner(path: &Path) -> Vec<(PathBuf, Mounted, DeviceId)> {
+    let mounted = |inner: &str| {
+        let at = path.join(inner);
+        let point = MountPoint::open(&at).ok()?;
+        let mount = point.mounted_here().ok()??;
+        (mount.fs_type == FS_TYPE).then(|| (at, point.identify(&mount), mount.device))
     };
-    let Some(mount) = point.mounted_here()?.filter(|m| m.fs_type == FS_TYPE) else {
-        return Ok(());
-    };
-    if !users(outer).is_empty() {
-        bail!(busy(path, outer));
-    }
-    let mounted = point.identify(&mount);
-    drop(point);
-    match unmount_settled(&mounted, false, mount.device) {
-        Ok(()) | Err(MountError::NotMounted(_)) => Ok(()),
-        Err(MountError::Busy(_)) => bail!(busy(inner, mount.device)),
-        Err(error) => Err(error.into()),
-    }
+    [VOLUMES, STORES].into_iter().filter_map(mounted).collect()
 }
 
-/// Whoever looks at what processes have open (`lsof`, another `mica`) keeps a mount busy for a moment without being a user.
-fn unmount_settled(mounted: &Mounted, lazy: bool, device: DeviceId) -> Result<(), MountError> {
+/// Unmounts what is mounted inside, one right after the other: the daemon puts back what is missing for long. Not while anything
+/// uses the mount around it: then all of it stays.
+fn unmount_inner(path: &Path, outer: DeviceId) -> anyhow::Result<()> {
+    let inner = inner(path);
+    if !inner.is_empty() && !users(outer).is_empty() {
+        bail!(busy(path, outer));
+    }
+    for (at, mounted, device) in inner {
+        match unmount_settled(&mounted, false, device, || false) {
+            Ok(()) | Err(MountError::NotMounted(_)) => {}
+            Err(MountError::Busy(_)) => bail!(busy(&at, device)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whoever looks at what processes have open (`lsof`, another `mica`) keeps a mount busy for a moment without being a user. Not
+/// waited for: a mount inside that is back.
+fn unmount_settled(
+    mounted: &Mounted,
+    lazy: bool,
+    device: DeviceId,
+    is_back: impl Fn() -> bool,
+) -> Result<(), MountError> {
     for _ in 0..GLANCES {
         match mounted.unmount(lazy) {
+            Err(busy @ MountError::Busy(_)) if is_back() => return Err(busy),
             Err(MountError::Busy(_)) if users(device).is_empty() => thread::sleep(GLANCE),
             other => return other,
         }
