@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use mica::sys::passed;
@@ -12,6 +13,9 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::service::SnapshotService;
+
+/// After a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The socket that systemd has opened for us.
 ///
@@ -67,16 +71,21 @@ pub fn serve(listener: UnixListener, service: SnapshotService) -> anyhow::Result
         listener.set_nonblocking(true)?;
         let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener)?);
         let own = rustix::process::geteuid().as_raw();
+        // Such as too few descriptors: not asked for again at once, and then the next may do.
+        let incoming = incoming.then(|stream| async {
+            if let Err(error) = &stream {
+                log::warn!("accepting a connection: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
+            stream
+        });
         let ours = incoming.filter(move |stream| match stream {
             Ok(stream) => stream
                 .peer_cred()
                 .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0),
-            Err(error) => {
-                log::warn!("accepting a connection: {error}");
-                // Such as too few descriptors: the next may do.
-                false
-            }
+            Err(_) => false,
         });
+        let ours = std::pin::pin!(ours);
         let ended = ended()?;
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             log::debug!("telling systemd: {error}");

@@ -37,6 +37,9 @@ const MAX_NAME: usize = 4096;
 /// Labels of one snapshot, together.
 const MAX_LABELS: usize = 256 << 10;
 
+/// The ids of a user namespace that the owners of a snapshot are to be shifted by (containerd, `core/snapshots/snapshotter.go`).
+const SHIFTED: &str = "containerd.io/snapshot/uidmapping";
+
 /// What a request creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
@@ -105,6 +108,11 @@ impl Snapshotter {
             return Err(SnapshotError::Exists(key.to_owned()));
         }
         let parent = committed(log.snapshots(), parent)?;
+        // containerd's own copy of them with other owners, which it makes unless it was asked not to, is no layer of the store's.
+        if parent.is_some_and(|parent| parent.chain.is_some()) && labels.contains_key(SHIFTED) {
+            let text = "layers of the store are not shown with other owners; let containerd copy them (`ctr run` without --remap-labels)";
+            return Err(SnapshotError::Precondition(text.to_owned()));
+        }
         let lower = self.lower(&log, parent)?;
         let now = jiff::Timestamp::now();
         let number = log.snapshots().next();

@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
 
 use mica_snapshotter::proto::{CreateRequest, Empty, Kind, MountsResponse};
 use tonic::Code;
 
 use crate::client::{Client, code, create, labels, of};
 use crate::common::sandbox::Sandbox;
-use crate::work::{command, mount, start, wait_until};
+use crate::work::{Running, command, mount, start, wait_until};
 
 /// Out of order, of what is not there, of what cannot be: containerd's own codes, and nothing half.
 #[test]
@@ -229,4 +230,163 @@ fn root_bad_full_disk() {
     assert_eq!(directories.trim(), names.len().to_string());
     running.end();
     sandbox.sh("umount store").ok();
+}
+
+/// strace on the snapshotter and all its threads, once it is.
+fn failing(running: &Running, calls: &str, error: &str, when: usize) -> Child {
+    let pid = running.pid();
+    let strace = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()])
+        .args(["-e", &format!("trace={calls}")])
+        .args(["-e", &format!("inject={calls}:error={error}:when={when}")])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("strace");
+    wait_until("strace has it", || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("tasks");
+        tasks.flatten().all(|task| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            !status.contains("TracerPid:\t0\n")
+        })
+    });
+    strace
+}
+
+/// A disk that is full, or broken, at each step of each request: the request is refused and nothing has changed, or it is done.
+#[test]
+fn root_bad_disk_at_each_step() {
+    let sandbox = Sandbox::new();
+    let mut running = start(&sandbox);
+    running.client.prepare("base", "").unwrap();
+    running.client.commit("below", "base").unwrap();
+    let mut refused = 0;
+    let calls = [
+        "mkdir",
+        "chown",
+        "chmod",
+        "pwrite64",
+        "fdatasync",
+        "syncfs",
+        "ftruncate",
+        "unlinkat",
+        "openat",
+    ];
+    for (round, call) in calls.into_iter().enumerate() {
+        for (when, error) in [(1, "ENOSPC"), (2, "ENOSPC"), (1, "EIO"), (3, "EDQUOT")] {
+            let mut strace = failing(&running, call, error, when);
+            let client = &running.client;
+            let key = format!("key-{round}-{when}-{error}");
+            let name = format!("name-{round}-{when}-{error}");
+            let prepared = client.prepare(&key, "below");
+            assert_eq!(client.stat(&key).is_ok(), prepared.is_ok(), "{call} {when}");
+            if prepared.is_ok() {
+                let committed = client.commit(&name, &key);
+                assert_eq!(
+                    client.stat(&name).is_ok(),
+                    committed.is_ok(),
+                    "{call} {when}"
+                );
+                assert_eq!(
+                    client.stat(&key).is_ok(),
+                    committed.is_err(),
+                    "{call} {when}"
+                );
+                refused += usize::from(committed.is_err());
+                let there = if committed.is_ok() { &name } else { &key };
+                let removed = client.remove(there);
+                assert_eq!(
+                    client.stat(there).is_ok(),
+                    removed.is_err(),
+                    "{call} {when}"
+                );
+                refused += usize::from(removed.is_err());
+            } else {
+                assert_eq!(code(prepared), Code::Unknown);
+                refused += 1;
+            }
+            rustix::process::kill_process(
+                rustix::process::Pid::from_child(&strace),
+                rustix::process::Signal::TERM,
+            )
+            .unwrap();
+            strace.wait().unwrap();
+        }
+        // What is acknowledged is on the disk, and what is left over is swept.
+        let names = running.client.names(&[]);
+        running.kill();
+        running = start(&sandbox);
+        assert_eq!(running.client.names(&[]), names, "{call}");
+        let script = "ls store/snapshots | grep -c -v log";
+        let directories = sandbox.sh(script).ok().stdout();
+        assert_eq!(directories.trim(), names.len().to_string(), "{call}");
+        sandbox.mica(["check"]).ok();
+    }
+    assert!(refused >= 12, "{refused}");
+}
+
+/// Without descriptors for another connection those that are there go on; with some again, others do too.
+#[test]
+fn root_bad_no_descriptors() {
+    let sandbox = Sandbox::new();
+    let running = start(&sandbox);
+    running.client.prepare("a", "").unwrap();
+    let limit = |most: &str| {
+        let pid = running.pid();
+        sandbox
+            .sh(&format!("prlimit --pid {pid} --nofile={most}:4096"))
+            .ok();
+    };
+    let open = fs::read_dir(format!("/proc/{}/fd", running.pid()))
+        .unwrap()
+        .count();
+    limit(&(open + 8).to_string());
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        held.push(UnixStream::connect(&running.socket).unwrap());
+    }
+    let said = || fs::read_to_string(sandbox.path("snapshotter.log")).unwrap_or_default();
+    wait_until("it has too few", || {
+        said().contains("accepting a connection")
+    });
+    running.client.stat("a").unwrap();
+    let refused = running.client.prepare("b", "");
+    assert_eq!(running.client.stat("b").is_ok(), refused.is_ok());
+    // It waits between two tries.
+    assert!(said().lines().count() < 200);
+    held.clear();
+    limit("1024");
+    let other = Client::connect(&running.socket);
+    wait_until("it answers others again", || other.stat("a").is_ok());
+    running.client.prepare("c", "").unwrap();
+    running.end();
+    sandbox.mica(["check"]).ok();
+}
+
+/// Other users of the machine get no answer, whatever has become of the socket's mode.
+#[test]
+fn root_bad_other_users() {
+    let sandbox = Sandbox::new();
+    let running = start(&sandbox);
+    let script = "import socket, sys\n\
+        s = socket.socket(socket.AF_UNIX); s.settimeout(30)\n\
+        try:\n  s.connect(sys.argv[1])\n\
+        except PermissionError: print('refused'); sys.exit()\n\
+        try:\n  s.send(b'PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n' + bytes([0,0,0,4,0,0,0,0,0])); print(len(s.recv(9)))\n\
+        except (BrokenPipeError, ConnectionResetError): print(0)";
+    let ask = |user: &str| {
+        let mut command = Command::new("setpriv");
+        command.args([
+            &format!("--reuid={user}"),
+            "--clear-groups",
+            "/usr/bin/python3",
+            "-c",
+            script,
+        ]);
+        command.arg(&running.socket);
+        sandbox.run(command).ok().stdout()
+    };
+    assert_eq!(ask("54321"), "refused\n");
+    sandbox.sh("chmod 666 snapshotter.sock").ok();
+    assert_eq!(ask("54321"), "0\n");
+    assert_eq!(ask("0"), "9\n");
 }

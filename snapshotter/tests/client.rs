@@ -47,10 +47,13 @@ where
         .map_err(|e| Status::unavailable(e.to_string()))?;
     let path = PathAndQuery::try_from(path).expect("a path");
     let codec = ProstCodec::<Q, A>::default();
-    Ok(grpc
-        .unary(Request::new(request), path, codec)
-        .await?
-        .into_inner())
+    let mut request = Request::new(request);
+    // What containerd itself insists on.
+    let namespace = tonic::metadata::MetadataValue::from_static("default");
+    request
+        .metadata_mut()
+        .insert("containerd-namespace", namespace);
+    Ok(grpc.unary(request, path, codec).await?.into_inner())
 }
 
 impl Client {

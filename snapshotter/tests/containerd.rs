@@ -1,171 +1,11 @@
 //! containerd itself, with `ctr`, and its CRI plugin, as the kubelet drives it.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-
-use crate::common::image::{ImageBuilder, digest};
 use crate::common::registry::{Kind, Registry};
-use crate::common::sandbox::{Run, Sandbox};
-use crate::common::tier;
+use crate::common::sandbox::Sandbox;
+use crate::node::{Containerd, blobs_fetched, pushed};
 use crate::work::{chains, image, start, wait_until};
 
 mod cri;
-
-/// containerd with everything it has in the sandbox; ended with all its containers.
-pub struct Containerd<'a> {
-    sandbox: &'a Sandbox,
-    child: Child,
-    /// Sockets have short names.
-    state: PathBuf,
-}
-
-impl Drop for Containerd<'_> {
-    fn drop(&mut self) {
-        for namespace in ["default", "k8s.io"] {
-            let tasks = self.run(&format!("-n {namespace} task ls -q"));
-            for task in tasks.stdout().lines() {
-                self.run(&format!("-n {namespace} task rm -f {task}"));
-            }
-        }
-        self.kill();
-        // Sandboxes of pods have mounts of their own there.
-        let script = format!(
-            "for m in $(grep -o ' {0}[^ ]*' /proc/self/mountinfo | sort -r); do umount -l $m; done; rm -rf {0}",
-            self.state.display()
-        );
-        self.sandbox.sh(&script);
-    }
-}
-
-impl<'a> Containerd<'a> {
-    fn start(sandbox: &'a Sandbox) -> Containerd<'a> {
-        Containerd::start_with(sandbox, "localhost/pause:1")
-    }
-
-    /// With an image for pods to stand on.
-    fn start_with(sandbox: &'a Sandbox, pause: &str) -> Containerd<'a> {
-        Containerd::configure(sandbox, pause);
-        let conf = sandbox.path("containerd.toml");
-        let text = fs::read_to_string(&conf).expect("the configuration");
-        fs::write(conf, format!("{text}{}\n", proxy(sandbox))).expect("the configuration");
-        Containerd::launch(sandbox)
-    }
-
-    /// Writes the configuration, without the snapshotter.
-    pub fn configure(sandbox: &Sandbox, pause: &str) {
-        let at = state(sandbox).display().to_string();
-        let unused = ["aufs", "btrfs", "devmapper", "zfs"]
-            .map(|name| format!("\"io.containerd.snapshotter.v1.{name}\", "))
-            .concat();
-        let text = format!(
-            "version = 2\nroot = {root:?}\nstate = \"{at}/s\"\n\
-             disabled_plugins = [{unused}\"io.containerd.internal.v1.opt\"]\n\
-             [grpc]\n  address = \"{at}/c.sock\"\n\
-             [plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox_image = \"{pause}\"\n  disable_tcp_service = true\n  restrict_oom_score_adj = true\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n  snapshotter = \"mica\"\n  disable_snapshot_annotations = false\n",
-            root = sandbox.path("containerd"),
-        );
-        fs::write(sandbox.path("containerd.toml"), text).expect("the configuration");
-    }
-
-    /// Starts it with the configuration that is there.
-    pub fn launch(sandbox: &'a Sandbox) -> Containerd<'a> {
-        tier::root();
-        let state = state(sandbox);
-        fs::create_dir_all(&state).expect("mkdir");
-        let containerd = Containerd {
-            child: spawn(sandbox),
-            sandbox,
-            state,
-        };
-        containerd.wait();
-        containerd
-    }
-
-    fn wait(&self) {
-        wait_until("containerd answers", || {
-            self.run("version").status.success()
-        });
-    }
-
-    fn kill(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    fn restart(&mut self) {
-        self.kill();
-        self.child = spawn(self.sandbox);
-        self.wait();
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.state.join("c.sock")
-    }
-
-    /// `ctr` with words split at blanks; what follows ` -- ` is a script.
-    fn run(&self, line: &str) -> Run {
-        let (words, script) = match line.split_once(" -- ") {
-            Some((words, script)) => (words, Some(script)),
-            None => (line, None),
-        };
-        let mut command = Command::new("ctr");
-        command
-            .arg("-a")
-            .arg(self.socket())
-            .args(words.split_whitespace());
-        if let Some(script) = script {
-            command.args(["sh", "-c", script]);
-        }
-        self.sandbox.run(command)
-    }
-
-    #[track_caller]
-    pub fn shown(&self, line: &str) -> String {
-        self.run(line).ok().stdout()
-    }
-}
-
-fn state(sandbox: &Sandbox) -> PathBuf {
-    let name = digest(sandbox.dir().as_os_str().as_encoded_bytes());
-    PathBuf::from(format!("/run/mica-c-{}", &name[7..15]))
-}
-
-/// The lines of containerd's configuration.
-fn proxy(sandbox: &Sandbox) -> String {
-    let socket = sandbox.path("snapshotter.sock");
-    format!("[proxy_plugins.mica]\n  type = \"snapshot\"\n  address = {socket:?}")
-}
-
-fn spawn(sandbox: &Sandbox) -> Child {
-    let log = fs::File::options()
-        .append(true)
-        .create(true)
-        .open(sandbox.path("containerd.log"))
-        .expect("a log");
-    Command::new("containerd")
-        .arg("--config")
-        .arg(sandbox.path("containerd.toml"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("containerd")
-}
-
-/// The image, in a registry and not in the store.
-pub fn pushed(sandbox: &Sandbox, registry: &Registry, image: &ImageBuilder, name: &str) -> String {
-    let name = registry.name(name);
-    let tag = "pushing:1";
-    sandbox.load(image);
-    sandbox.mica(["tag", &image.id(), &name]).ok();
-    sandbox.mica(["tag", &image.id(), tag]).ok();
-    sandbox.mica(["push", "-q", &name]).ok();
-    sandbox.mica(["rmi", "-f", &image.id()]).ok();
-    name
-}
 
 fn snapshots(containerd: &Containerd) -> String {
     containerd.shown("snapshots --snapshotter mica ls")
@@ -289,9 +129,47 @@ fn net_root_containerd_without_mica_s_layers() {
     m.unmount();
 }
 
-/// Whether a registry was asked for a blob.
-fn blobs_fetched(registry: &Registry) -> usize {
-    let log = registry.log();
-    let fetched = |line: &&str| line.contains("\"GET /v2/") && line.contains("/blobs/");
-    log.lines().filter(fetched).count()
+/// `ctr run` in a user namespace stands on containerd's own copy of the layers with other owners.
+#[test]
+fn net_root_containerd_in_a_user_namespace() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox, Kind::Plain);
+    let app = image("app:1");
+    let name = pushed(&sandbox, &registry, &app, "team/app:1");
+    sandbox.mica(["pull", "-q", &name]).ok();
+    let m = sandbox.mount();
+    let _snapshotter = start(&sandbox);
+    let containerd = Containerd::start(&sandbox);
+    containerd.shown(&format!(
+        "images pull --plain-http --snapshotter mica {name}"
+    ));
+    let maps = "--uidmap 0:100000:65536 --gidmap 0:100000:65536";
+    let run = format!("run --rm --snapshotter mica {maps} {name} one");
+    let script = "cat /proc/self/uid_map; stat -c %u:%g /data /bin/busybox; cat /data/old; ls /cache; rm /cache/b; echo mine >/data/mine; stat -c %u:%g /data/mine";
+    let seen = containerd.shown(&format!("{run} -- {script}"));
+    let words: Vec<&str> = seen.split_whitespace().collect();
+    assert_eq!(words, ["0", "100000", "65536", "7:8", "0:0", "newb", "0:0"]);
+    // Nothing of it has come into M.
+    let tree = format!("images/{}/team/app/1/cache/b", registry.host());
+    assert!(m.path(tree).exists());
+    let list = "snapshots --snapshotter mica ls";
+    let refused = containerd.run(&format!(
+        "run --rm --remap-labels --snapshotter mica {maps} {name} two -- true"
+    ));
+    // Newer ones than 1.6 know that they have to copy.
+    if crate::node::is_one_six() {
+        let refused = refused.fails();
+        assert!(
+            refused.stderr().contains("--remap-labels"),
+            "{}",
+            refused.describe()
+        );
+    } else {
+        refused.ok();
+    }
+    wait_until("containerd has collected", || {
+        !containerd.shown(list).contains("Active")
+    });
+    drop(containerd);
+    m.unmount();
 }

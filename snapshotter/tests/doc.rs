@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::common::registry::{Kind, Registry};
 use crate::common::sandbox::{Sandbox, program};
-use crate::containerd::{Containerd, pushed};
+use crate::node::{Containerd, pushed};
 use crate::work::{Running, image, start};
 
 fn document() -> String {
@@ -84,11 +84,14 @@ fn net_root_document_as_it_is_typed() {
         .args(["system", "connect", "containerd", "--config"])
         .arg(&conf);
     let printed = sandbox.run(command).ok().stdout();
-    let block = text
+    let blocks: Vec<_> = text
         .split("```\n")
-        .find(|block| block.starts_with('['))
-        .expect("a block");
-    assert!(printed.contains(block), "{printed}");
+        .filter(|block| block.starts_with('['))
+        .collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        assert!(printed.contains(block), "{printed}");
+    }
     drop((containerd, snapshotter));
     mount.expect("a mount").unmount();
 }

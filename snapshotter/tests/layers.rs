@@ -254,6 +254,49 @@ fn net_root_layers_are_pulled() {
     m.unmount();
 }
 
+/// What docker's `daemon.json` says of registries holds for the snapshotter as for every verb, and from when it is written.
+#[test]
+fn regression_net_root_layers_are_pulled_as_daemon_json_says() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox, Registries::Tls);
+    let app = image("app:1");
+    let name = registry.name("library/app:1");
+    sandbox.load(&app);
+    sandbox.mica(["tag", "app:1", &name]).ok();
+    let insecure = ["--insecure-registry", &registry.host()];
+    let mut push = vec!["push", "-q"];
+    push.extend(insecure);
+    push.push(&name);
+    sandbox.mica(push).ok();
+    let m = sandbox.mount();
+    let running = start(&sandbox);
+    let host = registry.host();
+    let file = sandbox.mkdir(".config/docker").join("daemon.json");
+    for (image, text) in [
+        (
+            name.as_str(),
+            format!(r#"{{"insecure-registries": ["{host}"]}}"#),
+        ),
+        (
+            "docker.io/library/app:1",
+            format!(
+                r#"{{"insecure-registries": ["{host}"], "registry-mirrors": ["https://{host}"]}}"#
+            ),
+        ),
+    ] {
+        sandbox.mica(["rmi", "-f", &app.id()]).ok();
+        fs::write(&file, text).unwrap();
+        let more = labels(&[("containerd.io/snapshot/cri.image-ref", image)]);
+        assert_eq!(unpack(&running, &app, &more), [true; 3], "{image}");
+        sandbox.mica(["users", image]).ok();
+        for chain in chains(&app).iter().rev() {
+            running.client.remove(chain).unwrap();
+        }
+    }
+    drop(running);
+    m.unmount();
+}
+
 /// A registry that has not got it, that lies, or that is not there: the client is told to fetch for itself.
 #[test]
 fn net_root_layers_that_cannot_be_pulled() {
@@ -314,5 +357,42 @@ fn root_layers_without_a_mount() {
     let mounted = mount(&sandbox, &client.mounts("web").unwrap());
     assert_eq!(mounted.sh("cat data/old"), "new");
     drop((mounted, running));
+    m.unmount();
+}
+
+/// Owners are not shifted on the way: who asks for that is told so, and gets no tree with the wrong ones. On containerd's own copy
+/// with other owners the same labels say what is so already.
+#[test]
+fn root_layers_with_other_owners() {
+    let sandbox = Sandbox::new();
+    let app = image("app:1");
+    sandbox.load(&app);
+    let m = sandbox.mount();
+    let running = start(&sandbox);
+    let client = &running.client;
+    assert_eq!(unpack(&running, &app, &Labels::new()), [true; 3]);
+    let top = &chains(&app)[2];
+    let shifted = labels(&[
+        ("containerd.io/snapshot/uidmapping", "0:100000:65536"),
+        ("containerd.io/snapshot/gidmapping", "0:100000:65536"),
+    ]);
+    for method in ["Prepare", "View"] {
+        let refused = client.create(method, "web", top, shifted.clone());
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("--remap-labels"), "{refused}");
+    }
+    assert_eq!(code(client.stat("web")), Code::NotFound);
+    let copy = mount(&sandbox, &client.prepare("copy", top).unwrap());
+    copy.sh("chown -R -h 100000:100000 .");
+    drop(copy);
+    client.commit("copied", "copy").unwrap();
+    let mounts = client.create("Prepare", "web", "copied", shifted).unwrap();
+    let web = mount(&sandbox, &mounts);
+    assert_eq!(
+        web.sh("stat -c %u:%g . data/old"),
+        "100000:100000\n100000:100000\n"
+    );
+    drop((web, running));
     m.unmount();
 }

@@ -19,6 +19,8 @@ mod client;
 mod containerd;
 mod crash;
 mod doc;
+mod kubelet;
 mod layers;
+mod node;
 mod suite;
 mod work;

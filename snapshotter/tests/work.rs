@@ -26,6 +26,10 @@ impl Drop for Running {
 }
 
 impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn kill(&mut self) {
         // It may have ended.
         let _ = self.child.kill();

@@ -234,16 +234,31 @@ impl Snapshotter {
     fn pull_one(&self, reference: &str) -> Result<(), SnapshotError> {
         let reference = Reference::parse(reference)
             .map_err(|error| SnapshotError::Invalid(error.to_string()))?;
+        // As of now: no restart for a new mirror.
+        let settings = mica::registry::settings();
+        let mut registry = self.registry.clone();
+        registry.insecure.extend(settings.insecure);
+        registry.mirrors.extend(settings.mirrors);
         let options = Options {
             platform: None,
             limits: Limits::default(),
-            registry: self.registry.clone(),
+            registry,
         };
-        let client = Client::connect(&reference.repository, &options.registry)
-            .map_err(pull::PullError::from)?;
-        pull::pull(&self.store, &client, &reference, &options, &Silent)?;
-        self.store.publish();
-        Ok(())
+        let pull = |client: Client| {
+            pull::pull(&self.store, &client, &reference, &options, &Silent)?;
+            self.store.publish();
+            Ok(())
+        };
+        let repository = &reference.repository;
+        for mirror in Client::mirrors(repository, &options.registry) {
+            let client = Client::connect_to_mirror(mirror, repository, &options.registry);
+            match client.map_err(pull::PullError::from).and_then(pull) {
+                Ok(()) => return Ok(()),
+                Err(error) => log::warn!("{mirror}: {error}; the registry itself is asked"),
+            }
+        }
+        let client = Client::connect(repository, &options.registry);
+        Ok(client.map_err(pull::PullError::from).and_then(pull)?)
     }
 }
 

@@ -46,6 +46,9 @@ pub(super) fn connect(
             lines.print("# by hand, for all that the kubelet runs");
             let kubelet = containerd::FOR_THE_KUBELET.lines();
             kubelet.for_each(|line| lines.print(line));
+            lines.print("# the same in the file of containerd 2, version = 3");
+            let kubelet = containerd::FOR_THE_KUBELET_2.lines();
+            kubelet.for_each(|line| lines.print(line));
         }
     }
     lines.finish()?;

@@ -37,6 +37,17 @@ pub const FOR_THE_KUBELET: &str = "[plugins.\"io.containerd.grpc.v1.cri\".contai
   snapshotter = \"mica\"
   disable_snapshot_annotations = false";
 
+/// The same for containerd 2, where the second half is for its own pulls (`ctr`): what is listed there is all that they can use.
+pub const FOR_THE_KUBELET_2: &str = "[plugins.\"io.containerd.cri.v1.images\"]
+  snapshotter = \"mica\"
+  disable_snapshot_annotations = false
+[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]
+  platform = \"linux/amd64\"
+  snapshotter = \"mica\"
+[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]
+  platform = \"linux/amd64\"
+  snapshotter = \"overlayfs\"";
+
 /// The text of the file with the snapshotter added; of one that has it already, the same.
 pub fn connect(text: &str, socket: &Path) -> Result<String, ConfError> {
     let lines = lines(socket)?;
