@@ -3,7 +3,7 @@
 #   make run        try it: build, load a small real image into ./var, mount it at ./mnt
 #   make test-fast  the tests that need no root and take no time, for the inner loop
 #   make test       every test there is, privileged ones included; installs what they need
-#   make bench      the figures, beside kernel overlayfs, fuse-overlayfs and podman (QUICK=1: fewer runs)
+#   make bench      the figures, beside kernel overlayfs, fuse-overlayfs, podman and containerd (QUICK=1: fewer runs)
 #   make lint       formatting and clippy, warnings are errors
 #   make install    PREFIX=/usr/local DESTDIR=
 #   make deb        a Debian package

@@ -2,7 +2,8 @@
 //! beside the file system that they lie on.
 //!
 //! Medians of interleaved runs. Targets are printed beside the figures and judge nothing: only an error makes this fail.
-//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,ls,verbs,commit,build,run,engines,registry,volumes,scale` selects parts.
+//! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,ls,verbs,commit,build,run,engines,registry,volumes,scale` selects parts;
+//! `containerd` is of the snapshotter's package.
 
 mod common;
 mod bench {
