@@ -28,6 +28,7 @@ mod removing;
 mod renaming;
 mod running;
 mod shared_ephemeral;
+mod shifted;
 mod tree;
 mod verbs;
 mod volume_files;

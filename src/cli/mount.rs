@@ -26,7 +26,8 @@ pub struct Args {
     /// file, so that `du` of one directory counts shared files once), trash=DURATION, fsname=NAME, and how long ephemeral
     /// volumes live unused: volume_wait=SECONDS (60, for the first user), volume_linger=SECONDS (2, after the last one), volume_cache=on|off
     /// (on: the kernel keeps names and attributes of volumes in the store that only this mount uses), survive=on|off (on: when the daemon dies
-    /// another takes its place, and who uses images goes on)
+    /// another takes its place, and who uses images goes on), idmap=subid (an ordinary user's: owners are shown as his subordinate ids, as
+    /// his podman has them, and M has the stores for it)
     #[arg(short = 'o', value_name = "OPTIONS")]
     options: Vec<String>,
     /// Take the place of the daemon of a mount with survive=on, without unmounting: for an upgrade of mica

@@ -63,6 +63,7 @@ impl Stores {
             gid: rustix::process::getgid().as_raw(),
             mount_point: place.clone(),
             squash: false,
+            shift: None,
             shared_links: false,
             lease: None,
         };

@@ -29,6 +29,8 @@ pub struct MountOptions {
     pub volume_cache: bool,
     /// The mount goes on when its daemon dies.
     pub survive: bool,
+    /// Owners are shown as those of the mounting user's user namespace.
+    pub shift_owners: bool,
     /// What `findmnt` and `df` show as the source.
     pub source: Option<String>,
     /// How long what is removed through the mount can be brought back; `None`: as the store says.
@@ -48,6 +50,7 @@ impl Default for MountOptions {
             times: Times::default(),
             volume_cache: true,
             survive: false,
+            shift_owners: false,
             source: None,
             trash: None,
         }
@@ -59,7 +62,7 @@ impl Default for MountOptions {
 pub enum OptionError {
     /// Not an option.
     #[error(
-        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, nlink=image|shared, trash=DURATION|off, volume_wait=SECONDS, volume_linger=SECONDS, volume_cache=on|off, survive=on|off, fsname=NAME"
+        "unknown mount option {0:?}; known are ro, strict, suid, dev, allow_other, rm=off|own|all, nlink=image|shared, trash=DURATION|off, volume_wait=SECONDS, volume_linger=SECONDS, volume_cache=on|off, survive=on|off, idmap=subid, fsname=NAME"
     )]
     Unknown(String),
     /// An option with a wrong value.
@@ -75,6 +78,14 @@ pub enum OptionError {
     /// An option for root only.
     #[error("mount option {0} needs root")]
     NeedsRoot(&'static str),
+    /// An option that is not for root.
+    #[error(
+        "mount option idmap=subid is for an ordinary user's own mount; root's engines shift owners themselves: `podman run --userns`"
+    )]
+    NotForRoot,
+    /// Two that do not go together.
+    #[error("mount option idmap=subid does not go with survive=on")]
+    Together,
 }
 
 impl MountOptions {
@@ -163,6 +174,14 @@ impl MountOptions {
                     expected: "on, off",
                 });
             }
+            ("idmap", Some("subid")) => self.shift_owners = true,
+            ("idmap", value) => {
+                return Err(OptionError::Value {
+                    option: "idmap",
+                    value: value.unwrap_or_default().to_owned(),
+                    expected: "subid",
+                });
+            }
             // fusermount3 takes a backslash for the start of an escape.
             ("fsname", Some(value)) if value.is_empty() || value.contains('\\') => {
                 return Err(OptionError::Value {
@@ -185,6 +204,14 @@ impl MountOptions {
     /// Refuses what an ordinary user may not ask for, in words clearer than the helper's.
     pub fn check_privileges(&self, root: bool) -> Result<(), OptionError> {
         match self {
+            MountOptions {
+                shift_owners: true,
+                survive: true,
+                ..
+            } => Err(OptionError::Together),
+            MountOptions {
+                shift_owners: true, ..
+            } if root => Err(OptionError::NotForRoot),
             _ if root => Ok(()),
             MountOptions { suid: true, .. } => Err(OptionError::NeedsRoot("suid")),
             MountOptions { dev: true, .. } => Err(OptionError::NeedsRoot("dev")),
@@ -216,7 +243,7 @@ mod tests {
         let options = MountOptions::parse([
             "ro,strict",
             "",
-            "rm=all, suid,dev,allow_other,nlink=image,nlink=shared,volume_linger=0.5,survive=on",
+            "rm=all, suid,dev,allow_other,nlink=image,nlink=shared,volume_linger=0.5,survive=on,idmap=subid",
         ])
         .unwrap();
         assert_eq!(
@@ -235,6 +262,7 @@ mod tests {
                 },
                 volume_cache: true,
                 survive: true,
+                shift_owners: true,
                 source: None,
                 trash: None,
             }
@@ -266,6 +294,8 @@ mod tests {
             "fsname",
             "survive",
             "survive=yes",
+            "idmap",
+            "idmap=all",
             "volume_wait",
             "volume_wait=-1",
             "volume_wait=1e30",
@@ -284,5 +314,10 @@ mod tests {
         );
         assert_eq!(options.check_privileges(true), Ok(()));
         assert_eq!(MountOptions::default().check_privileges(false), Ok(()));
+        let shifted = MountOptions::parse(["idmap=subid"]).unwrap();
+        assert_eq!(shifted.check_privileges(true), Err(OptionError::NotForRoot));
+        assert_eq!(shifted.check_privileges(false), Ok(()));
+        let both = MountOptions::parse(["idmap=subid,survive=on"]).unwrap();
+        assert_eq!(both.check_privileges(false), Err(OptionError::Together));
     }
 }

@@ -50,6 +50,7 @@ pub(super) fn serve(
         mount_point: PathBuf::from("/"),
         lease: None,
         squash,
+        shift: None,
         shared_links: false,
     };
     let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;

@@ -30,6 +30,65 @@ impl IdMap {
     }
 }
 
+/// The id that files show which have no other: `/proc/sys/kernel/overflowuid`, and as many as there are of groups.
+pub const NOBODY: u32 = 65_534;
+
+/// Owners of files as the user namespace with these ids has them, to be told of the host.
+///
+/// Every id has a place in it, and two of them never the same one, other than [`NOBODY`]; nobody becomes root, and only root
+/// becomes the user himself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shift(IdMap);
+
+impl Shift {
+    /// # Errors
+    /// In words: which ids these ranges would mix up.
+    pub fn new(map: IdMap) -> Result<Shift, String> {
+        for (what, ranges) in [("user", &map.uids), ("group", &map.gids)] {
+            let mut inside: Vec<&IdRange> = ranges.iter().collect();
+            inside.sort_by_key(|range| range.inside);
+            let mut outside: Vec<&IdRange> = ranges.iter().collect();
+            outside.sort_by_key(|range| range.outside);
+            let apart = |sorted: &[&IdRange], first: fn(&IdRange) -> u32| {
+                sorted.windows(2).all(|pair| match pair {
+                    [a, b] => first(a)
+                        .checked_add(a.count)
+                        .is_some_and(|end| end <= first(b)),
+                    _ => true,
+                })
+            };
+            if !apart(&inside, |r| r.inside) || !apart(&outside, |r| r.outside) {
+                return Err(format!(
+                    "subordinate {what} ids overlap, or have your own among them"
+                ));
+            }
+            let ends = |r: &IdRange| r.outside.checked_add(r.count).is_none();
+            if ranges.iter().any(|r| r.outside == 0 || ends(r)) {
+                return Err(format!("root is among the subordinate {what} ids"));
+            }
+            if to_inside(ranges, NOBODY).is_some() {
+                return Err(format!("{what} {NOBODY} is for files that have no owner"));
+            }
+        }
+        Ok(Shift(map))
+    }
+
+    /// The user of the host.
+    pub fn uid(&self, inside: u32) -> u32 {
+        to_outside(&self.0.uids, inside).unwrap_or(NOBODY)
+    }
+
+    /// The group of the host.
+    pub fn gid(&self, inside: u32) -> u32 {
+        to_outside(&self.0.gids, inside).unwrap_or(NOBODY)
+    }
+
+    /// As [`Shift::uid`], if there is one.
+    pub fn known_uid(&self, inside: u32) -> Option<u32> {
+        to_outside(&self.0.uids, inside)
+    }
+}
+
 /// Whether this process is itself in a user namespace with these ids: then it sees owners as those inside.
 pub fn is_inside(map: &IdMap) -> bool {
     let same = |file: &str, ranges: &[IdRange]| {
@@ -72,6 +131,67 @@ pub fn to_outside(ranges: &[IdRange], inside: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn map(own: u32, subordinate: &[(u32, u32)]) -> IdMap {
+        let mut ranges = vec![IdRange {
+            inside: 0,
+            outside: own,
+            count: 1,
+        }];
+        let mut inside = 1;
+        for (outside, count) in subordinate.iter().copied() {
+            ranges.push(IdRange {
+                inside,
+                outside,
+                count,
+            });
+            inside += count;
+        }
+        IdMap {
+            uids: ranges.clone(),
+            gids: ranges,
+        }
+    }
+
+    #[test]
+    fn a_shift_has_a_place_for_every_id() {
+        let shift = Shift::new(map(1000, &[(100_000, 1000), (300_000, 64_536)])).unwrap();
+        let edges = [
+            (0, 1000),
+            (1, 100_000),
+            (1000, 100_999),
+            (1001, 300_000),
+            (65_536, 364_535),
+            (65_537, NOBODY),
+            (100_000, NOBODY),
+            (u32::MAX, NOBODY),
+        ];
+        for (inside, outside) in edges {
+            assert_eq!(shift.uid(inside), outside);
+            assert_eq!(shift.gid(inside), outside);
+        }
+        let mut seen: Vec<u32> = (0..=65_536).map(|id| shift.uid(id)).collect();
+        assert!(!seen.contains(&0) && !seen.contains(&NOBODY));
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 65_537);
+    }
+
+    #[test]
+    fn ranges_that_mix_ids_up_are_no_shift() {
+        for wrong in [
+            map(0, &[(100_000, 10)]),
+            map(NOBODY, &[(100_000, 10)]),
+            map(1000, &[(0, 10)]),
+            map(1000, &[(990, 20)]),
+            map(1000, &[(60_000, 10_000)]),
+            map(1000, &[(100_000, 10), (100_009, 10)]),
+            map(1000, &[(u32::MAX, 1)]),
+            map(1000, &[(u32::MAX - 5, 10)]),
+        ] {
+            assert!(Shift::new(wrong.clone()).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn ids_are_translated_both_ways() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -27,8 +27,10 @@ use crate::fuse::session::{self, Settings};
 use crate::mount_paths::{STORES, VOLUMES};
 use crate::ops::volume::activity::Activity;
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError};
+use crate::sys::idmap::Shift;
 use crate::sys::mount;
 use crate::sys::signal::SignalFd;
+use crate::sys::userns;
 
 impl Service {
     pub(super) fn start(plan: &MountPlan) -> anyhow::Result<Self> {
@@ -67,6 +69,7 @@ impl Service {
             gid: rustix::process::getgid().as_raw(),
             mount_point: mounted_at.clone(),
             squash: false,
+            shift: shift(plan)?,
             shared_links: plan.options.shared_links,
             lease: lease.as_ref().map(|lease| lease.id().clone()),
         };
@@ -235,4 +238,17 @@ fn reap(
     let times = plan.options.times;
     Reaper::start(store.clone(), times, activity, lease.id().clone(), refresh)
         .context("starting the thread for ephemeral volumes")
+}
+
+/// How owners are shown.
+fn shift(plan: &MountPlan) -> anyhow::Result<Option<Shift>> {
+    if !plan.options.shift_owners {
+        return Ok(None);
+    }
+    let (map, alone) = userns::plan();
+    if let Some(why) = alone {
+        bail!("mount option idmap=subid: {why}");
+    }
+    let shift = Shift::new(map).map_err(|why| anyhow!("mount option idmap=subid: {why}"))?;
+    Ok(Some(shift))
 }

@@ -64,6 +64,11 @@ impl Superblock {
         if self.options.squash {
             (attr.uid, attr.gid) = (0, 0);
         }
+        if let Some(shift) = &self.options.shift
+            && !matches!(decode(attr.ino), Number::Own)
+        {
+            (attr.uid, attr.gid) = (shift.uid(attr.uid), shift.gid(attr.gid));
+        }
         if self.options.shared_links && matches!(decode(attr.ino), Number::Leaf(..)) {
             attr.nlink = attr.nlink.saturating_add(1);
         }

@@ -7,6 +7,7 @@
 
 mod leaf;
 mod listing;
+mod shifted;
 mod xattr;
 
 pub(super) use listing::dots;

@@ -28,6 +28,9 @@ pub(super) enum Step {
     Root(Subject),
 }
 
+/// What the directory of the stores lists.
+const STORES: [&str; 2] = ["chains", "containers"];
+
 /// How many names one READDIR takes from the listing at once; more than fit a reply.
 const CHUNK: usize = 1024;
 
@@ -57,15 +60,10 @@ impl Superblock {
         let own = |place| Some(Step::Own(place));
         let link = |target: String| own(Place::Link(target.into_bytes().into()));
         Ok(match place {
-            Place::Root if self.options.shape == Shape::Stores => match name {
-                "containers" => own(Place::Store(StorePlace::Containers)),
-                "chains" => own(Place::Store(StorePlace::Chains)),
-                // For the page of options that a mount has room for.
-                "c" => own(Place::Store(StorePlace::Symlink(None))),
-                _ => None,
-            },
+            Place::Root if self.options.shape == Shape::Stores => self.stores_step(name),
+            Place::Stores if self.has_stores() => self.stores_step(name),
             Place::Root => match name {
-                "stores" if self.options.stores => own(Place::Stores),
+                "stores" if self.options.stores || self.has_stores() => own(Place::Stores),
                 "images" => own(Place::Repo("".into())),
                 "by-id" => own(Place::ById),
                 "layers" => own(Place::Layers),
@@ -131,6 +129,18 @@ impl Superblock {
                 return Err(FsError::NotDirectory);
             }
         })
+    }
+
+    /// What `name` in the directory of the stores is.
+    fn stores_step(&self, name: &str) -> Option<Step> {
+        let place = match name {
+            "containers" => StorePlace::Containers,
+            "chains" => StorePlace::Chains,
+            // For the page of options that a mount has room for.
+            "c" => StorePlace::Symlink(None),
+            _ => return None,
+        };
+        Some(Step::Own(Place::Store(place)))
     }
 
     fn enter_step(&self, step: Step) -> Result<EntryReply, FsError> {
@@ -373,9 +383,11 @@ fn repo_time(view: &View, path: &str) -> Timestamp {
 /// The names in a directory of ours.
 fn listed<'a>(view: &'a View, place: &Place, options: &FsOptions) -> std::vec::IntoIter<&'a str> {
     let mut names: Vec<&str> = match place {
-        Place::Root if options.shape == Shape::Stores => vec!["chains", "containers"],
+        Place::Root if options.shape == Shape::Stores => STORES.to_vec(),
+        Place::Stores if options.shift.is_some() => STORES.to_vec(),
         Place::Root => {
-            let stores = options.stores.then_some("stores");
+            let has = options.stores || options.shift.is_some();
+            let stores = has.then_some("stores");
             let always = ["by-id", "images", "info", "layers", "volumes"];
             always.into_iter().chain(stores).collect()
         }
@@ -414,6 +426,7 @@ fn parent_of(place: &Place) -> Place {
         Place::Repo(path) if !path.is_empty() => Place::Repo(split(path).0.into()),
         Place::InfoRepo(path) if !path.is_empty() => Place::InfoRepo(split(path).0.into()),
         Place::Dangling => Place::Repo("".into()),
+        // As a connection of its own or not: what it stands for in `..`, which nobody follows, is one of them.
         Place::Store(place) => place.parent().map_or(Place::Root, Place::Store),
         Place::Layer(_) => Place::Layers,
         Place::InfoRepo(_) | Place::InfoVolumes => Place::Info,

@@ -27,6 +27,7 @@ use crate::fs::api::{Caller, FsError, InodeNo, KernelCache, RmPolicy, Timestamp}
 use crate::fs::peers::PeerNotifier;
 use crate::oci::{DiffId, Digest, ImageId};
 use crate::store::{LeaseId, Names, Numbered, Numbers, Store};
+use crate::sys::idmap::Shift;
 use crate::sys::mountinfo::DeviceId;
 use crate::tree::Attributes;
 
@@ -58,6 +59,8 @@ pub struct FsOptions {
     pub mount_point: PathBuf,
     /// Everything belongs to root: for who has no other id to show.
     pub squash: bool,
+    /// Owners are shown as somebody's user namespace has them, and M itself has the stores for his engines.
+    pub shift: Option<Shift>,
     /// Files have one link more than in their image: for those who count shared ones by that.
     pub shared_links: bool,
     /// The daemon's own lease: it need not notify itself of what it has done.
@@ -251,7 +254,7 @@ impl Superblock {
 
     /// Whether the kernel may know names of the stores of engines by this tree.
     pub(super) fn has_stores(&self) -> bool {
-        self.options.shape == Shape::Stores
+        self.options.shape == Shape::Stores || self.options.shift.is_some()
     }
 
     /// Takes in what others have changed in the store, and tells the kernel exactly that. On return every lookup gives the

@@ -68,6 +68,7 @@ fn options(rm: RmPolicy) -> FsOptions {
         gid: 100,
         mount_point: PathBuf::from(MOUNT_POINT),
         squash: false,
+        shift: None,
         shared_links: false,
         lease: None,
     }

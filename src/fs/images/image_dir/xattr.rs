@@ -10,6 +10,9 @@
 //! | `user.mica.pin` | the same, of a pinned tag | `1`; can be set and removed |
 //! | `user.mica.layer` | any file or directory | the layer that gave it |
 
+use std::borrow::Cow;
+
+use super::shifted;
 use crate::fs::api::FsError;
 use crate::fs::images::inode::SlotNo;
 use crate::fs::images::superblock::Superblock;
@@ -48,7 +51,7 @@ impl Superblock {
             return Ok(b"y".to_vec());
         }
         match self.described(&content, &at)? {
-            Some((layer, node)) => value(&layer.index, node, name),
+            Some((layer, node)) => self.value(&layer.index, node, name),
             None => Err(FsError::NoAttribute),
         }
     }
@@ -56,7 +59,7 @@ impl Superblock {
     pub(in crate::fs::images) fn tree_xattrs(&self, dir: &DirNode) -> Result<Vec<u8>, FsError> {
         let (content, at) = self.opened(dir)?;
         let mut list = match self.described(&content, &at)? {
-            Some((layer, node)) => names(&layer.index, node)?,
+            Some((layer, node)) => self.names(&layer.index, node)?,
             None => Vec::new(),
         };
         if is_opaque(&content, &at)? {
@@ -96,7 +99,7 @@ impl Superblock {
         match name.strip_prefix(OURS) {
             Some(b"layer") => Ok(slot.diff_id.to_string().into_bytes()),
             Some(_) => Err(FsError::NoAttribute),
-            None => value(&file.index, node, name),
+            None => self.value(&file.index, node, name),
         }
     }
 
@@ -106,7 +109,7 @@ impl Superblock {
         node: NodeNo,
     ) -> Result<Vec<u8>, FsError> {
         let (_, file) = self.leaf(slot)?;
-        names(&file.index, node)
+        self.names(&file.index, node)
     }
 }
 
@@ -130,20 +133,31 @@ fn digests(image: &ImageRecord, subject: &Subject) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-fn value(index: &LayerIndex, node: NodeNo, name: &[u8]) -> Result<Vec<u8>, FsError> {
-    let found = index.xattrs(node)?.get(name)?;
-    Ok(found.ok_or(FsError::NoAttribute)?.to_vec())
-}
+impl Superblock {
+    fn value(&self, index: &LayerIndex, node: NodeNo, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        let found = index.xattrs(node)?.get(name)?;
+        let found = found.and_then(|value| self.shifted_value(name, value));
+        Ok(found.ok_or(FsError::NoAttribute)?.into_owned())
+    }
 
-/// Names, each with NUL behind. What an image has under our own prefix is hidden by ours.
-fn names(index: &LayerIndex, node: NodeNo) -> Result<Vec<u8>, FsError> {
-    let mut list = Vec::new();
-    for attribute in index.xattrs(node)? {
-        let (name, _) = attribute?;
-        if !name.starts_with(OURS) {
-            list.extend_from_slice(name);
-            list.push(0);
+    /// As this mount shows it, if it does.
+    fn shifted_value<'a>(&self, name: &[u8], value: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        match &self.options.shift {
+            Some(shift) => shifted::value(shift, name, value),
+            None => Some(Cow::Borrowed(value)),
         }
     }
-    Ok(list)
+
+    /// Names, each with NUL behind. What an image has under our own prefix is hidden by ours.
+    fn names(&self, index: &LayerIndex, node: NodeNo) -> Result<Vec<u8>, FsError> {
+        let mut list = Vec::new();
+        for attribute in index.xattrs(node)? {
+            let (name, value) = attribute?;
+            if !name.starts_with(OURS) && self.shifted_value(name, value).is_some() {
+                list.extend_from_slice(name);
+                list.push(0);
+            }
+        }
+        Ok(list)
+    }
 }
