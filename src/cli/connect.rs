@@ -4,6 +4,7 @@ mod containerd;
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::ops::engines::podman;
 use crate::store::{LeaseKind, Store};
+use crate::sys::mount::placeholder;
 
 use super::Context;
 use super::output::Lines;
@@ -111,6 +113,11 @@ pub fn connect(args: ConnectArgs, context: &Context) -> anyhow::Result<ExitCode>
                 files.conf.display(),
                 stores.display()
             ));
+            if let Err(error) = below(&stores).and_then(placeholder::make) {
+                lines.print(&format!(
+                    "podman will not work while that is not mounted, until it has been unmounted and mounted once more ({error})"
+                ));
+            }
         }
         false => {
             lines.print(&format!("# in {}; --write does it", files.conf.display()));
@@ -136,6 +143,12 @@ pub fn disconnect(args: DisconnectArgs, context: &Context) -> anyhow::Result<Exi
     let files = Files::find(args.user)?;
     let text = podman::disconnect(&files.text);
     let changed = text != files.text;
+    if let Some(stores) = podman::connected(&files.text) {
+        // What stays of it harms nobody: an ordinary user cannot look below a mount.
+        if let Err(error) = below(&stores).and_then(placeholder::remove) {
+            log::debug!("{}: {error}", stores.display());
+        }
+    }
     if changed && text.trim().is_empty() {
         fs::remove_file(&files.conf).with_context(|| files.conf.display().to_string())?;
     } else if changed {
@@ -147,6 +160,12 @@ pub fn disconnect(args: DisconnectArgs, context: &Context) -> anyhow::Result<Exi
         bail!("podman is not connected to this store");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The directory below the mount that has these stores.
+fn below(stores: &Path) -> io::Result<OwnedFd> {
+    let mount = stores.ancestors().nth(2).ok_or(io::ErrorKind::NotFound)?;
+    placeholder::below(mount)
 }
 
 /// The store for engines in a live mount of this store.

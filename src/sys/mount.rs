@@ -9,6 +9,8 @@
 //!   stands, can be sure. (Between the look and `umount2` another process could still swap the mount; the kernel offers no
 //!   call that closes this gap for anything but a lazy unmount.)
 
+pub mod placeholder;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -189,7 +191,7 @@ impl MountPoint {
         }
     }
 
-    /// Makes sure that the directory has no entries.
+    /// Makes sure that the directory has no entries, or what may be there while nothing is mounted ([`placeholder`]).
     pub fn check_empty(&self) -> Result<(), MountError> {
         // Through the descriptor: the same directory, whatever the path means by now.
         let mut entries =
@@ -202,8 +204,14 @@ impl MountPoint {
             })?;
         match entries.next() {
             None => Ok(()),
+            Some(_) if placeholder::is_all(&self.directory).unwrap_or(false) => Ok(()),
             Some(_) => Err(MountError::NotEmpty(self.path.clone())),
         }
+    }
+
+    /// Has engines that were told of this mount find a store without images while it is not there.
+    pub fn make_placeholder(&self) -> io::Result<()> {
+        placeholder::make(&self.directory)
     }
 }
 

@@ -255,3 +255,54 @@ fn root_engines_two_mounts_of_one_store() {
     sandbox.mica(["rmi", "app:1"]).ok();
     second.unmount();
 }
+
+/// While nothing is mounted a connected podman goes on with what it has of its own, and M can be mounted again where it was.
+#[test]
+fn root_engines_podman_goes_on_while_nothing_is_mounted() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("app:1"));
+    sandbox.load(&ImageBuilder::new("own:1").layer(tools));
+    let mount = sandbox.mount();
+    let point = mount.point.clone();
+    let engines = Engines::new(&sandbox, &mount);
+    fs::write(
+        &engines.conf,
+        format!(
+            "[storage]\ndriver = \"overlay\"\ngraphroot = {:?}\nrunroot = {:?}\n",
+            sandbox.path("engine"),
+            engines.runroot
+        ),
+    )
+    .unwrap();
+    let verb = |words: &[&str]| {
+        let mut command = sandbox.command();
+        command
+            .env("CONTAINERS_STORAGE_CONF", &engines.conf)
+            .arg("system")
+            .args(words);
+        sandbox.run(command).ok().stdout()
+    };
+    let told = verb(&["connect", "podman", "--write"]);
+    assert!(!told.contains("will not work"), "{told}");
+    assert_eq!(listed(&engines).len(), 2);
+    engines.shown("podman save -q -o own.tar own:1");
+    mount.unmount();
+    assert!(listed(&engines).is_empty());
+    engines.shown("podman load -q -i own.tar");
+    assert_eq!(engines.container("", "own:1", "echo here"), "here\n");
+    engines.shown("podman rmi own:1");
+    let mount = sandbox.mount_on(&point, &[]);
+    assert_eq!(engines.container("", "app:1", "cat /data/old"), "new");
+    verb(&["disconnect", "podman"]);
+    mount.unmount();
+    assert_eq!(fs::read_dir(&point).unwrap().count(), 0);
+    // A directory with anything else in it is refused as ever.
+    fs::create_dir_all(point.join("stores/containers/data")).unwrap();
+    let words = ["mount".as_ref(), point.as_os_str()];
+    let refused = sandbox.mica(words).fails();
+    assert!(
+        refused.stderr().contains("not empty"),
+        "{}",
+        refused.describe()
+    );
+}

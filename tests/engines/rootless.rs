@@ -188,6 +188,15 @@ fn root_engines_rootless_podman_on_a_mount_of_ones_own() {
         refused.describe()
     );
     podman.shown("podman rmi built:1");
+    // While nothing is mounted podman goes on, once that was mounted anew.
+    let point = mount.point.clone();
+    podman.shown("podman system migrate");
+    mount.unmount();
+    sandbox.mount_on(&point, &["-o", "idmap=subid"]).unmount();
+    assert_eq!(podman.shown("podman images -q"), "");
+    podman.shown("podman system migrate");
+    let mount = sandbox.mount_on(&point, &["-o", "idmap=subid"]);
+    assert!(!podman.shown("podman images -q").is_empty());
     podman.shown("mica rmi app:1");
     assert_eq!(podman.shown("podman images -q"), "");
     drop(podman);

@@ -28,7 +28,7 @@ use crate::mount_paths::{STORES, VOLUMES};
 use crate::ops::volume::activity::Activity;
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError};
 use crate::sys::idmap::Shift;
-use crate::sys::mount;
+use crate::sys::mount::{self, MountPoint};
 use crate::sys::signal::SignalFd;
 use crate::sys::userns;
 
@@ -110,6 +110,7 @@ impl Service {
                 OwnMount::kept(before.mounted),
             ),
             (None, Some(point)) => {
+                hold_the_place(&store, &point);
                 // The descriptor of the directory below would keep that one busy: dropped here.
                 let (connection, mounted) = mount::mount(&point, &flags(plan), source)?;
                 let link = match lasting {
@@ -251,4 +252,18 @@ fn shift(plan: &MountPlan) -> anyhow::Result<Option<Shift>> {
     }
     let shift = Shift::new(map).map_err(|why| anyhow!("mount option idmap=subid: {why}"))?;
     Ok(Some(shift))
+}
+
+/// Has connected engines go on while nothing is mounted.
+fn hold_the_place(store: &Store, point: &MountPoint) {
+    let connected = store.live_leases().is_ok_and(|leases| {
+        let mut kinds = leases.iter().map(|lease| &lease.record.kind);
+        kinds.any(|kind| matches!(kind, LeaseKind::Engine { .. }))
+    });
+    if connected && let Err(error) = point.make_placeholder() {
+        log::warn!(
+            "{}: making a place for engines: {error}",
+            point.path().display()
+        );
+    }
 }

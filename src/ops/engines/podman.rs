@@ -133,6 +133,17 @@ pub fn disconnect(text: &str) -> String {
     out
 }
 
+/// The store that [`connect`] has put there.
+pub fn connected(text: &str) -> Option<PathBuf> {
+    let ours = text.lines().skip_while(|line| line.trim() != BEGIN);
+    let ours = ours.take_while(|line| line.trim() != END);
+    let line = |line: &str| {
+        let path = line.trim().strip_prefix("additionalimagestores = [\"")?;
+        path.strip_suffix("\"]").map(PathBuf::from)
+    };
+    ours.filter_map(line).next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
