@@ -14,6 +14,7 @@ mod attaching;
 mod basics;
 mod copying;
 mod ends;
+mod hostile;
 mod isolation;
 mod listing;
 mod objects;

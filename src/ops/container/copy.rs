@@ -8,6 +8,7 @@
 mod pack;
 mod paths;
 mod unpack;
+mod ways;
 
 use rustix::io::Errno;
 

@@ -56,13 +56,14 @@ pub fn attach(container: &Container, options: &AttachOptions) -> Result<Left, No
     let stream = UnixStream::from(stream);
     let process = container.state.status.pid().map(Process::open);
     let process = process.and_then(|process| process.ok().flatten());
-    let signals = SignalFd::block_forwarded(false).map_err(NotStarted::because(attaching))?;
     let mut reader = BufReader::new(stream.try_clone().map_err(NotStarted::because(attaching))?);
     let hello = read_frame(&mut reader).map_err(NotStarted::because(attaching))?;
     let (tty, reads) = match hello {
         Some((HELLO, said)) => (said.first() == Some(&1), said.get(1) == Some(&1)),
         _ => return Err(refused(format!("container {} has ended", record.id))),
     };
+    // Not before: a supervisor that does not answer is left by any signal.
+    let signals = SignalFd::block_forwarded(false).map_err(NotStarted::because(attaching))?;
     let with_input = options.stdin && reads;
     let stdin = io::stdin();
     if tty && with_input && !stdin.is_terminal() {

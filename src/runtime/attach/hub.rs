@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +18,9 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::{END, ERR, HELLO, INPUT, OUT, SIZE, SOCKET, frame, read_frame};
 use crate::ops::container::run::logs::{LogWriter, Stream};
 use crate::sys::local_socket::{is_ours, listen_at};
+
+/// So many are attached at a time at most: each costs a thread and two descriptors of the supervisor.
+const MAX_CLIENTS: usize = 64;
 
 /// Who is attached, and where their input goes.
 #[derive(Debug)]
@@ -65,8 +69,17 @@ impl Hub {
             .name("mica-attach".to_owned())
             .stack_size(128 * 1024);
         thread.spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if !is_ours(&stream) {
+            loop {
+                let stream = match listener.accept() {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        // For want of descriptors or memory: of others, and not for ever.
+                        log::debug!("attaching: {error}");
+                        thread::sleep(Duration::from_millis(100));
+                        continue;
+                    }
+                };
+                if !is_ours(&stream) || hub.is_full() {
                     continue;
                 }
                 if let Err(error) = hub.welcome(stream) {
@@ -75,6 +88,15 @@ impl Hub {
             }
         })?;
         Ok(())
+    }
+
+    /// Whether nobody else can attach. Who has gone, and was not heard of since, does not count.
+    fn is_full(&self) -> bool {
+        let mut clients = self.clients.lock();
+        if clients.len() >= MAX_CLIENTS {
+            clients.retain(|client| !is_over(client));
+        }
+        clients.len() >= MAX_CLIENTS
     }
 
     fn welcome(self: &Arc<Hub>, stream: UnixStream) -> io::Result<()> {
@@ -176,6 +198,16 @@ impl Hub {
         // It goes with the directory at the latest.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Whether the other side has hung up.
+fn is_over(client: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(client, PollFlags::empty())];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 /// Reads from a socket that is set not to wait.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{FileType, OFlags, Statx};
 use rustix::io::Errno;
@@ -52,16 +53,46 @@ pub fn pack(
         notes: Notes::default(),
         buffer: Vec::new(),
     };
-    packer.add(node, None, name.to_vec(), 0)?;
+    packer.add(
+        node,
+        None,
+        &Rc::new(Place {
+            above: None,
+            name: name.to_vec(),
+        }),
+        0,
+    )?;
     packer.out.finish().map_err(CopyError::Write)?;
     Ok(packer.notes)
+}
+
+/// Where something is: its own name and what it is in, so that a file that is remembered costs no more than its name, however deep
+/// it lies.
+struct Place {
+    above: Option<Rc<Place>>,
+    name: Vec<u8>,
+}
+
+impl Place {
+    /// Its path in the archive.
+    fn path(&self) -> Vec<u8> {
+        let mut names = vec![self.name.as_slice()];
+        let mut next = self.above.as_deref();
+        while let Some(place) = next {
+            names.push(place.name.as_slice());
+            next = place.above.as_deref();
+        }
+        names.retain(|name| !name.is_empty());
+        names.reverse();
+        names.join(&b'/')
+    }
 }
 
 struct Packer<'a> {
     packing: Packing<'a>,
     out: TarWriter<&'a mut dyn Write>,
     /// The first name of each file that has another one.
-    first_names: HashMap<(u32, u32, u64), Vec<u8>>,
+    first_names: HashMap<(u32, u32, u64), Rc<Place>>,
     notes: Notes,
     buffer: Vec<u8>,
 }
@@ -76,9 +107,10 @@ impl Packer<'_> {
         &mut self,
         node: OwnedFd,
         above: Option<&Statx>,
-        path: Vec<u8>,
+        place: &Rc<Place>,
         depth: usize,
     ) -> Result<(), CopyError> {
+        let path = place.path();
         let failed = at(&path);
         let stat = beneath::stat(&node).map_err(&failed)?;
         let kind = match beneath::kind(&stat) {
@@ -101,8 +133,8 @@ impl Packer<'_> {
         let mut hard_link = None;
         if kind != NodeKind::Directory && stat.stx_nlink > 1 {
             match self.first_names.get(&identity(&stat)) {
-                Some(first) => hard_link = Some(first.clone()),
-                None => drop(self.first_names.insert(identity(&stat), path.clone())),
+                Some(first) => hard_link = Some(first.path()),
+                None => drop(self.first_names.insert(identity(&stat), Rc::clone(place))),
             }
         }
         let target = match kind {
@@ -158,16 +190,16 @@ impl Packer<'_> {
         let names = names(&file).map_err(&failed)?;
         drop(file);
         for name in names {
-            let mut below = path.clone();
-            if !below.is_empty() {
-                below.push(b'/');
-            }
-            below.extend_from_slice(&name);
-            match self.packing.host.child(&node, &name) {
-                Ok(child) => self.add(child, Some(&stat), below, depth + 1)?,
+            let found = self.packing.host.child(&node, &name);
+            let below = Rc::new(Place {
+                above: Some(Rc::clone(place)),
+                name,
+            });
+            match found {
+                Ok(child) => self.add(child, Some(&stat), &below, depth + 1)?,
                 // Removed since.
                 Err(Errno::NOENT) => {}
-                Err(error) => return Err(at(&below)(error)),
+                Err(error) => return Err(at(&below.path())(error)),
             }
         }
         Ok(())

@@ -7,13 +7,13 @@
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, RenameFlags, ResolveFlags, XattrFlags, openat};
+use rustix::fs::{FileType, Mode, OFlags, RenameFlags, XattrFlags, openat};
 use rustix::io::Errno;
 
+use super::ways::{Facts, Ways, Xattrs, way_of};
 use super::{CopyError, MAX_DEPTH, Notes, at, shown};
 use crate::layer::{EntryKind, TarEntry, TarReadError, TarReader};
 use crate::sys::beneath::{self, Host, SetTime};
-use crate::sys::source;
 
 /// Written at once to a file.
 const PIECE: usize = 256 << 10;
@@ -49,11 +49,11 @@ pub fn unpack(
     archive: impl Read,
 ) -> Result<Notes, CopyError> {
     let mut reader = TarReader::new(archive);
+    let top = directory.try_clone();
+    let top = top.map_err(|error| at(b"/")(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
     let mut unpacker = Unpacker {
         unpacking,
-        directory,
-        last: None,
-        directories: Vec::new(),
+        ways: Ways::new(unpacking.host, unpacking.inside, top),
         notes: Notes::default(),
         temporary: 0,
     };
@@ -66,23 +66,19 @@ pub fn unpack(
 
 struct Unpacker<'a> {
     unpacking: Unpacking<'a>,
-    directory: &'a OwnedFd,
-    /// The directory of the entry before.
-    last: Option<(Vec<Vec<u8>>, OwnedFd)>,
-    /// Those that get their mode and time when all is in them.
-    directories: Vec<(Vec<Vec<u8>>, TarEntry)>,
+    ways: Ways<'a>,
     notes: Notes,
     temporary: u64,
 }
 
 /// The components of a path below the root: Go's `filepath.Clean`.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
-    let mut kept: Vec<Vec<u8>> = Vec::new();
+fn components(path: &[u8]) -> Vec<&[u8]> {
+    let mut kept = Vec::new();
     for name in path.split(|byte| *byte == b'/') {
         match name {
             b"" | b"." => {}
             b".." => drop(kept.pop()),
-            name => kept.push(name.to_vec()),
+            name => kept.push(name),
         }
     }
     kept
@@ -98,14 +94,13 @@ impl Unpacker<'_> {
         if way.len() > MAX_DEPTH {
             return Err(at(&entry.path)(Errno::NAMETOOLONG));
         }
-        let whole = way.clone();
         let Some(name) = way.pop() else {
             // The directory itself, which is as it is.
             return Ok(());
         };
         let failed = at(&entry.path);
-        let parent = self.parent(way, &entry.path)?;
-        let there = match self.unpacking.host.child(&parent, &name) {
+        let parent = self.ways.open(&way, &entry.path)?;
+        let there = match self.unpacking.host.child(&parent, name) {
             Ok(node) => Some(beneath::stat(&node).map_err(&failed)?),
             Err(Errno::NOENT) => None,
             Err(error) => return Err(failed(error)),
@@ -126,58 +121,29 @@ impl Unpacker<'_> {
                     "cannot overwrite non-directory \"{name}\" with directory"
                 )));
             }
-            (None, true) => beneath::mkdir(&parent, &name, 0o700).map_err(&failed)?,
-            (_, false) => {
-                let made = self.make(&parent, &name, entry, reader);
-                self.keep(parent, whole);
-                return made;
-            }
+            (None, true) => beneath::mkdir(&parent, name, 0o700).map_err(&failed)?,
+            (_, false) => return self.make(&parent, name, entry, reader),
         }
-        self.keep(parent, whole.clone());
-        self.directories.push((whole, entry.clone()));
+        let mut facts = facts(entry);
+        if !self.unpacking.inside {
+            // Kept, those of very many directories were more than there is memory.
+            let xattrs = std::mem::take(&mut facts.xattrs);
+            let opened = self.directory(&parent, name).map_err(&failed)?;
+            self.attribute(&opened, &xattrs).map_err(&failed)?;
+        }
+        self.ways.list(name, facts);
         Ok(())
     }
 
-    /// Remembers the directory of an entry with these components.
-    fn keep(&mut self, parent: OwnedFd, mut whole: Vec<Vec<u8>>) {
-        whole.pop();
-        self.last = Some((whole, parent));
-    }
-
-    /// The directory with these components, made if it is not there.
-    fn parent(&mut self, way: Vec<Vec<u8>>, path: &[u8]) -> Result<OwnedFd, CopyError> {
-        if let Some((last, directory)) = self.last.take()
-            && last == way
-        {
-            return Ok(directory);
-        }
-        let failed = at(path);
+    /// A directory that was there a moment ago.
+    fn directory(&self, parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
         let host = self.unpacking.host;
-        let mut here = self
-            .directory
-            .try_clone()
-            .map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
-        for name in &way {
-            let next = match host.child(&here, name) {
-                Err(Errno::NOENT) => {
-                    beneath::mkdir(&here, name, 0o755).map_err(&failed)?;
-                    host.child(&here, name)
-                }
-                found => found,
-            }
-            .map_err(&failed)?;
-            here = match beneath::kind(&beneath::stat(&next).map_err(&failed)?) {
-                FileType::Directory => next,
-                FileType::Symlink if self.unpacking.inside => {
-                    let flags = OFlags::DIRECTORY;
-                    source::open(&here, name.as_slice(), flags, ResolveFlags::NO_MAGICLINKS)
-                        .map_err(&failed)?
-                }
-                FileType::Symlink => return Err(failed(Errno::LOOP)),
-                _ => return Err(failed(Errno::NOTDIR)),
-            };
+        let node = host.child(parent, name)?;
+        if beneath::kind(&beneath::stat(&node)?) != FileType::Directory {
+            // Somebody has replaced it.
+            return Err(Errno::NOTDIR);
         }
-        Ok(here)
+        host.open(&node, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     /// Anything but a directory.
@@ -238,10 +204,8 @@ impl Unpacker<'_> {
             }
             Err(error) => return Err(failed(error)),
         };
-        let filled = fill(&file, entry, reader).and_then(|()| {
-            self.settle(&file, entry)?;
-            Ok(())
-        });
+        let filled = fill(&file, entry, reader)
+            .and_then(|()| self.settle(&file, &facts(entry)).map_err(&failed));
         match filled {
             Ok(()) if named => Ok(true),
             Ok(()) => {
@@ -268,8 +232,8 @@ impl Unpacker<'_> {
         let failed = at(&entry.path);
         let mut way = components(&entry.link);
         let name = way.pop().ok_or(Errno::INVAL).map_err(&failed)?;
-        let directory = self.parent(way, &entry.link)?;
-        let node = self.unpacking.host.child(&directory, &name);
+        let directory = self.ways.open(&way, &entry.link)?;
+        let node = self.unpacking.host.child(&directory, name);
         let node = node.map_err(at(&entry.link))?;
         let kind = beneath::kind(&beneath::stat(&node).map_err(&failed)?);
         if kind == FileType::Directory {
@@ -301,7 +265,7 @@ impl Unpacker<'_> {
                 beneath::symlink(&entry.link, parent, temporary).map_err(&failed)?;
                 let node = self.unpacking.host.child(parent, temporary);
                 let node = node.map_err(&failed)?;
-                self.own(&node, entry)?;
+                self.own(&node, &facts(entry)).map_err(&failed)?;
                 // The time of a link is nobody's concern where it cannot be set.
                 let _ = set_time(parent, temporary, entry);
                 return Ok(true);
@@ -324,9 +288,9 @@ impl Unpacker<'_> {
         }
         let node = self.unpacking.host.child(parent, temporary);
         let node = node.map_err(&failed)?;
-        self.own(&node, entry)?;
+        self.own(&node, &facts(entry)).map_err(&failed)?;
         let host = self.unpacking.host;
-        host.chmod(&node, self.mode(entry)).map_err(&failed)?;
+        host.chmod(&node, self.mode(entry.mode)).map_err(&failed)?;
         let time = SetTime::At(entry.mtime_sec, entry.mtime_nsec);
         host.set_times(&node, SetTime::Keep, time)
             .map_err(&failed)?;
@@ -334,37 +298,40 @@ impl Unpacker<'_> {
     }
 
     /// Owner, mode, attributes and time of what is open.
-    fn settle(&mut self, file: &OwnedFd, entry: &TarEntry) -> Result<(), CopyError> {
-        let failed = at(&entry.path);
-        self.own(file, entry)?;
-        let mode = Mode::from_raw_mode(self.mode(entry));
-        rustix::fs::fchmod(file, mode).map_err(&failed)?;
-        for (name, value) in &entry.xattrs {
+    fn settle(&mut self, file: &OwnedFd, facts: &Facts) -> Result<(), Errno> {
+        self.own(file, facts)?;
+        rustix::fs::fchmod(file, Mode::from_raw_mode(self.mode(facts.mode)))?;
+        self.attribute(file, &facts.xattrs)?;
+        let (seconds, nanoseconds) = facts.time;
+        let time = SetTime::At(seconds, nanoseconds);
+        self.unpacking.host.set_times(file, SetTime::Keep, time)
+    }
+
+    fn attribute(&self, file: &OwnedFd, xattrs: &Xattrs) -> Result<(), Errno> {
+        for (name, value) in xattrs {
             if !name.starts_with(b"user.") && !self.unpacking.powers {
                 continue;
             }
             match rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty()) {
                 // Not every file system has them, nor every user the right to each.
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL) => {}
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(error),
             }
         }
-        let time = SetTime::At(entry.mtime_sec, entry.mtime_nsec);
-        let host = self.unpacking.host;
-        host.set_times(file, SetTime::Keep, time).map_err(&failed)
+        Ok(())
     }
 
-    fn mode(&self, entry: &TarEntry) -> u32 {
+    fn mode(&self, mode: u16) -> u32 {
         match self.unpacking.powers {
-            true => u32::from(entry.mode),
-            false => u32::from(entry.mode) & 0o1777,
+            true => u32::from(mode),
+            false => u32::from(mode) & 0o1777,
         }
     }
 
-    fn own(&mut self, node: impl AsFd, entry: &TarEntry) -> Result<(), CopyError> {
+    fn own(&mut self, node: impl AsFd, facts: &Facts) -> Result<(), Errno> {
         let (uid, gid) = match self.unpacking.owner {
             Owner::Caller => return Ok(()),
-            Owner::Archive => (entry.uid, entry.gid),
+            Owner::Archive => facts.owner,
             Owner::Fixed(uid, gid) => (uid, gid),
         };
         match beneath::chown(node, Some(uid), Some(gid)) {
@@ -374,26 +341,34 @@ impl Unpacker<'_> {
                 self.notes.owners += 1;
                 Ok(())
             }
-            Err(error) => Err(at(&entry.path)(error)),
+            Err(error) => Err(error),
         }
     }
 
     /// What a directory is, when all is in it: the innermost first.
     fn finish(&mut self) -> Result<(), CopyError> {
-        while let Some((mut way, entry)) = self.directories.pop() {
+        let listed = self.ways.take();
+        for (number, directory) in listed.iter().enumerate().rev() {
+            let Some(facts) = &directory.facts else {
+                continue;
+            };
+            let mut way = way_of(&listed, number);
+            let path = way.join(&b'/');
             let Some(name) = way.pop() else { continue };
-            let failed = at(&entry.path);
-            let parent = self.parent(way, &entry.path)?;
-            let host = self.unpacking.host;
-            let node = host.child(&parent, &name).map_err(&failed)?;
-            if beneath::kind(&beneath::stat(&node).map_err(&failed)?) != FileType::Directory {
-                // Somebody has replaced it.
-                return Err(failed(Errno::NOTDIR));
-            }
-            let opened = host.open(&node, OFlags::RDONLY | OFlags::DIRECTORY);
-            self.settle(&opened.map_err(&failed)?, &entry)?;
+            let parent = self.ways.open(&way, &path)?;
+            let opened = self.directory(&parent, name).map_err(at(&path))?;
+            self.settle(&opened, facts).map_err(at(&path))?;
         }
         Ok(())
+    }
+}
+
+fn facts(entry: &TarEntry) -> Facts {
+    Facts {
+        mode: entry.mode,
+        owner: (entry.uid, entry.gid),
+        time: (entry.mtime_sec, entry.mtime_nsec),
+        xattrs: entry.xattrs.clone(),
     }
 }
 
