@@ -5,6 +5,8 @@
 //! for its mount namespace is its own.
 
 mod copy_up;
+mod devices;
+mod filesystems;
 mod mounts;
 mod process;
 mod sources;
@@ -34,8 +36,10 @@ use crate::sys::inherited::{give_up_preference, leave_session_keyring};
 use crate::sys::signal::survive_file_size_limit;
 use crate::sys::source::{Source, path_of};
 use crate::sys::userns::become_root;
-use mounts::{Terminal, Tree};
-pub(super) use mounts::{part_of, put};
+use devices::Terminal;
+pub(super) use filesystems::put;
+use mounts::Tree;
+pub(super) use mounts::part_of;
 pub(super) use process::{Program, Stdio, come_with_little, read_list, run as run_program};
 use sources::Host;
 pub(super) use sources::{Kind, Mount, Paths, What, fuse, open_mounts};
@@ -208,7 +212,7 @@ fn assemble(
     if inside.read_only {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(tree.root(), ".", flags, Mode::empty()).fails("the root")?;
-        limit_mount(root.as_fd(), mounts::read_only(), false).fails("making / read-only")?;
+        limit_mount(root.as_fd(), filesystems::read_only(), false).fails("making / read-only")?;
     }
     enter(&tree)?;
     Ok((terminal, std::mem::take(&mut tree.made)))
@@ -353,7 +357,7 @@ fn attach(
             mode,
             options,
         } => {
-            let made = mounts::tmpfs(*size, *mode, mount.read_only, options)
+            let made = filesystems::tmpfs(*size, *mode, mount.read_only, options)
                 .fails(format!("mounting a tmpfs on {shown}"))?;
             tree.attach_asked(&made, at, Kind::Directory, false)
         }
@@ -362,7 +366,7 @@ fn attach(
             mode,
             owner,
         } => {
-            let made = mounts::text(directory, content, *mode, *owner, mount.read_only)
+            let made = filesystems::text(directory, content, *mode, *owner, mount.read_only)
                 .fails(format!("making the file {shown}"))?;
             tree.attach_asked(&made, at, Kind::File, false)
         }

@@ -14,7 +14,7 @@ use super::attach::{DetachKeys, Left};
 use super::channel::{self, Channel, FromChild};
 use super::child::{self, Failure, Program, Stdio};
 use super::namespaces::Entrance;
-use super::stdio::{self, Moving, Output, Pumps};
+use super::stdio::{self, Output, RelayEnds, StdioRelay};
 use super::supervisor::{LEFT, Watched, detach, wait_for_supervisor, watch_process, with_output};
 use super::{NotStarted, OutOfReach, code_of};
 use crate::ops::container::run::{env, security};
@@ -149,16 +149,16 @@ fn stay(
     };
     let single_id = record.ids.as_ref().is_some_and(|ids| ids.is_single());
     let output = Output::Caller;
-    let (stdio, pumps) = match (options.tty, options.detached) {
-        (true, _) => (None, Pumps::default()),
+    let (stdio, ends) = match (options.tty, options.detached) {
+        (true, _) => (None, RelayEnds::default()),
         (false, true) => (
             Some(stdio::nothing().map_err(NotStarted::because(preparing))?),
-            Pumps::default(),
+            RelayEnds::default(),
         ),
         (false, false) => {
-            let (stdio, pumps) = stdio::prepare(options.open_stdin, &output)
+            let (stdio, ends) = stdio::prepare(options.open_stdin, &output)
                 .map_err(NotStarted::because(preparing))?;
-            (Some(stdio), pumps)
+            (Some(stdio), ends)
         }
     };
     let (ours, theirs) = channel::pair().map_err(NotStarted::because(preparing))?;
@@ -192,7 +192,7 @@ fn stay(
             Some((FromChild::Terminal, Some(master))) => {
                 let keys = leaving.map(|(keys, _)| keys);
                 let terminal =
-                    Moving::start_terminal(master, options.open_stdin, &output, None, keys);
+                    StdioRelay::start_terminal(master, options.open_stdin, &output, None, keys);
                 moving = Some(terminal.map_err(NotStarted::because("opening the terminal"))?);
             }
             Some((FromChild::Failed { code, text }, _)) => {
@@ -206,7 +206,7 @@ fn stay(
         return Ok(0);
     }
     if moving.is_none() {
-        let started = Moving::start(pumps, &output, None);
+        let started = StdioRelay::start(ends, &output, None);
         moving = Some(started.map_err(NotStarted::because("moving its output"))?);
     }
     if let Some(process) = &process {
@@ -229,7 +229,7 @@ fn stay(
 }
 
 /// Leaves everything of the caller's behind, and lets him go.
-fn leave(moving: &mut Moving, mut to: &File) -> std::io::Result<()> {
+fn leave(moving: &mut StdioRelay, mut to: &File) -> std::io::Result<()> {
     moving.leave();
     set_parent_process_death_signal(None)?;
     detach();

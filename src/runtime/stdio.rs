@@ -36,7 +36,7 @@ pub(super) enum Output {
 
 /// The supervisor's ends of what the child reads and writes.
 #[derive(Debug, Default)]
-pub(super) struct Pumps {
+pub(super) struct RelayEnds {
     input: Option<Input>,
     outputs: Vec<(File, Stream)>,
 }
@@ -51,8 +51,8 @@ enum Input {
 }
 
 /// Makes the child's standard descriptors, and what has to be moved to and from them.
-pub(super) fn prepare(open_stdin: bool, output: &Output) -> io::Result<(Stdio, Pumps)> {
-    let mut pumps = Pumps::default();
+pub(super) fn prepare(open_stdin: bool, output: &Output) -> io::Result<(Stdio, RelayEnds)> {
+    let mut ends = RelayEnds::default();
     let detached = matches!(output, Output::Log(_));
     let stdin = io::stdin();
     let given = match (open_stdin, detached) {
@@ -65,7 +65,7 @@ pub(super) fn prepare(open_stdin: bool, output: &Output) -> io::Result<(Stdio, P
         None => {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
             let is_file = !detached && kind_of(stdin.as_fd()) == Some(FileType::RegularFile);
-            pumps.input = Some(match is_file {
+            ends.input = Some(match is_file {
                 true => {
                     let file = stdin.as_fd().try_clone_to_owned()?;
                     Input::File(FileInput::new(file, read.try_clone()?)?, write)
@@ -81,7 +81,7 @@ pub(super) fn prepare(open_stdin: bool, output: &Output) -> io::Result<(Stdio, P
             return Ok((passed, false));
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        pumps.outputs.push((File::from(read), stream));
+        ends.outputs.push((File::from(read), stream));
         Ok((write, true))
     };
     let (output, moved) = out(stdout.as_fd(), Stream::Stdout)?;
@@ -91,7 +91,7 @@ pub(super) fn prepare(open_stdin: bool, output: &Output) -> io::Result<(Stdio, P
         true => output.try_clone()?,
         false => out(stderr.as_fd(), Stream::Stderr)?.0,
     };
-    Ok((Stdio([input, output, errors]), pumps))
+    Ok((Stdio([input, output, errors]), ends))
 }
 
 /// The null device for all three.
@@ -155,7 +155,7 @@ fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
 
 /// The threads that move bytes.
 #[derive(Debug, Default)]
-pub(super) struct Moving {
+pub(super) struct StdioRelay {
     threads: Vec<JoinHandle<io::Result<()>>>,
     running: Option<Running>,
     /// Keeps the input of a detached container open.
@@ -166,19 +166,19 @@ pub(super) struct Moving {
     left: Option<OwnedFd>,
 }
 
-impl Moving {
+impl StdioRelay {
     /// Starts moving; whoever attaches to `hub` has a part in it.
     pub(super) fn start(
-        pumps: Pumps,
+        ends: RelayEnds,
         output: &Output,
         hub: Option<&Arc<Hub>>,
-    ) -> io::Result<Moving> {
+    ) -> io::Result<StdioRelay> {
         let (running, watch) = relay::line()?;
-        let mut moving = Moving {
+        let mut moving = StdioRelay {
             running: Some(running),
-            ..Moving::default()
+            ..StdioRelay::default()
         };
-        match (pumps.input, output) {
+        match (ends.input, output) {
             (None, _) => {}
             (Some(input), Output::Log(_)) => {
                 if let (Some(hub), Input::Other(to)) = (hub, &input) {
@@ -195,7 +195,7 @@ impl Moving {
                 thread(move || copy(&mut io::stdin(), &mut { to }))?;
             }
         }
-        for (from, stream) in pumps.outputs {
+        for (from, stream) in ends.outputs {
             moving.drain(from, stream, output, &watch, false, hub)?;
         }
         Ok(moving)
@@ -208,13 +208,13 @@ impl Moving {
         output: &Output,
         hub: Option<&Arc<Hub>>,
         keys: Option<&DetachKeys>,
-    ) -> io::Result<Moving> {
+    ) -> io::Result<StdioRelay> {
         let (running, watch) = relay::line()?;
         let master = Arc::new(File::from(master));
-        let mut moving = Moving {
+        let mut moving = StdioRelay {
             master: Some(Arc::clone(&master)),
             running: Some(running),
-            ..Moving::default()
+            ..StdioRelay::default()
         };
         moving.resize();
         if let Some(hub) = hub {

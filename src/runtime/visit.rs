@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::channel::{self, Channel, FromChild, ToChild};
 use super::child::{self, Failure};
 use super::namespaces::Entrance;
-use super::stdio::{self, Pumps};
-use super::supervisor::{Job, Living, plan, spawn};
+use super::stdio::{self, RelayEnds};
+use super::supervisor::{ChildProcess, Job, plan, spawn};
 use super::{NotStarted, OutOfReach, files, image};
 use crate::fuse::session::Session;
 use crate::ops::container::copy::{CopyError, Kind, Notes};
@@ -82,7 +82,7 @@ struct Stay {
 }
 
 struct Instead {
-    _living: Living,
+    _living: ChildProcess,
     _session: Option<Session>,
     _lease: Option<Lease>,
     _holds: Vec<VolumeHold>,
@@ -180,7 +180,7 @@ pub fn visit_stopped(mut job: Job, _: OutOfReach) -> Result<Visitor, NotStarted>
     plan.inside.visited = true;
     plan.inside.program.tty = false;
     let nothing = stdio::nothing().map_err(NotStarted::because(talking))?;
-    let (living, channel, _) = spawn(&job, plan, (Some(nothing), Pumps::default()))?;
+    let (living, channel, _) = spawn(&job, plan, (Some(nothing), RelayEnds::default()))?;
     let mut session = None;
     loop {
         let message = channel.receive::<FromChild>();

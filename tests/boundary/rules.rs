@@ -14,6 +14,8 @@ fn paths_of_the_host_are_used_in_one_place() {
         "visit/inside.rs",
         // The supervisor, which is not the container: /dev/null, the kernel's settings, its own log and lock.
         "supervisor.rs",
+        "supervisor/attached.rs",
+        "supervisor/startup.rs",
         "guard.rs",
         "stdio.rs",
         "exec.rs",

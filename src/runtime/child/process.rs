@@ -1,8 +1,10 @@
 //! From inside the container's tree to its program: terminal, user, working directory, privileges, `exec`.
 
-use std::collections::BTreeSet;
+mod init;
+mod privileges;
+mod replace;
+
 use std::convert::Infallible;
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,26 +13,18 @@ use std::path::{Component, Path, PathBuf};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
-use rustix::process::{
-    DumpableBehavior, Gid, Pid, Signal, Uid, WaitOptions, chdir, getcwd, ioctl_tiocsctty,
-    set_dumpable_behavior, setsid, umask, wait,
-};
+use rustix::process::{Signal, chdir, getcwd, ioctl_tiocsctty, setsid, umask};
 use rustix::pty::OpenptFlags;
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
-};
 
+use self::init::init;
+pub(in crate::runtime) use self::privileges::come_with_little;
+use self::privileges::{drop_privileges, hide, restrict};
+use self::replace::{execute, lookup_path, strings};
 use super::super::channel::{Channel, FromChild};
 use super::{Fails, Failure, wait_for};
 use crate::ops::container::run::{limits, security, user};
 use crate::store::containers::Ulimit;
-use crate::sys::container::{exec, exit_now, install_filter, reset_signals, signal};
-use crate::sys::fork::{Fork, close_inherited, fork};
 use crate::sys::pause::pause;
-use crate::sys::proc;
-use crate::sys::signal::SignalFd;
 
 /// A program to run in a container.
 #[derive(Debug, Clone)]
@@ -135,27 +129,6 @@ pub(in crate::runtime) fn run(
     Err(execute(&args, &env, &path, &program.capabilities))
 }
 
-/// From here on only the calls that the program may make, for this process and all it will start. With new privileges to be
-/// had it takes one that is gone by now: [`drop_privileges`] has done it.
-fn restrict(program: &Program) -> Result<(), Failure> {
-    match &program.filter {
-        Some(filter) if !program.new_privileges => install(filter),
-        _ => Ok(()),
-    }
-}
-
-fn install(filter: &security::Program) -> Result<(), Failure> {
-    install_filter(&filter.instructions, filter.flags).map_err(|error| {
-        let text = match error.raw_os_error() {
-            Some(libc::ENOSYS | libc::EINVAL) => format!(
-                "the kernel has no seccomp filters ({error}): run without one (--security-opt seccomp=unconfined)"
-            ),
-            _ => format!("restricting system calls: {error}"),
-        };
-        Failure::start(text)
-    })
-}
-
 /// Makes a directory and those above it, as far as they are missing: of directories, and of links that the image has, which lead
 /// to places below its root.
 fn make_directory(path: &str) -> rustix::io::Result<()> {
@@ -258,247 +231,4 @@ fn redirect(descriptors: [&OwnedFd; 3]) -> Result<(), Failure> {
     rustix::stdio::dup2_stdin(input).fails("standard input")?;
     rustix::stdio::dup2_stdout(output).fails("standard output")?;
     rustix::stdio::dup2_stderr(errors).fails("standard error")
-}
-
-/// Gives up, before anything of the container can see this process, all that it takes no more to become the program. Whoever may
-/// trace processes in the container (`--cap-add SYS_PTRACE`) finds nothing in this one that he has not, but the means to change its
-/// ids and its own capabilities.
-pub(in crate::runtime) fn come_with_little(program: &Program) -> Result<(), Failure> {
-    let what = "giving up privileges";
-    hide()?;
-    let mut needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
-    if program.new_privileges && program.filter.is_some() {
-        // What it takes to install a filter then.
-        needed |= CapabilitySet::SYS_ADMIN;
-    }
-    for number in &program.capabilities {
-        needed |= CapabilitySet::from_bits_retain(1u64.checked_shl(*number).unwrap_or(0));
-    }
-    let mut sets = capabilities(None).fails(what)?;
-    sets.permitted &= needed;
-    sets.effective &= needed;
-    sets.inheritable = CapabilitySet::empty();
-    set_capabilities(None, sets).fails(what)
-}
-
-/// Nobody may look into this process any more. Its name says that nothing is missed thereby.
-fn hide() -> Result<(), Failure> {
-    let what = "hiding from the container";
-    rustix::thread::set_name(proc::STARTER).fails(what)?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).fails(what)
-}
-
-/// Keeps the capabilities named and no others, for this process and everything it will start.
-fn drop_privileges(program: &Program, user: &user::User, single_id: bool) -> Result<(), Failure> {
-    let what = "giving up privileges";
-    if program.new_privileges
-        && let Some(filter) = &program.filter
-    {
-        install(filter)?;
-    }
-    let mut kept = CapabilitySet::empty();
-    for number in 0..64u32 {
-        let capability = CapabilitySet::from_bits_retain(1 << number);
-        if program.capabilities.contains(&number) {
-            kept |= capability;
-            continue;
-        }
-        match remove_capability_from_bounding_set(capability) {
-            // The kernel has none of that number.
-            Err(rustix::io::Errno::INVAL) => {}
-            other => other.fails(what)?,
-        }
-    }
-    clear_ambient_capability_set().fails(what)?;
-    if !single_id {
-        // The group of the user is one of them: else a file that it is shut out of would be open to him.
-        let groups = [user.gid].into_iter().chain(user.groups.iter().copied());
-        let groups: BTreeSet<u32> = groups.collect();
-        let groups: Vec<Gid> = groups.into_iter().map(Gid::from_raw).collect();
-        set_thread_groups(&groups).fails(what)?;
-    }
-    let unmapped = |error| match error {
-        rustix::io::Errno::INVAL => Failure {
-            code: 126,
-            text: format!(
-                "cannot run as user {:?}: the container has no user {} or no group {}",
-                program.user, user.uid, user.gid
-            ),
-        },
-        error => Failure::start(format!("{what}: {error}")),
-    };
-    let gid = Gid::from_raw(user.gid);
-    set_thread_res_gid(gid, gid, gid).map_err(unmapped)?;
-    let uid = Uid::from_raw(user.uid);
-    set_thread_res_uid(uid, uid, uid).map_err(unmapped)?;
-    let held = match user.uid {
-        0 => kept,
-        _ => CapabilitySet::empty(),
-    };
-    let sets = CapabilitySets {
-        effective: held,
-        permitted: held,
-        inheritable: CapabilitySet::empty(),
-    };
-    set_capabilities(None, sets).fails(what)?;
-    match program.new_privileges {
-        true => Ok(()),
-        false => set_no_new_privs(true).fails(what),
-    }
-}
-
-/// The directories a program without a slash is looked for in.
-fn lookup_path(env: &[String]) -> String {
-    let set = env.iter().find_map(|v| v.strip_prefix("PATH="));
-    set.unwrap_or(crate::ops::container::run::DEFAULT_PATH)
-        .to_owned()
-}
-
-/// Replaces this process by the program.
-fn execute(args: &[CString], env: &[CString], path: &str, kept: &[u32]) -> Failure {
-    let Some(name) = args.first() else {
-        return Failure {
-            code: 127,
-            text: "no command specified".to_owned(),
-        };
-    };
-    let shown = name.to_string_lossy();
-    if shown.contains('/') {
-        let error = exec(name, args, env);
-        return refusal(&error, name, kept, &shown, &format!("stat {shown}: "));
-    }
-    let mut denied = None;
-    for dir in path.split(':') {
-        let dir = if dir.is_empty() { "." } else { dir };
-        let Ok(candidate) = CString::new(format!("{dir}/{shown}")) else {
-            continue;
-        };
-        let error = exec(&candidate, args, env);
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
-            _ => {
-                denied.get_or_insert((error, candidate));
-            }
-        }
-    }
-    match denied {
-        Some((error, file)) => refusal(&error, &file, kept, &shown, ""),
-        None => Failure {
-            code: 127,
-            text: format!(
-                "unable to start container process: exec: {shown:?}: executable file not found in $PATH"
-            ),
-        },
-    }
-}
-
-fn refusal(error: &io::Error, file: &CString, kept: &[u32], shown: &str, missing: &str) -> Failure {
-    let (code, text) = match error.raw_os_error() {
-        Some(libc::ENOENT) => (127, format!("{missing}no such file or directory")),
-        Some(libc::ENOTDIR) => (127, format!("{missing}not a directory")),
-        Some(libc::ENOEXEC) => (126, "exec format error".to_owned()),
-        Some(libc::EACCES) => (126, "permission denied".to_owned()),
-        Some(libc::EPERM) => (
-            126,
-            format!("operation not permitted{}", wanted(file, kept)),
-        ),
-        _ => (126, error.to_string()),
-    };
-    Failure {
-        code,
-        text: format!("unable to start container process: exec: {shown:?}: {text}"),
-    }
-}
-
-/// What to say about a file that wants capabilities which the container has not: the kernel then does not execute it.
-fn wanted(file: &CString, kept: &[u32]) -> String {
-    let mut value = [0u8; 24];
-    let Ok(length) = rustix::fs::getxattr(file.as_c_str(), c"security.capability", &mut value[..])
-    else {
-        return String::new();
-    };
-    // A header, then permitted and inheritable of 32 capabilities, then those of the next 32.
-    let word = |at: usize| {
-        let bytes = value.get(..length)?.get(at..at + 4)?;
-        Some(u32::from_le_bytes(bytes.try_into().ok()?))
-    };
-    let words = [word(4).unwrap_or(0), word(12).unwrap_or(0)];
-    let bits = (0u32..).zip(words).flat_map(|(at, word)| {
-        let numbers = (0..32).filter(move |bit| word & (1 << bit) != 0);
-        numbers.map(move |bit| at * 32 + bit)
-    });
-    let names = bits.filter(|number| !kept.contains(number));
-    let names: Vec<String> = names.filter_map(security::capability_name).collect();
-    match names.as_slice() {
-        [] => String::new(),
-        names => {
-            let options = names.iter().map(|name| {
-                let short = name.strip_prefix("CAP_").unwrap_or(name);
-                format!("--cap-add {short}")
-            });
-            let options: Vec<String> = options.collect();
-            format!(
-                "; the file wants a capability that the container has not: {}",
-                options.join(" ")
-            )
-        }
-    }
-}
-
-/// The small init: process 1 stays behind in here, collects orphans, passes signals on, and ends as the program does. Only
-/// its child returns.
-fn init(program: &Program) -> Result<(), Failure> {
-    let signals = SignalFd::block_forwarded(true).fails("blocking signals")?;
-    let child = match fork().fails("starting the program")? {
-        Fork::Child => {
-            reset_signals();
-            return Ok(());
-        }
-        Fork::Parent(child) => child,
-    };
-    // The supervisor waits for the last copy of its channel to go. Nothing here returns to who owns the descriptors.
-    std::mem::forget(signals);
-    if close_inherited(&[rustix::stdio::stderr()]).is_err() {
-        exit_now(125)
-    }
-    let Ok(signals) = SignalFd::block_forwarded(true) else {
-        exit_now(125)
-    };
-    // Signals of the terminal come through the supervisor only. Fails only for who leads a group already.
-    let _ = setsid();
-    let child = i32::try_from(child).ok().and_then(Pid::from_raw);
-    let Some(child) = child else { exit_now(125) };
-    let Ok(process) = rustix::process::pidfd_open(child, rustix::process::PidfdFlags::empty())
-    else {
-        exit_now(125)
-    };
-    if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
-        exit_now(125)
-    }
-    if restrict(program).is_err() {
-        exit_now(125)
-    }
-    loop {
-        let mut fds = [PollFd::new(&signals, PollFlags::IN)];
-        // Interrupted or not: what there is to do is looked for.
-        let _ = poll(&mut fds, None);
-        while let Ok(Some(number)) = signals.take_number() {
-            if number != libc::SIGCHLD {
-                // It may have ended.
-                let _ = signal(&process, number);
-            }
-        }
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if pid == child {
-                exit_now(super::super::code_of(status).into())
-            }
-        }
-    }
-}
-
-fn strings(texts: &[String]) -> Result<Vec<CString>, Failure> {
-    let texts = texts.iter().map(|text| CString::new(text.as_str()));
-    texts
-        .collect::<Result<_, _>>()
-        .fails("an argument or variable contains a NUL byte")
 }
