@@ -149,9 +149,15 @@ impl<'a> Containerd<'a> {
         command
     }
 
+    /// What `ctr` shows, which has to succeed.
     #[track_caller]
     pub fn shown(&self, line: &str) -> String {
-        self.run(line).ok().stdout()
+        // When a program has ended, ctr drops what it has not copied of its output yet.
+        let line = match line.contains(" -- ") {
+            true => format!("{line}; status=$?; sleep 0.5; exit $status"),
+            false => line.to_owned(),
+        };
+        self.run(&line).ok().stdout()
     }
 }
 
