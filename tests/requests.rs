@@ -101,6 +101,49 @@ fn fuse_a_second_walk_asks_nothing_inside_an_image() {
     assert_eq!(left, [""; 0], "{asked:?}");
 }
 
+/// How often threads of that name have slept so far.
+fn sleeps(mount: &Mount, name: &str) -> u64 {
+    let daemon = mount.daemon().expect("a daemon").as_raw_nonzero();
+    let tasks = fs::read_dir(format!("/proc/{daemon}/task")).expect("threads");
+    let statuses = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")));
+    let mut sum = None;
+    for status in statuses.flatten() {
+        let field = |wanted: &str| {
+            let mut lines = status.lines().filter_map(|line| line.split_once(":\t"));
+            lines.find_map(|(field, value)| (field == wanted).then(|| value.to_owned()))
+        };
+        if field("Name").as_deref() == Some(name) {
+            let count: u64 = field("voluntary_ctxt_switches").unwrap().parse().unwrap();
+            sum = Some(sum.unwrap_or(0) + count);
+        }
+    }
+    sum.expect("the thread")
+}
+
+#[test]
+fn fuse_regression_files_of_a_volume_wake_only_who_answers() {
+    const FILES: usize = 200;
+    let sandbox = Sandbox::new();
+    let mount = sandbox.mount();
+    let file = mount.path("volumes/data").join("file");
+    fs::create_dir(file.parent().unwrap()).expect("a volume");
+    fs::write(&file, "1").expect("write");
+    let before = sleeps(&mount, "mica-ephemeral");
+    let asked = asked(&mount, || {
+        for _ in 0..FILES {
+            assert_eq!(fs::read(&file).unwrap(), b"1");
+        }
+    });
+    assert_eq!(
+        asked.get("volumes.open"),
+        Some(&(FILES as u64)),
+        "{asked:?}"
+    );
+    let woken = sleeps(&mount, "mica-ephemeral") - before;
+    // Twice per file once; what is left is the volume itself, which is new.
+    assert!(woken <= 10, "{woken}");
+}
+
 /// How often `work` asked for extended attributes, and listed them.
 fn xattrs_asked(mount: &Mount, work: impl FnOnce()) -> (u64, u64) {
     let asked = asked(mount, work);

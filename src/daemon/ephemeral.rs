@@ -1,7 +1,7 @@
 //! The thread that ends ephemeral volumes.
 //!
-//! It sleeps while there are none: whatever changes the volumes, or opens a file of one, wakes it. While there are some it looks at
-//! the processes about twice a second, less often where that takes long.
+//! It sleeps while there are none: whatever changes the volumes wakes it, and the first use of one that waits for it. While there
+//! are some it looks at the processes about twice a second, less often where that takes long.
 
 use std::io;
 use std::sync::Arc;

@@ -192,8 +192,9 @@ impl VolumeTree {
             false => None,
         };
         let descriptor = self.host.open(&*node, host_flags(flags))?;
-        let by_caller = self.many_users() && set_id::has_set_id(&beneath::stat(&descriptor)?);
-        let by_caller = by_caller && for_writing(flags);
+        let by_caller = for_writing(flags)
+            && self.many_users()
+            && set_id::has_set_id(&beneath::stat(&descriptor)?);
         let opened = self.keep(node, descriptor, flags, in_use, by_caller);
         if opened.open.unseen && opened.open.node.is_kept() {
             // Before the caller can change it.

@@ -4,7 +4,7 @@
 //! [`Activity::opened`] when a regular file (or a device, a pipe) of a volume is opened, never for a directory, and
 //! [`Activity::closed`] when the kernel has let go of it, mappings included.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +21,8 @@ pub struct Activity {
 #[derive(Debug, Default)]
 struct State {
     files: HashMap<VolumeId, Files>,
+    /// Volumes whose next use is worth a look at once.
+    awaited: HashSet<VolumeId>,
     /// Something happened since the last [`Activity::wait`].
     news: bool,
 }
@@ -34,42 +36,52 @@ pub struct Files {
     pub last: Instant,
 }
 
-impl Activity {
-    /// A file of the volume was opened.
-    pub fn opened(&self, volume: &VolumeId) {
-        self.change(volume, |open| open.saturating_add(1));
-    }
-
-    /// A file of the volume was closed.
-    pub fn closed(&self, volume: &VolumeId) {
-        self.change(volume, |open| open.saturating_sub(1));
-    }
-
-    fn change(&self, volume: &VolumeId, count: impl FnOnce(usize) -> usize) {
-        let mut state = self.state.lock();
+impl State {
+    /// How many files of the volume are open now.
+    fn change(&mut self, volume: &VolumeId, count: impl FnOnce(usize) -> usize) -> usize {
         let last = Instant::now();
         // Looked up before it is cloned: opens are frequent.
-        let open = match state.files.get_mut(volume) {
+        match self.files.get_mut(volume) {
             Some(files) => {
                 (files.open, files.last) = (count(files.open), last);
                 files.open
             }
             None => {
                 let open = count(0);
-                state.files.insert(volume.clone(), Files { open, last });
+                self.files.insert(volume.clone(), Files { open, last });
                 open
             }
-        };
-        // The first use begins a life, the last one ends it: those are worth a look.
-        if open <= 1 {
+        }
+    }
+}
+
+impl Activity {
+    /// A file of the volume was opened.
+    pub fn opened(&self, volume: &VolumeId) {
+        let mut state = self.state.lock();
+        // The first of them; and a thread woken for each file costs more than the file.
+        if state.change(volume, |open| open.saturating_add(1)) == 1
+            && state.awaited.contains(volume)
+        {
             state.news = true;
             self.woken.notify_all();
         }
     }
 
+    /// A file of the volume was closed.
+    pub fn closed(&self, volume: &VolumeId) {
+        let mut state = self.state.lock();
+        state.change(volume, |open| open.saturating_sub(1));
+    }
+
     /// The open files of a volume; `None` if no file was ever opened.
     pub fn of(&self, volume: &VolumeId) -> Option<Files> {
         self.state.lock().files.get(volume).copied()
+    }
+
+    /// From now on the first use of these volumes ends [`Activity::wait`]; of others it does not.
+    pub fn await_use(&self, volumes: HashSet<VolumeId>) {
+        self.state.lock().awaited = volumes;
     }
 
     /// Forgets volumes that are not there any more.
@@ -101,5 +113,32 @@ impl Activity {
             }
         }
         state.news = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_only_a_use_that_is_awaited_wakes() {
+        let id = |digit: &str| VolumeId::parse(&digit.repeat(32)).unwrap();
+        let (persistent, waiting) = (id("a"), id("b"));
+        let activity = Activity::default();
+        activity.await_use(HashSet::from([waiting.clone()]));
+        let woken = || std::mem::take(&mut activity.state.lock().news);
+        for _ in 0..3 {
+            activity.opened(&persistent);
+            activity.closed(&persistent);
+            assert!(!woken());
+        }
+        assert_eq!(activity.of(&persistent).map(|files| files.open), Some(0));
+        activity.opened(&waiting);
+        assert!(woken());
+        activity.opened(&waiting);
+        activity.closed(&waiting);
+        assert!(!woken());
+        activity.wake();
+        assert!(woken());
     }
 }

@@ -255,6 +255,10 @@ impl<'a> Watcher<'a> {
         let lives = |id: &VolumeId| volumes.by_id(id).is_some_and(|v| v.kind.is_ephemeral());
         self.lives.retain(|id, _| lives(id));
         self.activity.retain(|id| volumes.by_id(id).is_some());
+        // The end of a use is seen in time by the next look; its beginning only until it has been written down.
+        let unused = |volume: &&Volume| volume.kind.is_ephemeral() && !was_used(volume);
+        let unused = volumes.iter().filter(unused).map(|v| v.id.clone());
+        self.activity.await_use(unused.collect());
         if !volumes.has_ephemeral() {
             return Ok(None);
         }
