@@ -5,11 +5,11 @@ use std::io::{self, Read};
 
 use super::error::Problem;
 use super::limits::Limits;
-use super::scan::resolve;
+use super::scan::extensions::Extensions;
+use super::scan::{padded, resolve};
 use super::tar::header::{self, Fields, Flag};
-use super::tar::pax::Pax;
 use super::tar::sparse::{self, DataMap, OldMap, PaxFormat, Segment};
-use super::tar::{BLOCK, BLOCK_U64, EntryKind, TarEntry};
+use super::tar::{BLOCK, EntryKind, TarEntry};
 
 /// Why an archive cannot be read on.
 #[derive(Debug, thiserror::Error)]
@@ -38,15 +38,6 @@ pub struct TarReader<R> {
     ended: bool,
 }
 
-/// Extension headers of the entry to come.
-#[derive(Debug, Default)]
-struct Extensions {
-    bytes: u64,
-    long_name: Option<Vec<u8>>,
-    long_link: Option<Vec<u8>>,
-    pax: Option<Pax>,
-}
-
 impl<R: Read> TarReader<R> {
     /// A reader of an uncompressed archive.
     pub fn new(input: R) -> TarReader<R> {
@@ -66,16 +57,11 @@ impl<R: Read> TarReader<R> {
         self.skip(self.left.saturating_add(self.padding))?;
         (self.left, self.padding) = (0, 0);
         let mut extensions = Extensions::default();
-        let pending = |extensions: &Extensions| {
-            extensions.long_name.is_some()
-                || extensions.long_link.is_some()
-                || extensions.pax.is_some()
-        };
         loop {
             let block = self.block()?;
             let block = block.filter(|block| block.iter().any(|byte| *byte != 0));
             let Some(block) = block else {
-                if pending(&extensions) {
+                if extensions.pending() {
                     return Err(Problem::Extension("no entry follows it").into());
                 }
                 self.ended = true;
@@ -186,23 +172,16 @@ impl<R: Read> TarReader<R> {
         fields: &Fields,
         extensions: &mut Extensions,
     ) -> Result<(), TarReadError> {
-        let limit = Limits::MAX_EXTENSION_BYTES;
-        extensions.bytes = extensions.bytes.saturating_add(fields.size);
-        if extensions.bytes > limit {
-            let what = "bytes of extension headers for one entry";
-            return Err(Problem::Limit { what, limit }.into());
-        }
-        let mut data = Vec::new();
-        let got = (&mut self.input).take(fields.size).read_to_end(&mut data)?;
+        extensions.begin(fields, Limits::MAX_EXTENSION_BYTES)?;
+        let input = &mut self.input;
+        let got = input
+            .take(fields.size)
+            .read_to_end(&mut extensions.buffer)?;
         if got as u64 != fields.size {
             return Err(Problem::Truncated.into());
         }
         self.skip(padded(fields.size)? - fields.size)?;
-        match fields.flag {
-            Flag::LongName => extensions.long_name = Some(long_text(data)),
-            Flag::LongLink => extensions.long_link = Some(long_text(data)),
-            _ => extensions.pax = Some(Pax::parse(&data)?),
-        }
+        extensions.end(fields.flag)?;
         Ok(())
     }
 
@@ -231,16 +210,44 @@ impl<R: Read> TarReader<R> {
     }
 }
 
-/// `size` with its padding.
-fn padded(size: u64) -> Result<u64, Problem> {
-    let padded = size.checked_next_multiple_of(BLOCK_U64);
-    padded.ok_or(Problem::Field("size"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A GNU long name: a text with NULs behind it.
-fn long_text(mut data: Vec<u8>) -> Vec<u8> {
-    while data.last() == Some(&0) {
-        data.pop();
+    /// A GNU long name and an entry of two bytes behind each other, as often as given.
+    fn archive(names: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut add = |kind, data: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_path("short").unwrap();
+            header.set_size(data.len().try_into().unwrap());
+            header.set_mode(0o644);
+            header.set_cksum();
+            bytes.extend_from_slice(header.as_bytes());
+            bytes.extend_from_slice(data);
+            bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+        };
+        for name in names {
+            add(tar::EntryType::GNULongName, name);
+        }
+        add(tar::EntryType::Regular, b"hi");
+        bytes.resize(bytes.len() + 2 * BLOCK, 0);
+        bytes
     }
-    data
+
+    fn first(names: &[&[u8]]) -> Result<Vec<u8>, String> {
+        let archive = archive(names);
+        let entry = TarReader::new(archive.as_slice()).next_entry();
+        let entry = entry.map_err(|error| error.to_string())?;
+        Ok(entry.expect("an entry").path)
+    }
+
+    /// The reader refuses what the scanner of layers refuses: it says so, and took both.
+    #[test]
+    fn regression_extension_headers_are_checked_as_in_layers() {
+        assert_eq!(first(&[b"long\0"]).unwrap(), b"long");
+        assert!(first(&[b"one\0", b"two\0"]).is_err());
+        assert!(first(&[b"one\0two\0"]).is_err());
+    }
 }

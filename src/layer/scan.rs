@@ -6,7 +6,7 @@
 //! apply to every entry), a size on entries that have no content (there is none then).
 
 mod content;
-mod extensions;
+pub(super) mod extensions;
 pub(super) mod resolve;
 
 use super::error::{LayerError, Problem};
@@ -307,7 +307,8 @@ impl LayerScanner {
     }
 
     fn begin_extension(&mut self, fields: &Fields) -> Result<(), Problem> {
-        self.extensions.begin(fields, &self.limits)?;
+        let limit = self.limits.max_metadata_bytes;
+        self.extensions.begin(fields, limit)?;
         self.state = State::Extension {
             flag: fields.flag,
             left: fields.size,
@@ -440,7 +441,7 @@ fn is_zero(block: &[u8; BLOCK]) -> bool {
 }
 
 /// `size` with its padding.
-fn padded(size: u64) -> Result<u64, Problem> {
+pub(super) fn padded(size: u64) -> Result<u64, Problem> {
     size.checked_next_multiple_of(BLOCK_U64)
         .ok_or(Problem::Field("size"))
 }

@@ -7,22 +7,22 @@ use crate::layer::tar::pax::Pax;
 
 /// Extension headers of the entry to come.
 #[derive(Debug, Default)]
-pub(super) struct Extensions {
-    pub(super) bytes: u64,
-    pub(super) buffer: Vec<u8>,
-    pub(super) long_name: Option<Vec<u8>>,
-    pub(super) long_link: Option<Vec<u8>>,
-    pub(super) pax: Option<Pax>,
+pub(in crate::layer) struct Extensions {
+    pub(in crate::layer) bytes: u64,
+    pub(in crate::layer) buffer: Vec<u8>,
+    pub(in crate::layer) long_name: Option<Vec<u8>>,
+    pub(in crate::layer) long_link: Option<Vec<u8>>,
+    pub(in crate::layer) pax: Option<Pax>,
 }
 
 impl Extensions {
-    pub(super) fn pending(&self) -> bool {
+    pub(in crate::layer) fn pending(&self) -> bool {
         self.long_name.is_some() || self.long_link.is_some() || self.pax.is_some()
     }
 
     /// One more of them; no more than the entry may have, and each kind once.
-    pub(super) fn begin(&mut self, fields: &Fields, limits: &Limits) -> Result<(), Problem> {
-        let limit = limits.max_metadata_bytes.min(Limits::MAX_EXTENSION_BYTES);
+    pub(in crate::layer) fn begin(&mut self, fields: &Fields, limit: u64) -> Result<(), Problem> {
+        let limit = limit.min(Limits::MAX_EXTENSION_BYTES);
         self.bytes = self.bytes.saturating_add(fields.size);
         if self.bytes > limit {
             return Err(Problem::Limit {
@@ -42,8 +42,8 @@ impl Extensions {
         Ok(())
     }
 
-    /// The data of one is complete. The path of the entry, if it says it.
-    pub(super) fn end(&mut self, flag: Flag) -> Result<Option<Vec<u8>>, Problem> {
+    /// The data of one is complete in the buffer. The path of the entry, if it says it.
+    pub(in crate::layer) fn end(&mut self, flag: Flag) -> Result<Option<Vec<u8>>, Problem> {
         let data = std::mem::take(&mut self.buffer);
         let path = match flag {
             Flag::LongName => {
