@@ -30,6 +30,8 @@ pub use caller::keeps;
 pub use identity::{Creator, Keeps, Privileges};
 pub use lock::{LockKind, Range, get_lock, set_flock, set_lock};
 
+use crate::sys::fd;
+
 /// The largest value of an extended attribute, and the largest list of names (limits.h).
 const MAX_XATTR: usize = 65_536;
 /// Entries are read from the host in pieces of this size.
@@ -201,10 +203,10 @@ impl Host {
     /// The value of an extended attribute.
     pub fn get_xattr(&self, node: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
         let mut value = Vec::with_capacity(256);
-        match rustix::fs::getxattr(path(&node), name, spare_capacity(&mut value)) {
+        match rustix::fs::getxattr(fd::path(&node), name, spare_capacity(&mut value)) {
             Err(Errno::RANGE) => {
                 value.reserve_exact(MAX_XATTR);
-                rustix::fs::getxattr(path(&node), name, spare_capacity(&mut value))?;
+                rustix::fs::getxattr(fd::path(&node), name, spare_capacity(&mut value))?;
             }
             done => {
                 done?;
@@ -216,10 +218,10 @@ impl Host {
     /// The names of the extended attributes, each followed by NUL.
     pub fn list_xattr(&self, node: impl AsFd) -> Result<Vec<u8>> {
         let mut names: Vec<u8> = Vec::with_capacity(256);
-        match rustix::fs::listxattr(path(&node), spare_capacity(&mut names)) {
+        match rustix::fs::listxattr(fd::path(&node), spare_capacity(&mut names)) {
             Err(Errno::RANGE) => {
                 names.reserve_exact(MAX_XATTR);
-                rustix::fs::listxattr(path(&node), spare_capacity(&mut names))?;
+                rustix::fs::listxattr(fd::path(&node), spare_capacity(&mut names))?;
             }
             done => {
                 done?;
@@ -231,12 +233,12 @@ impl Host {
     /// Sets an extended attribute; `flags` as setxattr(2) has them.
     pub fn set_xattr(&self, node: impl AsFd, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
-        rustix::fs::setxattr(path(&node), name, value, flags)
+        rustix::fs::setxattr(fd::path(&node), name, value, flags)
     }
 
     /// Removes an extended attribute.
     pub fn remove_xattr(&self, node: impl AsFd, name: &[u8]) -> Result<()> {
-        rustix::fs::removexattr(path(&node), name)
+        rustix::fs::removexattr(fd::path(&node), name)
     }
 }
 
@@ -333,7 +335,8 @@ pub fn read(file: impl AsFd, offset: u64, size: usize, into: &mut Vec<u8>) -> Re
     while into.len() < size {
         let at = offset.saturating_add(into.len().try_into().unwrap_or(u64::MAX));
         let (begun, left) = (!into.is_empty(), size - into.len());
-        let room = &mut into.spare_capacity_mut()[..left];
+        let room = into.spare_capacity_mut();
+        let room = room.get_mut(..left).ok_or(Errno::NOMEM)?;
         let got = match rustix::io::pread(&file, room, at) {
             Ok((filled, _)) => filled.len(),
             Err(Errno::INTR) => continue,
@@ -468,11 +471,6 @@ fn component(name: &[u8]) -> Result<()> {
 
 fn permissions(mode: u32) -> Mode {
     Mode::from_raw_mode(mode & 0o7777)
-}
-
-fn path(node: &impl AsFd) -> String {
-    use std::os::fd::AsRawFd as _;
-    format!("/proc/self/fd/{}", node.as_fd().as_raw_fd())
 }
 
 #[cfg(test)]

@@ -7,13 +7,15 @@
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, chmod, fstat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
+
+use crate::sys::fd;
 
 /// Entries that any tree may have gained since it was begun to be looked at.
 const SMALL: u64 = 100_000;
@@ -94,8 +96,7 @@ fn open(
         Err(Errno::ACCESS) if opens_up => {
             let node = openat(&parent, name, flags | OFlags::PATH, Mode::empty())?;
             // The name could have become a link by now, the descriptor not.
-            let link = format!("/proc/self/fd/{}", node.as_raw_fd());
-            chmod(link, Mode::RWXU)?;
+            chmod(fd::path(&node), Mode::RWXU)?;
             openat(&parent, name, flags | OFlags::RDONLY, Mode::empty())
         }
         other => other,

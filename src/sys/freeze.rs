@@ -21,7 +21,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::container::exit_now;
 use super::fork::{Fork, close_inherited, fork};
-use super::proc::start_time;
+use super::proc::{self, start_time};
 
 /// Processes are stopped in a moment; what is in an uninterruptible wait is as good as stopped after this long.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ pub fn freeze(init: u32) -> io::Result<Frozen> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, stream, flags, None)?;
     let keeper = match fork()? {
         Fork::Child => keep(init, &theirs),
-        Fork::Parent(pid) => i32::try_from(pid).ok().and_then(Pid::from_raw),
+        Fork::Parent(pid) => proc::pid(pid),
     };
     drop(theirs);
     let frozen = Frozen {
@@ -123,7 +123,7 @@ pub fn release(init: u32, userns: bool, held: Option<&[(u32, u64)]>) -> io::Resu
             if !matches!(state, b'T' | b't') || !held.is_none_or(was_held) {
                 continue;
             }
-            let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let raw = proc::pid(pid);
             let pidfd = raw.map(|raw| pidfd_open(raw, PidfdFlags::empty()));
             if let Some(Ok(pidfd)) = pidfd {
                 stopped.processes.insert(pid, pidfd);
@@ -159,7 +159,7 @@ fn as_its_root(
             drop(theirs);
             let mut said = Vec::new();
             std::fs::File::from(ours).read_to_end(&mut said)?;
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let pid = proc::pid(pid);
             while let Err(Errno::INTR) = waitpid(pid, WaitOptions::empty()) {}
             let said: Result<Vec<(u32, u64)>, String> = serde_json::from_slice(&said)?;
             said.map_err(io::Error::other)
@@ -211,7 +211,7 @@ fn stop_all(init: u32) -> io::Result<Stopped> {
 }
 
 fn stop(pid: u32) -> io::Result<Option<OwnedFd>> {
-    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let raw = proc::pid(pid);
     let Some(raw) = raw else {
         return Ok(None);
     };

@@ -49,10 +49,12 @@ impl DropBehind {
         let end = place.unwrap_or(KEPT - 1);
         let dropped = match place {
             Some(_) => 0,
-            None => recent[KEPT - 1],
+            None => recent.last().copied().unwrap_or_default(),
         };
         recent.copy_within(..end, 1);
-        recent[0] = mark;
+        if let Some(first) = recent.first_mut() {
+            *first = mark;
+        }
         drop(recent);
         if let Some(region) = dropped.checked_sub(1) {
             // Advice only: a file system that does not take it keeps the pages, nothing else.

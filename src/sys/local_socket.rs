@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode};
@@ -10,13 +10,15 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
+use crate::sys::fd;
+
 /// An address that goes through a descriptor of the directory, which must stay open until it has been used.
 fn address(path: &Path) -> io::Result<(File, String, SocketAddrUnix)> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let directory = File::open(path.parent().ok_or_else(invalid)?)?;
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(invalid)?.to_owned();
-    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?;
+    let address = SocketAddrUnix::new(format!("{}/{name}", fd::path(&directory)))?;
     Ok((directory, name, address))
 }
 

@@ -24,6 +24,8 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::fusermount::{self, HelperError};
 use super::mountinfo::{self, DeviceId, MountInfo};
 
+use crate::sys::fd;
+
 /// File system type as mountinfo and `findmnt` show it.
 pub const FS_TYPE: &str = "fuse.mica";
 /// The source they show unless another is asked for.
@@ -126,7 +128,7 @@ impl MountPoint {
             Errno::NOTDIR => MountError::NotDirectory(path.to_owned()),
             e => MountError::io(path, "opening the mount point", e),
         })?;
-        let resolved = fs::read_link(proc_path(&directory))
+        let resolved = fs::read_link(fd::path(&directory))
             .map_err(|e| MountError::io(path, "resolving the mount point", e))?;
         Ok(MountPoint {
             directory,
@@ -195,7 +197,7 @@ impl MountPoint {
     pub fn check_empty(&self) -> Result<(), MountError> {
         // Through the descriptor: the same directory, whatever the path means by now.
         let mut entries =
-            fs::read_dir(proc_path(&self.directory)).map_err(|e| match self.mounted_here() {
+            fs::read_dir(fd::path(&self.directory)).map_err(|e| match self.mounted_here() {
                 Ok(Some(mount)) if !self.answers() => MountError::DeadForeign {
                     path: self.path.clone(),
                     fs_type: mount.fs_type.to_string_lossy().into_owned(),
@@ -299,7 +301,7 @@ fn mount_directly(
     let data = std::ffi::CString::new(data)
         .map_err(|e| MountError::io(&at.path, "composing mount options", e))?;
     // Through the descriptor: what has been checked is what gets mounted on.
-    let target = proc_path(&at.directory);
+    let target = fd::path(&at.directory);
     match rustix::mount::mount(source, &target, FS_TYPE, mount_flags, data.as_c_str()) {
         Ok(()) => Ok(Some(connection)),
         Err(Errno::PERM) => Ok(None),
@@ -394,10 +396,6 @@ fn unique_mount_id(fd: &OwnedFd) -> Option<u64> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = statx(fd, "", flags, UNIQUE).ok()?;
     (stat.stx_mask & UNIQUE.bits() != 0).then_some(stat.stx_mnt_id)
-}
-
-fn proc_path(fd: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +17,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::atomic::{discard, remove_if_there, sync_dir};
 use super::lock::{self, LockMode};
+
+use crate::sys::fd;
 
 /// Readable and writable by its owner only, from the beginning.
 const MODE: u32 = 0o600;
@@ -111,8 +112,13 @@ impl NewFile {
     }
 
     fn link_to(&self, path: &Path) -> rustix::io::Result<()> {
-        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        match linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        match linkat(
+            CWD,
+            fd::path(&self.file),
+            CWD,
+            path,
+            AtFlags::SYMLINK_FOLLOW,
+        ) {
             // No /proc: root may do this.
             Err(Errno::NOENT) => linkat(&self.file, "", CWD, path, AtFlags::EMPTY_PATH),
             done => done,

@@ -16,10 +16,12 @@ use rustix::fs::{
     AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags, StatxAttributes,
     StatxFlags, fcntl_add_seals, fcntl_get_seals, fstatvfs, memfd_create, openat, statx,
 };
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{WaitOptions, waitpid};
 
 use super::container::{Namespaces, clone_into, exit_now, read_only_clone};
 use super::fork::Fork;
+
+use crate::sys::fd;
 
 /// What nothing can be done to.
 const SEALED: SealFlags = SealFlags::SEAL
@@ -88,7 +90,7 @@ fn view_as_user(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     match clone_into(namespaces)? {
         Fork::Child => exit_now(i32::from(put_view(file, &place).is_err())),
         Fork::Parent(child) => {
-            let pid = i32::try_from(child).ok().and_then(Pid::from_raw);
+            let pid = crate::sys::proc::pid(child);
             let status = loop {
                 match waitpid(pid, WaitOptions::empty()) {
                     Err(rustix::io::Errno::INTR) => {}
@@ -136,7 +138,7 @@ fn copy(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     io::copy(&mut from, &mut to)?;
     fcntl_add_seals(&to, SEALED)?;
     // What is open for writing cannot be run.
-    let path = format!("/proc/self/fd/{}", to.as_raw_fd());
+    let path = fd::path(&to);
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     Ok(openat(CWD, path, flags, Mode::empty())?)
 }
@@ -186,7 +188,7 @@ mod tests {
         assert!(!is_out_of_reach(file.as_fd()));
         let made = copy(file.as_fd()).unwrap();
         assert!(is_out_of_reach(made.as_fd()));
-        let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+        let path = fd::path(&made);
         assert_eq!(std::fs::read(&path).unwrap(), b"#!/bin/sh\nexit 7\n");
         let again = File::options().write(true).open(&path);
         assert!(again.and_then(|mut file| file.write_all(b"x")).is_err());

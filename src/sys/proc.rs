@@ -126,6 +126,11 @@ pub fn children(pid: u32) -> Vec<u32> {
     numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
+/// A process id as the system's calls take it; `None` for 0 and what is none.
+pub fn pid(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::from_raw)
+}
+
 /// A hold on one process that is not confused by its pid being used again.
 #[derive(Debug)]
 pub struct Process(OwnedFd);
@@ -133,7 +138,7 @@ pub struct Process(OwnedFd);
 impl Process {
     /// Opens process `pid`; `None` if it does not exist.
     pub fn open(pid: u32) -> io::Result<Option<Self>> {
-        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        let Some(pid) = self::pid(pid) else {
             return Ok(None);
         };
         match pidfd_open(pid, PidfdFlags::empty()) {

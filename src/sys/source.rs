@@ -14,6 +14,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::path::Arg;
 
+use crate::sys::fd;
+
 /// So often a look-up is tried again that the kernel gave up because something else was being renamed meanwhile: enough for a
 /// busy machine, and an end for who renames on purpose.
 const MAX_TRIES: u32 = 4096;
@@ -186,7 +188,7 @@ pub fn open_as(
 
 /// Where the kernel says that something is, for whoever reads it: what is there by now can be something else.
 pub fn path_of(node: &OwnedFd) -> Result<PathBuf, Errno> {
-    let path = rustix::fs::readlink(proc_path(node), Vec::new())?;
+    let path = rustix::fs::readlink(fd::path(node), Vec::new())?;
     Ok(std::ffi::OsString::from_vec(path.into_bytes()).into())
 }
 
@@ -210,11 +212,6 @@ fn place(node: &OwnedFd) -> Result<(Identity, u64), Errno> {
         inode: stat.stx_ino,
     };
     Ok((identity, stat.stx_mnt_id))
-}
-
-fn proc_path(fd: &OwnedFd) -> String {
-    use std::os::fd::AsRawFd as _;
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 #[cfg(test)]

@@ -178,9 +178,7 @@ pub fn as_root_of(ids: &IdMap, work: impl FnOnce() -> bool) -> io::Result<bool> 
                 let _ = rustix::io::write(&write, b"!");
             }
             drop(write);
-            let pid = i32::try_from(child)
-                .ok()
-                .and_then(rustix::process::Pid::from_raw);
+            let pid = crate::sys::proc::pid(child);
             let status = loop {
                 match rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()) {
                     Err(rustix::io::Errno::INTR) => {}

@@ -22,6 +22,7 @@ use crate::store::Store;
 use crate::store::containers::Status;
 use crate::sys::container::{exit_now, signal};
 use crate::sys::fork::{Fork, fork};
+use crate::sys::proc;
 use crate::sys::signal::SignalFd;
 use crate::text::format::human_size;
 
@@ -194,7 +195,7 @@ impl Host for Steps<'_> {
         let signals = SignalFd::block()?;
         let pid = match fork()? {
             Fork::Child => supervise(job, self.out_of_reach, self.console.kept.as_ref()),
-            Fork::Parent(pid) => i32::try_from(pid).ok().and_then(Pid::from_raw),
+            Fork::Parent(pid) => proc::pid(pid),
         };
         let waited = pid.ok_or_else(|| io::Error::other("a process without a number"));
         let (code, interrupted) = waited.and_then(|pid| wait(pid, &signals))?;

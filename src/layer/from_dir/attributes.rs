@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::sys::fd;
 use crate::sys::idmap::{self, IdMap};
 
 /// Which attributes overlayfs keeps its own notes in.
@@ -145,8 +146,7 @@ impl<'a> Place<'a> {
     }
 
     pub(super) fn name(dir: &impl AsFd, name: &[u8]) -> Place<'static> {
-        let dir = dir.as_fd().as_raw_fd();
-        Place::Name(Path::new(&format!("/proc/self/fd/{dir}")).join(OsStr::from_bytes(name)))
+        Place::Name(Path::new(&fd::path(dir)).join(OsStr::from_bytes(name)))
     }
 
     /// All names, NUL behind each.

@@ -9,7 +9,7 @@ mod spec;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ use crate::layer::{IndexError, ReadError};
 use crate::oci::ImageId;
 use crate::store::containers::Seccomp;
 use crate::store::{LeaseKind, MaybeMissing, Store, StoreError};
+use crate::sys::fd;
 
 use crate::ops::container::run::{security, user};
 use crate::ops::image::ImageError;
@@ -275,7 +276,7 @@ impl Place {
 
     /// The directory's own name, as the kernel has it, is what `mount` shows; nobody else can change anything below it.
     fn mount(&self, tree: &Path, rootfs: &OwnedFd) -> io::Result<()> {
-        let own = fs::read_link(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))?;
+        let own = fs::read_link(fd::path(&self.directory))?;
         let (there, here) = (rustix::fs::stat(&own)?, fstat(&self.directory)?);
         if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
             return Err(io::Error::other("the directory has been moved"));
@@ -288,7 +289,7 @@ impl Place {
         }
         let data = CString::new(data)?;
         let flags = MountFlags::NODEV | MountFlags::NOSUID;
-        let point = format!("/proc/self/fd/{}", rootfs.as_raw_fd());
+        let point = fd::path(rootfs);
         Ok(rustix::mount::mount(
             "mica", point, "overlay", flags, &*data,
         )?)

@@ -45,8 +45,11 @@ impl LockKind {
 }
 
 // libc declares them as int on some platforms; the field of struct flock is short on all.
+#[allow(clippy::cast_possible_truncation)]
 const F_RDLCK: libc::c_short = libc::F_RDLCK as libc::c_short;
+#[allow(clippy::cast_possible_truncation)]
 const F_WRLCK: libc::c_short = libc::F_WRLCK as libc::c_short;
+#[allow(clippy::cast_possible_truncation)]
 const F_UNLCK: libc::c_short = libc::F_UNLCK as libc::c_short;
 
 /// First and last byte.

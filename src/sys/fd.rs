@@ -1,0 +1,8 @@
+//! Descriptors as paths, for calls that take nothing else.
+
+use std::os::fd::{AsFd, AsRawFd as _};
+
+/// A path that leads to what is open, whatever its name is by now; for as long as it is open.
+pub fn path(descriptor: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd())
+}
