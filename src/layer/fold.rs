@@ -29,7 +29,7 @@ use arena::{Arena, Dirent, NONE, ROOT};
 
 /// The tree of one layer while its tar streams by.
 #[derive(Debug)]
-pub struct Folder {
+pub(super) struct Folder {
     pub(super) arena: Arena,
     limits: Limits,
     /// Steps of path resolution so far.
@@ -41,7 +41,7 @@ pub struct Folder {
 
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Folded {
+pub(super) enum Folded {
     /// Its content, if any, is of no interest.
     NoContent,
     /// A regular file whose content must be given to [`Arena::sums`].
@@ -49,7 +49,7 @@ pub enum Folded {
 }
 
 impl Folder {
-    pub fn new(limits: &Limits) -> Folder {
+    pub(super) fn new(limits: &Limits) -> Folder {
         Folder {
             arena: Arena::new(),
             limits: *limits,
@@ -59,7 +59,7 @@ impl Folder {
     }
 
     /// Adds an entry whose first stored byte is at `tar_offset`.
-    pub fn add(&mut self, entry: &TarEntry, tar_offset: u64) -> Result<Folded, Problem> {
+    pub(super) fn add(&mut self, entry: &TarEntry, tar_offset: u64) -> Result<Folded, Problem> {
         let path = path::clean(&entry.path);
         let Some((parent, name)) = self.split(&path)? else {
             match entry.kind {

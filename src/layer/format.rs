@@ -25,22 +25,22 @@
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-pub const MAGIC: [u8; 8] = *b"mica.idx";
-pub const VERSION: u32 = 2;
+pub(super) const MAGIC: [u8; 8] = *b"mica.idx";
+pub(super) const VERSION: u32 = 2;
 /// Bytes of the body under one checksum. A first touch costs one read and hash of this many: about 10 us.
-pub const BLOCK: usize = 64 << 10;
+pub(super) const BLOCK: usize = 64 << 10;
 /// Bytes of file content under one checksum: what the smallest read costs.
-pub const SUM_BLOCK: usize = 32 << 10;
-pub const SUM_BLOCK_U64: u64 = 32 << 10;
+pub(super) const SUM_BLOCK: usize = 32 << 10;
+pub(super) const SUM_BLOCK_U64: u64 = 32 << 10;
 /// Bytes of the tar under one checksum.
-pub const TAR_BLOCK: usize = 64 << 10;
-pub const TAR_BLOCK_U64: u64 = 64 << 10;
+pub(super) const TAR_BLOCK: usize = 64 << 10;
+pub(super) const TAR_BLOCK_U64: u64 = 64 << 10;
 /// Alignment of the body in the file.
-pub const BODY_ALIGN: usize = 64;
+pub(super) const BODY_ALIGN: usize = 64;
 
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub struct Section {
+pub(super) struct Section {
     /// From the start of the body.
     pub offset: U64,
     pub length: U64,
@@ -49,7 +49,7 @@ pub struct Section {
 /// The sections in the order of the file.
 #[derive(Debug, Clone, Copy)]
 #[repr(usize)]
-pub enum SectionId {
+pub(super) enum SectionId {
     Nodes,
     Dirents,
     Strings,
@@ -59,11 +59,11 @@ pub enum SectionId {
     Sums,
     TarSums,
 }
-pub const SECTIONS: usize = 8;
+pub(super) const SECTIONS: usize = 8;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub struct Header {
+pub(super) struct Header {
     pub magic: [u8; 8],
     pub version: U32,
     pub header_size: U32,
@@ -79,19 +79,19 @@ pub struct Header {
     pub sections: [Section; SECTIONS],
     pub checksum: U64,
 }
-pub const HEADER_SIZE: usize = size_of::<Header>();
+pub(super) const HEADER_SIZE: usize = size_of::<Header>();
 /// Magic and version: what every version begins with.
-pub const PREFIX_SIZE: usize = 12;
+pub(super) const PREFIX_SIZE: usize = 12;
 
-pub const HAS_LABEL: u32 = 1;
-pub const HAS_ACCESS_ACL: u32 = 2;
-pub const HAS_DEFAULT_ACL: u32 = 4;
-pub const HAS_CAPABILITY: u32 = 8;
-pub const HAS_OTHER: u32 = 16;
+pub(super) const HAS_LABEL: u32 = 1;
+pub(super) const HAS_ACCESS_ACL: u32 = 2;
+pub(super) const HAS_DEFAULT_ACL: u32 = 4;
+pub(super) const HAS_CAPABILITY: u32 = 8;
+pub(super) const HAS_OTHER: u32 = 16;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub struct NodeRecord {
+pub(super) struct NodeRecord {
     pub kind: u8,
     pub flags: u8,
     pub mode: U16,
@@ -116,21 +116,21 @@ pub struct NodeRecord {
     pub extents: U32,
 }
 
-pub const KIND_DIRECTORY: u8 = 1;
-pub const KIND_REGULAR: u8 = 2;
-pub const KIND_SYMLINK: u8 = 3;
-pub const KIND_CHAR: u8 = 4;
-pub const KIND_BLOCK: u8 = 5;
-pub const KIND_FIFO: u8 = 6;
+pub(super) const KIND_DIRECTORY: u8 = 1;
+pub(super) const KIND_REGULAR: u8 = 2;
+pub(super) const KIND_SYMLINK: u8 = 3;
+pub(super) const KIND_CHAR: u8 = 4;
+pub(super) const KIND_BLOCK: u8 = 5;
+pub(super) const KIND_FIFO: u8 = 6;
 
-pub const NODE_IMPLICIT: u8 = 1;
-pub const NODE_OPAQUE: u8 = 2;
+pub(super) const NODE_IMPLICIT: u8 = 1;
+pub(super) const NODE_OPAQUE: u8 = 2;
 /// A regular file with holes, even if it has no extent at all.
-pub const NODE_SPARSE: u8 = 4;
+pub(super) const NODE_SPARSE: u8 = 4;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub struct DirentRecord {
+pub(super) struct DirentRecord {
     pub name: U32,
     /// Node or link, as the flags say.
     pub target: U32,
@@ -139,13 +139,13 @@ pub struct DirentRecord {
 }
 
 /// The name of the layers below is hidden.
-pub const DIRENT_WHITEOUT: u8 = 1;
-pub const DIRENT_NODE: u8 = 2;
-pub const DIRENT_LINK: u8 = 4;
+pub(super) const DIRENT_WHITEOUT: u8 = 1;
+pub(super) const DIRENT_NODE: u8 = 2;
+pub(super) const DIRENT_LINK: u8 = 4;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub struct ExtentRecord {
+pub(super) struct ExtentRecord {
     pub file_offset: U64,
     /// From the file's first stored byte.
     pub stored_offset: U64,
@@ -154,7 +154,7 @@ pub struct ExtentRecord {
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub struct LinkRecord {
+pub(super) struct LinkRecord {
     pub path: U32,
     pub path_length: U32,
     pub target: U32,

@@ -91,7 +91,8 @@ pub fn size(text: &str) -> Option<u64> {
         .iter()
         .position(|known| *known == letter)?;
     let bytes = number * base.powi(i32::try_from(power).ok()?);
-    // Larger than any disk is as large as can be.
+    // Larger than any disk is as large as can be: the cast saturates.
+    #[allow(clippy::cast_possible_truncation)]
     (bytes.is_finite() && bytes >= 0.0).then_some(bytes as u64)
 }
 

@@ -3,6 +3,10 @@
 //! Node numbers and dirent numbers given out by the arena stay valid; asking for any other is a bug of this module's
 //! users, and indexing panics then.
 
+// Every number here was given out by the arena, which checked it against the width of the record it goes into; one that is not
+// its own is a bug of this module, and stops it.
+#![allow(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
@@ -13,12 +17,12 @@ use crate::layer::error::Problem;
 use crate::layer::format::{self, ExtentRecord, NodeRecord};
 
 /// No node, no dirent, no set.
-pub const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 /// The root directory's node.
-pub const ROOT: u32 = 0;
+pub(crate) const ROOT: u32 = 0;
 
 /// Of a dirent in the arena only: a character device 0:0 has been here last. Others may be hard links to it.
-pub const DIRENT_DEVICE: u8 = 128;
+pub(crate) const DIRENT_DEVICE: u8 = 128;
 
 /// Linux `XATTR_SIZE_MAX`.
 const XATTR_VALUE_MAX: usize = 64 << 10;
@@ -27,7 +31,7 @@ const XATTR_LIST_MAX: usize = 64 << 10;
 
 /// A name in a directory.
 #[derive(Debug, Clone, Copy)]
-pub struct Dirent {
+pub(crate) struct Dirent {
     pub parent: u32,
     /// Offset in the strings.
     pub name: u32,
@@ -39,7 +43,7 @@ pub struct Dirent {
 
 /// A hard link to a lower layer.
 #[derive(Debug, Clone, Copy)]
-pub struct Link {
+pub(crate) struct Link {
     /// Path of the link, then of the target: offset and length in the strings.
     pub path: (u32, u32),
     pub target: (u32, u32),
@@ -48,7 +52,7 @@ pub struct Link {
 /// Nodes are [`NodeRecord`]s with these differences: a directory's `extents` is its own dirent, its `place` and
 /// `count` are unused; `nlink` is 0; a symlink's `place` is an offset in these strings.
 #[derive(Debug)]
-pub struct Arena {
+pub(crate) struct Arena {
     pub nodes: Vec<NodeRecord>,
     pub dirents: Vec<Dirent>,
     pub strings: Vec<u8>,
@@ -64,7 +68,7 @@ pub struct Arena {
 }
 
 impl Arena {
-    pub fn new() -> Arena {
+    pub(crate) fn new() -> Arena {
         let mut root = empty_node(format::KIND_DIRECTORY);
         root.flags = format::NODE_IMPLICIT;
         root.mode = 0o755.into();
@@ -84,51 +88,55 @@ impl Arena {
         }
     }
 
-    pub fn node(&self, node: u32) -> &NodeRecord {
+    pub(crate) fn node(&self, node: u32) -> &NodeRecord {
         &self.nodes[node as usize]
     }
 
-    pub fn node_mut(&mut self, node: u32) -> &mut NodeRecord {
+    pub(crate) fn node_mut(&mut self, node: u32) -> &mut NodeRecord {
         &mut self.nodes[node as usize]
     }
 
-    pub fn dirent(&self, at: u32) -> &Dirent {
+    pub(crate) fn dirent(&self, at: u32) -> &Dirent {
         &self.dirents[at as usize]
     }
 
-    pub fn dirent_mut(&mut self, at: u32) -> &mut Dirent {
+    pub(crate) fn dirent_mut(&mut self, at: u32) -> &mut Dirent {
         &mut self.dirents[at as usize]
     }
 
-    pub fn text(&self, offset: u32, length: u32) -> &[u8] {
+    pub(crate) fn link(&self, number: u32) -> &Link {
+        &self.links[number as usize]
+    }
+
+    pub(crate) fn text(&self, offset: u32, length: u32) -> &[u8] {
         &self.strings[offset as usize..][..length as usize]
     }
 
-    pub fn name_of(&self, dirent: &Dirent) -> &[u8] {
+    pub(crate) fn name_of(&self, dirent: &Dirent) -> &[u8] {
         self.text(dirent.name, u32::from(dirent.name_length))
     }
 
-    pub fn push_node(&mut self, record: NodeRecord) -> Result<u32, Problem> {
+    pub(crate) fn push_node(&mut self, record: NodeRecord) -> Result<u32, Problem> {
         let number = next_number(self.nodes.len(), "nodes")?;
         self.nodes.push(record);
         Ok(number)
     }
 
-    pub fn push_string(&mut self, bytes: &[u8]) -> Result<u32, Problem> {
+    pub(crate) fn push_string(&mut self, bytes: &[u8]) -> Result<u32, Problem> {
         let offset = next_number(self.strings.len(), "bytes of names")?;
         next_number(self.strings.len() + bytes.len(), "bytes of names")?;
         self.strings.extend_from_slice(bytes);
         Ok(offset)
     }
 
-    pub fn push_link(&mut self, link: Link) -> Result<u32, Problem> {
+    pub(crate) fn push_link(&mut self, link: Link) -> Result<u32, Problem> {
         let number = next_number(self.links.len(), "links")?;
         self.links.push(link);
         Ok(number)
     }
 
     /// The dirent `name` of the directory `parent`.
-    pub fn find(&self, parent: u32, name: &[u8]) -> Option<u32> {
+    pub(crate) fn find(&self, parent: u32, name: &[u8]) -> Option<u32> {
         let hash = self.hasher.hash_one((parent, name));
         let same = |at: &u32| {
             let dirent = self.dirent(*at);
@@ -138,7 +146,7 @@ impl Arena {
     }
 
     /// Adds a dirent that is not there yet.
-    pub fn insert(&mut self, dirent: Dirent) -> Result<u32, Problem> {
+    pub(crate) fn insert(&mut self, dirent: Dirent) -> Result<u32, Problem> {
         let number = next_number(self.dirents.len(), "names")?;
         self.dirents.push(dirent);
         let (dirents, strings, hasher) = (&self.dirents, &self.strings, &self.hasher);
@@ -152,7 +160,7 @@ impl Arena {
     }
 
     /// The parent of a directory; the root is its own.
-    pub fn parent(&self, dir: u32) -> u32 {
+    pub(crate) fn parent(&self, dir: u32) -> u32 {
         match self.node(dir).extents.get() {
             NONE => ROOT,
             at => self.dirent(at).parent,
@@ -160,7 +168,7 @@ impl Arena {
     }
 
     /// The path of a directory, without leading `/`; empty for the root.
-    pub fn path_of(&self, mut dir: u32) -> Vec<u8> {
+    pub(crate) fn path_of(&self, mut dir: u32) -> Vec<u8> {
         let mut names = Vec::new();
         loop {
             let at = self.node(dir).extents.get();
@@ -176,7 +184,7 @@ impl Arena {
     }
 
     /// Keeps an encoded set once; returns its offset plus one.
-    pub fn intern_xattrs(&mut self, set: &[u8]) -> Result<u32, Problem> {
+    pub(crate) fn intern_xattrs(&mut self, set: &[u8]) -> Result<u32, Problem> {
         let hash = self.hasher.hash_one(set);
         let (xattrs, hasher) = (&self.xattrs, &self.hasher);
         let bytes = |(offset, length): &(u32, u32)| &xattrs[*offset as usize..][..*length as usize];
@@ -194,7 +202,7 @@ impl Arena {
     }
 
     /// Decodes the set that `place` (offset plus one, 0: none) refers to.
-    pub fn read_xattrs(&self, place: u32, set: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+    pub(crate) fn read_xattrs(&self, place: u32, set: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
         let Some(offset) = place.checked_sub(1) else {
             return;
         };
@@ -219,13 +227,13 @@ impl Arena {
     }
 
     /// Frees what only finding needs.
-    pub fn freeze(&mut self) {
+    pub(crate) fn freeze(&mut self) {
         self.names = HashTable::new();
         self.sets = HashTable::new();
     }
 }
 
-pub fn empty_node(kind: u8) -> NodeRecord {
+pub(crate) fn empty_node(kind: u8) -> NodeRecord {
     NodeRecord {
         kind,
         flags: 0,
@@ -245,7 +253,7 @@ pub fn empty_node(kind: u8) -> NodeRecord {
 }
 
 /// Encodes a set as the index has it, after checking it against what Linux can hold.
-pub fn encode_xattrs(set: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Vec<u8>, Problem> {
+pub(crate) fn encode_xattrs(set: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Vec<u8>, Problem> {
     let mut out = Vec::new();
     let count = next_number(set.len(), "attributes")?;
     out.extend_from_slice(U32::new(count).as_ref());

@@ -53,7 +53,7 @@ impl Folder {
                     let Link {
                         target: (offset, length),
                         ..
-                    } = self.arena.links[target.target as usize];
+                    } = *self.arena.link(target.target);
                     let path = self.arena.text(offset, length).to_vec();
                     self.link_below(at, parent, name, &path)?;
                     return Ok(Folded::NoContent);

@@ -1,7 +1,7 @@
 //! Numbers as pax records have them.
 
 /// Decimal digits, below 2^63.
-pub fn decimal(text: &[u8]) -> Option<u64> {
+pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }

@@ -7,7 +7,7 @@ use crate::layer::error::Problem;
 
 /// The numbers and names of one header, before extension headers are applied.
 #[derive(Debug)]
-pub struct Fields {
+pub(crate) struct Fields {
     pub flag: Flag,
     pub path: Vec<u8>,
     pub link: Vec<u8>,
@@ -22,7 +22,7 @@ pub struct Fields {
 
 /// The type flag, sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flag {
+pub(crate) enum Flag {
     Entry(EntryKind),
     /// Type NUL of old archives: a directory if the name ends with a slash. Its size counts either way.
     OldFile,
@@ -35,7 +35,7 @@ pub enum Flag {
 }
 
 /// Decodes and checks `block`, which is not all zeros.
-pub fn decode(block: &[u8; BLOCK]) -> Result<Fields, Problem> {
+pub(crate) fn decode(block: &[u8; BLOCK]) -> Result<Fields, Problem> {
     let header = Header::from_bytes(block);
     let fields = header.as_ustar();
     check_sum(block, &fields.cksum)?;
@@ -97,7 +97,7 @@ pub fn decode(block: &[u8; BLOCK]) -> Result<Fields, Problem> {
 }
 
 /// The path that the header alone gives; extension headers may replace it.
-pub fn path(block: &[u8; BLOCK]) -> Vec<u8> {
+pub(crate) fn path(block: &[u8; BLOCK]) -> Vec<u8> {
     let header = Header::from_bytes(block);
     let fields = header.as_ustar();
     let mut path = Vec::new();
@@ -136,7 +136,7 @@ fn check_sum(block: &[u8; BLOCK], field: &[u8; 8]) -> Result<(), Problem> {
 
 /// A numeric field: octal digits between spaces and NULs, blank is 0; or GNU's base 256. `None`: neither, or beyond
 /// `i64`.
-pub fn number(field: &[u8]) -> Option<i64> {
+pub(crate) fn number(field: &[u8]) -> Option<i64> {
     match field.first() {
         Some(first) if first & 0x80 != 0 => base256(field, *first),
         _ => octal(field),

@@ -10,7 +10,7 @@ use crate::layer::error::Problem;
 
 /// The records that matter, of one extended header.
 #[derive(Debug, Default)]
-pub struct Pax {
+pub(crate) struct Pax {
     pub path: Option<Vec<u8>>,
     pub linkpath: Option<Vec<u8>>,
     pub size: Option<u64>,
@@ -23,7 +23,7 @@ pub struct Pax {
 
 impl Pax {
     /// Parses all of `data`.
-    pub fn parse(data: &[u8]) -> Result<Pax, Problem> {
+    pub(crate) fn parse(data: &[u8]) -> Result<Pax, Problem> {
         let mut pax = Pax::default();
         let mut rest = data;
         while !rest.is_empty() {

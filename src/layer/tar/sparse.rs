@@ -15,13 +15,15 @@ use crate::layer::limits::Limits;
 /// A run of data in a sparse file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
+    /// Where in the file.
     pub offset: u64,
+    /// How many bytes.
     pub length: u64,
 }
 
 /// `GNU.sparse.*` records of a PAX header.
 #[derive(Debug, Default)]
-pub struct PaxSparse {
+pub(crate) struct PaxSparse {
     major: Option<u64>,
     minor: Option<u64>,
     pub name: Option<Vec<u8>>,
@@ -34,7 +36,7 @@ pub struct PaxSparse {
 
 /// What the records say about the file.
 #[derive(Debug, PartialEq, Eq)]
-pub enum PaxFormat {
+pub(crate) enum PaxFormat {
     /// No sparse file.
     Plain,
     /// 0.0 or 0.1: the map was in the records.
@@ -78,7 +80,7 @@ impl PaxSparse {
     }
 
     /// Which of the formats this is.
-    pub fn take_format(&mut self) -> Result<PaxFormat, Problem> {
+    pub(crate) fn take_format(&mut self) -> Result<PaxFormat, Problem> {
         let has_map = self.map || !self.segments.is_empty() || self.blocks == Some(0);
         match (self.major, self.minor) {
             (Some(1), Some(0)) => return Ok(PaxFormat::MapInData),
@@ -96,7 +98,7 @@ impl PaxSparse {
 
 /// The map of an old GNU sparse file, while its blocks arrive.
 #[derive(Debug)]
-pub struct OldMap {
+pub(crate) struct OldMap {
     pub real_size: u64,
     pub segments: Vec<Segment>,
     /// Another block of the map follows.
@@ -106,7 +108,7 @@ pub struct OldMap {
 
 impl OldMap {
     /// The part that is in the header.
-    pub fn from_header(block: &[u8; BLOCK]) -> Result<OldMap, Problem> {
+    pub(crate) fn from_header(block: &[u8; BLOCK]) -> Result<OldMap, Problem> {
         let header = Header::from_bytes(block)
             .try_as_gnu()
             .ok_or(Problem::Sparse("not in a GNU header"))?;
@@ -122,7 +124,7 @@ impl OldMap {
     }
 
     /// A further block.
-    pub fn push(&mut self, block: &[u8; BLOCK]) -> Result<(), Problem> {
+    pub(crate) fn push(&mut self, block: &[u8; BLOCK]) -> Result<(), Problem> {
         let block =
             GnuExtSparseHeader::ref_from_bytes(block).map_err(|_| Problem::Sparse("incomplete"))?;
         self.more = block.isextended != [0];
@@ -155,7 +157,7 @@ impl OldMap {
 
 /// The map of a PAX 1.0 sparse file, while its blocks arrive: decimal lines, a count and then pairs.
 #[derive(Debug, Default)]
-pub struct DataMap {
+pub(crate) struct DataMap {
     count: Option<u64>,
     pending: Option<u64>,
     line: Vec<u8>,
@@ -166,7 +168,7 @@ pub struct DataMap {
 
 impl DataMap {
     /// The next block; `true`: the map is complete, data follows.
-    pub fn push(&mut self, block: &[u8; BLOCK]) -> Result<bool, Problem> {
+    pub(crate) fn push(&mut self, block: &[u8; BLOCK]) -> Result<bool, Problem> {
         self.length += BLOCK_U64;
         for byte in block {
             if *byte != b'\n' {
@@ -211,7 +213,11 @@ fn push_limited(segments: &mut Vec<Segment>, segment: Segment) -> Result<(), Pro
 }
 
 /// Checks a map against the file's size and the bytes in the archive, and drops empty segments.
-pub fn check(mut segments: Vec<Segment>, size: u64, stored: u64) -> Result<Vec<Segment>, Problem> {
+pub(crate) fn check(
+    mut segments: Vec<Segment>,
+    size: u64,
+    stored: u64,
+) -> Result<Vec<Segment>, Problem> {
     let (mut end, mut sum) = (0u64, 0u64);
     for segment in &segments {
         if segment.offset < end {

@@ -9,7 +9,7 @@ use super::numbers::{Abi, Machine};
 use super::{Action, Comparison, Condition, Filter, Rule};
 
 /// The longest profile that is read; docker's own has 20 KiB.
-pub const MAX_PROFILE: usize = 1 << 20;
+pub(super) const MAX_PROFILE: usize = 1 << 20;
 
 /// `EPERM`, which a denied call fails with if nothing else is said.
 const EPERM: u16 = 1;

@@ -23,13 +23,13 @@ const PREDEFINED: [&str; 10] = [
 
 /// The arguments of one scope: before the first FROM, or in a stage.
 #[derive(Debug, Clone, Default)]
-pub struct Arguments {
+pub(super) struct Arguments {
     declared: Vec<(String, Option<String>)>,
 }
 
 impl Arguments {
     /// What every build can say of its platforms.
-    pub fn of_platforms(target: &Platform) -> Arguments {
+    pub(super) fn of_platforms(target: &Platform) -> Arguments {
         let build = Platform::host();
         let mut declared = Vec::new();
         for (prefix, platform) in [("TARGET", target), ("BUILD", &build)] {
@@ -47,7 +47,7 @@ impl Arguments {
     }
 
     /// Declares a name: what the caller gave counts, then the default, then what an outer scope says.
-    pub fn declare(
+    pub(super) fn declare(
         &mut self,
         name: &str,
         default: Option<String>,
@@ -66,7 +66,7 @@ impl Arguments {
     }
 
     /// `NAME=value` of those that have one and that `env` does not set, sorted by name.
-    pub fn beside(&self, env: &[String]) -> Vec<String> {
+    pub(super) fn beside(&self, env: &[String]) -> Vec<String> {
         let set = |name: &str| env.iter().any(|line| line.split('=').next() == Some(name));
         let mut lines: Vec<String> = self
             .declared
@@ -79,7 +79,7 @@ impl Arguments {
     }
 
     /// The variables that an instruction's text is expanded with: the environment goes before arguments.
-    pub fn variables(&self, env: &[String]) -> Vec<String> {
+    pub(super) fn variables(&self, env: &[String]) -> Vec<String> {
         let mut all = env.to_vec();
         all.extend(self.beside(env));
         all
@@ -87,7 +87,7 @@ impl Arguments {
 }
 
 /// Those of the caller's arguments that need no ARG.
-pub fn predefined(given: &BTreeMap<String, String>) -> Vec<String> {
+pub(super) fn predefined(given: &BTreeMap<String, String>) -> Vec<String> {
     let named = given
         .iter()
         .filter(|(name, _)| PREDEFINED.contains(&name.as_str()));
@@ -97,12 +97,12 @@ pub fn predefined(given: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 /// Whether a caller's argument is of use without ARG.
-pub fn is_predefined(name: &str) -> bool {
+pub(super) fn is_predefined(name: &str) -> bool {
     PREDEFINED.contains(&name)
 }
 
 /// Expands one word.
-pub fn expand(word: &str, env: &[String], escape: char) -> Result<String, BuildError> {
+pub(super) fn expand(word: &str, env: &[String], escape: char) -> Result<String, BuildError> {
     let expand = Expand {
         env,
         ..Expand::plain(escape)

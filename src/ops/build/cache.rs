@@ -16,7 +16,7 @@ const STALE: i64 = 3600;
 
 /// What a step made, or had made before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Done {
+pub(super) struct Done {
     /// Its layer.
     pub layer: Option<DiffId>,
     /// When.

@@ -19,7 +19,7 @@ const MAX_ITEMS: usize = 10_000_000;
 
 /// One entry of the layer to be.
 #[derive(Debug)]
-pub struct Item {
+pub(super) struct Item {
     /// Where, without leading slash.
     pub path: Vec<u8>,
     /// Everything `stat` tells.
@@ -34,7 +34,7 @@ pub struct Item {
 
 /// What an entry holds.
 #[derive(Debug)]
-pub enum Content {
+pub(super) enum Content {
     /// Nothing that would have to be read.
     Nothing,
     /// The target of a symbolic link.
@@ -51,7 +51,7 @@ pub enum Content {
 
 /// How a step copies.
 #[derive(Debug, Clone, Default)]
-pub struct How {
+pub(super) struct How {
     /// Owner and group; `None`: as in the source.
     pub owner: Option<(u32, u32)>,
     /// Permission bits; `None`: as in the source.
@@ -68,7 +68,7 @@ pub struct How {
 
 /// The entries of one layer while they are put together.
 #[derive(Debug)]
-pub struct Copying<'a> {
+pub(super) struct Copying<'a> {
     stage: &'a Source,
     how: &'a How,
     /// In the order they are written.
@@ -83,7 +83,7 @@ type Target = (Vec<u8>, Option<Place>);
 
 impl<'a> Copying<'a> {
     /// A layer on top of `stage`.
-    pub fn new(stage: &'a Source, how: &'a How) -> Copying<'a> {
+    pub(super) fn new(stage: &'a Source, how: &'a How) -> Copying<'a> {
         Copying {
             stage,
             how,
@@ -94,7 +94,7 @@ impl<'a> Copying<'a> {
     }
 
     /// Copies what is at `place` of `source`, found at `path`, to `destination`. `into`: that is a directory, or will be one.
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         source: &Source,
         (path, place): &(Vec<u8>, Place),
@@ -118,7 +118,7 @@ impl<'a> Copying<'a> {
     }
 
     /// Puts a file with this content at `destination`, or below it under `name`.
-    pub fn add_file(
+    pub(super) fn add_file(
         &mut self,
         name: &str,
         attributes: Attributes,
@@ -135,7 +135,7 @@ impl<'a> Copying<'a> {
     }
 
     /// Makes a directory and its parents; whether there was something to make.
-    pub fn add_directory(&mut self, path: &[u8]) -> Result<bool, BuildError> {
+    pub(super) fn add_directory(&mut self, path: &[u8]) -> Result<bool, BuildError> {
         let (path, there) = self.open(path)?;
         match there {
             Some(place) if self.is_directory(&place)? => Ok(false),

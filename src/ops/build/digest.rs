@@ -22,18 +22,18 @@ const MAX_THREADS: usize = 8;
 
 /// A digest over several fields, each with its length.
 #[derive(Debug, Default, Clone)]
-pub struct Fields(Sha256);
+pub(super) struct Fields(Sha256);
 
 impl Fields {
     /// Adds one.
-    pub fn add(&mut self, field: &[u8]) -> &mut Fields {
+    pub(super) fn add(&mut self, field: &[u8]) -> &mut Fields {
         self.0.update((field.len() as u64).to_le_bytes());
         self.0.update(field);
         self
     }
 
     /// Adds several, and how many they are.
-    pub fn list<T: AsRef<[u8]>>(&mut self, fields: &[T]) -> &mut Fields {
+    pub(super) fn list<T: AsRef<[u8]>>(&mut self, fields: &[T]) -> &mut Fields {
         self.0.update((fields.len() as u64).to_le_bytes());
         for field in fields {
             self.add(field.as_ref());
@@ -42,7 +42,7 @@ impl Fields {
     }
 
     /// The digest.
-    pub fn finish(&self) -> Digest {
+    pub(super) fn finish(&self) -> Digest {
         Digest::from_bytes(self.0.clone().finalize().into())
     }
 }
@@ -51,7 +51,7 @@ type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 type Found = Result<(Option<Digest>, Xattrs), BuildError>;
 
 /// Reads what the items hold; their extended attributes are known then.
-pub fn fill(items: &mut [Item]) -> Result<Digest, BuildError> {
+pub(super) fn fill(items: &mut [Item]) -> Result<Digest, BuildError> {
     let found = look(items);
     let mut fields = Fields::default();
     for (number, found) in found.into_iter().enumerate() {

@@ -14,7 +14,7 @@ use crate::tree::{Attributes, NodeKind};
 const BUFFER: usize = 256 << 10;
 
 /// Writes all of them, and the end.
-pub fn write(items: &[Item], out: &mut dyn Write) -> Result<(), BuildError> {
+pub(super) fn write(items: &[Item], out: &mut dyn Write) -> Result<(), BuildError> {
     let mut out = TarWriter::new(out);
     let mut buffer = vec![0; BUFFER];
     for item in items {
@@ -26,7 +26,7 @@ pub fn write(items: &[Item], out: &mut dyn Write) -> Result<(), BuildError> {
 }
 
 /// Writes a layer in which these paths are deleted, and the end.
-pub fn whiteouts(paths: &[Vec<u8>], out: &mut dyn Write) -> Result<(), BuildError> {
+pub(super) fn whiteouts(paths: &[Vec<u8>], out: &mut dyn Write) -> Result<(), BuildError> {
     let mut out = TarWriter::new(out);
     let attributes = Attributes {
         kind: NodeKind::Regular,

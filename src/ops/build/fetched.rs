@@ -23,13 +23,13 @@ const MAX_DOWNLOAD: u64 = 64 << 30;
 const HEAD: usize = 512;
 
 /// Whether ADD downloads this.
-pub fn is_url(text: &str) -> bool {
+pub(super) fn is_url(text: &str) -> bool {
     let web = text.starts_with("http://") || text.starts_with("https://");
     web && !is_repository(text)
 }
 
 /// Whether docker would clone this.
-pub fn is_repository(text: &str) -> bool {
+pub(super) fn is_repository(text: &str) -> bool {
     let web = text.starts_with("http://") || text.starts_with("https://");
     let path = text.split(['#', '?']).next().unwrap_or(text);
     text.starts_with("git://")
@@ -40,7 +40,7 @@ pub fn is_repository(text: &str) -> bool {
 
 /// A file from the network.
 #[derive(Debug)]
-pub struct Download {
+pub(super) struct Download {
     /// Its content, from the beginning.
     pub file: File,
     /// The last part of its URL.
@@ -50,7 +50,7 @@ pub struct Download {
 }
 
 /// Downloads a file into `dir`, where it has no name. `checksum` is what its content must have.
-pub fn download(url: &str, checksum: Option<&str>, dir: &Path) -> Result<Download, String> {
+pub(super) fn download(url: &str, checksum: Option<&str>, dir: &Path) -> Result<Download, String> {
     let wanted = match checksum {
         None => None,
         Some(text) => match text.strip_prefix("sha256:").map(Digest::from_hex) {
@@ -135,7 +135,7 @@ fn tempfile_in(dir: &Path) -> io::Result<File> {
 }
 
 /// The content of a file of a tree, links followed inside; `None`: it is not there.
-pub fn read(source: &Source, path: &[u8], most: u64) -> Result<Option<Vec<u8>>, BuildError> {
+pub(super) fn read(source: &Source, path: &[u8], most: u64) -> Result<Option<Vec<u8>>, BuildError> {
     let Some((path, place)) = source.find(path)? else {
         return Ok(None);
     };
@@ -187,7 +187,7 @@ impl Read for NodeReader {
 
 /// Takes an archive apart: the tree that a tar, plain or compressed, has; `None`: the file is none. Its entries become a layer
 /// of the import, nothing is unpacked.
-pub fn archive(
+pub(super) fn archive(
     store: &Store,
     import: &Import,
     limits: &Limits,

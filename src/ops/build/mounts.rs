@@ -7,7 +7,7 @@ use crate::ops::container::run::mounts::{normal, size_of};
 
 /// What a step sees beside its stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunMount {
+pub(super) struct RunMount {
     /// Where, absolute.
     pub target: PathBuf,
     /// What.
@@ -18,7 +18,7 @@ pub struct RunMount {
 
 /// What a mount is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// A directory that later steps and builds find again.
     Cache {
         /// Its name.
@@ -64,7 +64,7 @@ pub enum Kind {
 }
 
 /// Reads one; relative targets are below `working_dir`.
-pub fn parse(text: &str, working_dir: &str) -> Result<RunMount, BuildError> {
+pub(super) fn parse(text: &str, working_dir: &str) -> Result<RunMount, BuildError> {
     let refused = |why: String| BuildError::Failed(format!("invalid mount {text:?}: {why}"));
     let mut fields: Vec<(String, Option<&str>)> = Vec::new();
     for field in text.split(',') {

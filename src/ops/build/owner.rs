@@ -8,7 +8,7 @@ use super::source::Source;
 const MAX_LIST: u64 = 16 << 20;
 
 /// `user[:group]` as docker reads it: without a group, the group of the same name or number.
-pub fn parse(stage: &Source, text: &str) -> Result<(u32, u32), BuildError> {
+pub(super) fn parse(stage: &Source, text: &str) -> Result<(u32, u32), BuildError> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, group),
         None => (text, text),
@@ -48,7 +48,7 @@ pub fn parse(stage: &Source, text: &str) -> Result<(u32, u32), BuildError> {
 }
 
 /// Whom USER means.
-pub fn of_user(stage: &Source, text: &str) -> Result<(u32, u32), BuildError> {
+pub(super) fn of_user(stage: &Source, text: &str) -> Result<(u32, u32), BuildError> {
     let list = |path: &[u8]| -> Result<String, BuildError> {
         let bytes = fetched::read(stage, path, MAX_LIST)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())

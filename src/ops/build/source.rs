@@ -15,7 +15,7 @@ const MAX_LINKS: usize = 40;
 
 /// A tree.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub(super) enum Source {
     /// A directory of the host.
     Context(Arc<Context>),
     /// Layers.
@@ -24,7 +24,7 @@ pub enum Source {
 
 /// A place in a tree. Only meaningful with the tree it came from.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub(super) enum Place {
     /// An entry of a context.
     Context(usize),
     /// An entry of a merged tree.
@@ -33,7 +33,7 @@ pub enum Place {
 
 /// What two names of one file have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Identity {
+pub(super) enum Identity {
     /// Device and inode.
     Host((u64, u64)),
     /// A node of a layer.
@@ -42,7 +42,7 @@ pub enum Identity {
 
 impl Source {
     /// Its root directory.
-    pub fn root(&self) -> Result<Place, BuildError> {
+    pub(super) fn root(&self) -> Result<Place, BuildError> {
         Ok(match self {
             Source::Context(_) => Place::Context(0),
             Source::Image(image) => Place::Image(MergedEntry::Dir(image.root()?)),
@@ -50,7 +50,7 @@ impl Source {
     }
 
     /// Everything `stat` tells of a place.
-    pub fn attributes(&self, place: &Place) -> Result<Attributes, BuildError> {
+    pub(super) fn attributes(&self, place: &Place) -> Result<Attributes, BuildError> {
         Ok(match (self, place) {
             (Source::Context(context), Place::Context(number)) => match context.node(*number) {
                 Some(node) => node.attributes,
@@ -67,7 +67,7 @@ impl Source {
     }
 
     /// The target of a symbolic link.
-    pub fn target(&self, place: &Place) -> Result<Vec<u8>, BuildError> {
+    pub(super) fn target(&self, place: &Place) -> Result<Vec<u8>, BuildError> {
         Ok(match (self, place) {
             (Source::Context(context), Place::Context(number)) => context
                 .node(*number)
@@ -80,7 +80,7 @@ impl Source {
     }
 
     /// Which file it is, for what may have several names.
-    pub fn identity(&self, place: &Place) -> Option<Identity> {
+    pub(super) fn identity(&self, place: &Place) -> Option<Identity> {
         match (self, place) {
             (Source::Context(context), Place::Context(number)) => {
                 context.node(*number).map(|node| Identity::Host(node.inode))
@@ -91,7 +91,7 @@ impl Source {
     }
 
     /// What a directory holds, by name.
-    pub fn children(&self, place: &Place) -> Result<Vec<(Vec<u8>, Place)>, BuildError> {
+    pub(super) fn children(&self, place: &Place) -> Result<Vec<(Vec<u8>, Place)>, BuildError> {
         match (self, place) {
             (Source::Context(context), Place::Context(number)) => {
                 let children = context.node(*number).map_or(&[][..], |node| &node.children);
@@ -111,7 +111,7 @@ impl Source {
     }
 
     /// The entry `name` of a directory.
-    pub fn child(&self, place: &Place, name: &[u8]) -> Result<Option<Place>, BuildError> {
+    pub(super) fn child(&self, place: &Place, name: &[u8]) -> Result<Option<Place>, BuildError> {
         Ok(match (self, place) {
             (Source::Context(context), Place::Context(number)) => {
                 context.child(*number, name).map(Place::Context)
@@ -124,7 +124,7 @@ impl Source {
     }
 
     /// What is at `path` with all symbolic links followed inside the tree, and where that really is.
-    pub fn find(&self, path: &[u8]) -> Result<Option<(Vec<u8>, Place)>, BuildError> {
+    pub(super) fn find(&self, path: &[u8]) -> Result<Option<(Vec<u8>, Place)>, BuildError> {
         Ok(match self.resolve(path)? {
             Resolved {
                 path,
@@ -136,7 +136,7 @@ impl Source {
     }
 
     /// Follows `path` as far as it goes; `..` does not lead out.
-    pub fn resolve(&self, path: &[u8]) -> Result<Resolved, BuildError> {
+    pub(super) fn resolve(&self, path: &[u8]) -> Result<Resolved, BuildError> {
         let mut way: Vec<(Vec<u8>, Place)> = vec![(Vec::new(), self.root()?)];
         let mut todo: Vec<Vec<u8>> = Vec::new();
         let mut missing: Vec<Vec<u8>> = Vec::new();
@@ -189,7 +189,7 @@ impl Source {
     }
 
     /// The places that a pattern of `filepath.Match` means, sorted, each with its path as found. Links on the way are followed.
-    pub fn glob(&self, pattern: &[u8]) -> Result<Vec<(Vec<u8>, Place)>, BuildError> {
+    pub(super) fn glob(&self, pattern: &[u8]) -> Result<Vec<(Vec<u8>, Place)>, BuildError> {
         let mut found = vec![(Vec::new(), self.root()?)];
         for part in pattern
             .split(|byte| *byte == b'/')
@@ -228,7 +228,7 @@ impl Source {
 
 /// How far a path goes.
 #[derive(Debug, Clone)]
-pub struct Resolved {
+pub(super) struct Resolved {
     /// Where it really is, without leading slash: as far as it exists.
     pub path: Vec<u8>,
     /// What is there.

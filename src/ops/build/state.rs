@@ -19,7 +19,7 @@ use crate::store::{ImageRecord, Store};
 
 /// A stage in the making, or made.
 #[derive(Debug, Clone)]
-pub struct State {
+pub(super) struct State {
     /// Its configuration document; `None`: nothing was done on top of nothing yet.
     pub config: Option<Arc<ImageConfig>>,
     /// What it is for.
@@ -42,7 +42,7 @@ pub struct State {
 
 impl State {
     /// On top of nothing.
-    pub fn scratch(platform: Platform) -> State {
+    pub(super) fn scratch(platform: Platform) -> State {
         State {
             config: None,
             platform,
@@ -57,7 +57,7 @@ impl State {
     }
 
     /// On top of an image.
-    pub fn of_image(config: Arc<ImageConfig>) -> State {
+    pub(super) fn of_image(config: Arc<ImageConfig>) -> State {
         State {
             platform: config.platform.clone(),
             run: config.run.clone(),
@@ -69,7 +69,7 @@ impl State {
     }
 
     /// On top of another stage.
-    pub fn of_stage(stage: &State) -> State {
+    pub(super) fn of_stage(stage: &State) -> State {
         State {
             arguments: Arguments::default(),
             cmd_set: false,
@@ -78,12 +78,12 @@ impl State {
     }
 
     /// What its image would be called now.
-    pub fn id(&self) -> Option<ImageId> {
+    pub(super) fn id(&self) -> Option<ImageId> {
         self.config.as_ref().map(|config| config.id)
     }
 
     /// One step more: the configuration and, if there is one, the layer.
-    pub fn advance(
+    pub(super) fn advance(
         &mut self,
         created: Timestamp,
         created_by: &str,
@@ -109,14 +109,14 @@ impl State {
     }
 
     /// Its tree.
-    pub fn tree(&self, store: &Store) -> Result<Source, BuildError> {
+    pub(super) fn tree(&self, store: &Store) -> Result<Source, BuildError> {
         let layers = self.layers.iter().map(|layer| store.open_layer(layer));
         let image = Image::new(layers.collect::<Result<_, _>>()?)?;
         Ok(Source::Image(Arc::new(image)))
     }
 
     /// The digest of its layers and what it is for.
-    pub fn chain(&self) -> Digest {
+    pub(super) fn chain(&self) -> Digest {
         let layers: Vec<String> = self.layers.iter().map(DiffId::hex).collect();
         let mut fields = Fields::default();
         fields.add(self.platform.to_string().as_bytes());
@@ -124,7 +124,7 @@ impl State {
     }
 
     /// A record for who serves its tree: that of an image nobody can name.
-    pub fn record(&self) -> ImageRecord {
+    pub(super) fn record(&self) -> ImageRecord {
         record(
             self.id().unwrap_or(ImageId(self.chain())),
             self.layers.clone(),
@@ -133,7 +133,7 @@ impl State {
 }
 
 /// A record of layers that are no image.
-pub fn record(id: ImageId, layers: Vec<DiffId>) -> ImageRecord {
+pub(super) fn record(id: ImageId, layers: Vec<DiffId>) -> ImageRecord {
     ImageRecord {
         id,
         manifest: Descriptor {

@@ -211,10 +211,13 @@ impl SavePlan {
             }
             for tag in &image.tags {
                 let mut named = descriptor.clone();
-                named["annotations"] = json!({
+                let annotations = json!({
                     "io.containerd.image.name": tag.canonical(),
                     "org.opencontainers.image.ref.name": tag.tag.as_str(),
                 });
+                if let Some(named) = named.as_object_mut() {
+                    named.insert("annotations".to_owned(), annotations);
+                }
                 manifests.push(named);
             }
         }

@@ -32,7 +32,7 @@ type Found = Option<Value>;
 /// The text of nodes for a value.
 ///
 /// With `header`, for the line above a table: functions that change a text leave it.
-pub fn render(nodes: &[Node], value: &Value, header: bool) -> Result<String, ExecFault> {
+pub(super) fn render(nodes: &[Node], value: &Value, header: bool) -> Result<String, ExecFault> {
     let mut state = State {
         header,
         out: String::new(),

@@ -14,17 +14,17 @@ const NAMES: &[&str] = &[
 const MAX_PAD: i128 = 1 << 16;
 
 /// Whether there is such a function.
-pub fn exists(name: &str) -> bool {
+pub(super) fn exists(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
 /// Whether docker shows the name of a column as it is where a row shows what this function makes of its value.
-pub fn keeps_headers(name: &str) -> bool {
+pub(super) fn keeps_headers(name: &str) -> bool {
     matches!(name, "json" | "title" | "lower" | "upper" | "truncate")
 }
 
 /// Calls a function; `and` and `or` are the evaluator's.
-pub fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
+pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
     let count = |want: usize| match arguments.len() == want {
         true => Ok(()),
         false => Err(format!(

@@ -4,7 +4,7 @@ use crate::text::template::Fault;
 
 /// A piece of a template.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Piece {
+pub(super) enum Piece {
     /// As it is.
     Text(String),
     /// An action.
@@ -13,7 +13,7 @@ pub enum Piece {
 
 /// A token and its place.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Placed {
+pub(super) struct Placed {
     /// The token.
     pub token: Token,
     /// Bytes of the template from its beginning on.
@@ -22,7 +22,7 @@ pub struct Placed {
 
 /// A token of an action.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Token {
+pub(super) enum Token {
     /// `if`, `json`, `true`.
     Word(String),
     /// `.Name`, without the dot; follows what it is a field of directly if `joined`.
@@ -66,7 +66,7 @@ fn fault(rest: &str, reason: impl Into<String>) -> Fault {
 }
 
 /// Splits a template into its pieces.
-pub fn pieces(text: &str) -> Result<Vec<Piece>, Fault> {
+pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, Fault> {
     let mut pieces = Vec::new();
     let (mut rest, mut trim) = (text, false);
     loop {

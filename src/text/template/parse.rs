@@ -5,7 +5,7 @@ use crate::text::template::{Fault, MAX_DEPTH, funcs};
 
 /// A part of a template.
 #[derive(Debug, Clone)]
-pub enum Node {
+pub(super) enum Node {
     /// As it is.
     Text(String),
     /// Prints a pipeline, or sets a variable.
@@ -24,7 +24,7 @@ pub enum Node {
 
 /// An action with a body.
 #[derive(Debug, Clone)]
-pub struct Branch {
+pub(super) struct Branch {
     /// What decides.
     pub pipe: Pipeline,
     /// When it is true, or for each element.
@@ -35,7 +35,7 @@ pub struct Branch {
 
 /// Commands, each given the result of the one before as its last argument.
 #[derive(Debug, Clone)]
-pub struct Pipeline {
+pub(super) struct Pipeline {
     /// Variables set.
     pub variables: Vec<String>,
     /// `:=` rather than `=`.
@@ -45,11 +45,11 @@ pub struct Pipeline {
 }
 
 /// A function or value and its arguments; never empty.
-pub type Command = Vec<Operand>;
+pub(super) type Command = Vec<Operand>;
 
 /// An expression and its place.
 #[derive(Debug, Clone)]
-pub struct Operand {
+pub(super) struct Operand {
     /// The expression.
     pub expr: Expr,
     /// Bytes of the template from its beginning on.
@@ -58,7 +58,7 @@ pub struct Operand {
 
 /// An operand.
 #[derive(Debug, Clone)]
-pub enum Expr {
+pub(super) enum Expr {
     /// `.`
     Dot,
     /// `nil`
@@ -82,7 +82,7 @@ pub enum Expr {
 }
 
 /// The nodes of a template.
-pub fn parse(pieces: Vec<Piece>) -> Result<Vec<Node>, Fault> {
+pub(super) fn parse(pieces: Vec<Piece>) -> Result<Vec<Node>, Fault> {
     let mut parser = Parser {
         pieces: pieces.into_iter(),
         variables: vec![String::new()],

@@ -6,7 +6,7 @@ use crate::text::template::value::Value;
 const MAX_WIDTH: usize = 1 << 16;
 
 /// Operands one after the other, a blank between two of which neither is a text.
-pub fn print(arguments: &[Value]) -> String {
+pub(super) fn print(arguments: &[Value]) -> String {
     let mut out = String::new();
     let mut before_is_text = true;
     for argument in arguments {
@@ -21,7 +21,7 @@ pub fn print(arguments: &[Value]) -> String {
 }
 
 /// A format and its operands. What does not fit is marked in the output, as Go does.
-pub fn printf(format: &str, arguments: &[Value]) -> String {
+pub(super) fn printf(format: &str, arguments: &[Value]) -> String {
     let mut out = String::new();
     let mut arguments = arguments.iter();
     let mut chars = format.chars().peekable();

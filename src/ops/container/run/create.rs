@@ -426,7 +426,7 @@ impl Making<'_> {
 
 /// Makes the anonymous volumes of a container anew that have gone since it last ran; the destinations of those, and of all volumes
 /// of one that has never run: what is empty there gets the image's content.
-pub fn renew_volumes(
+pub(crate) fn renew_volumes(
     store: &Store,
     container: &Container,
 ) -> Result<(Vec<MountUse>, BTreeSet<PathBuf>), RunError> {
@@ -460,6 +460,6 @@ pub fn renew_volumes(
 }
 
 /// Whether `path` is one of the places that `fresh` names.
-pub fn is_fresh(fresh: &BTreeSet<PathBuf>) -> impl Fn(&Path) -> bool + '_ {
+pub(crate) fn is_fresh(fresh: &BTreeSet<PathBuf>) -> impl Fn(&Path) -> bool + '_ {
     |path| fresh.contains(path)
 }
