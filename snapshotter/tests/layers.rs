@@ -18,7 +18,7 @@ fn wanted(chain: &str) -> Labels {
 }
 
 /// What a client does for the layers of an image; whether each was there.
-fn unpack(running: &Running, image: &ImageBuilder, more: &Labels) -> Vec<bool> {
+pub fn unpack(running: &Running, image: &ImageBuilder, more: &Labels) -> Vec<bool> {
     let mut parent = String::new();
     let mut there = Vec::new();
     for (n, chain) in chains(image).iter().enumerate() {

@@ -12,6 +12,7 @@ mod common {
     pub mod sandbox;
     pub mod tarball;
     pub mod tier;
+    pub mod walk;
 }
 
 mod bad;
@@ -19,8 +20,10 @@ mod client;
 mod containerd;
 mod crash;
 mod doc;
+mod hostile;
 mod kubelet;
 mod layers;
 mod node;
+mod semantics;
 mod suite;
 mod work;

@@ -133,6 +133,7 @@ pub fn mount<'a>(sandbox: &'a Sandbox, mounts: &[Mount]) -> Mounted<'a> {
         }
         kind => {
             command.args(["-t", kind, "-o", &mount.options.join(",")]);
+            command.current_dir(sandbox.dir());
             command.arg(&mount.source).arg(&at);
         }
     }
