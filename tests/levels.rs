@@ -84,8 +84,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("fs::images::stores", &["catalog", "documents"]),
     // The same of `VolumeTree`.
     ("fs::volumes", &["budget", "files", "keep", "nodes", "root"]),
-    // A session serves with adapters, which mark its threads.
-    ("fuse", &["adapter", "serve", "session", "volumes"]),
     // A change of a config is an instruction of a Dockerfile, read by the same lexer, with the same errors.
     ("oci", &["change", "dockerfile"]),
     // A descriptor in a manifest has a platform, a platform picks one; documents say of which type they were not.

@@ -4,7 +4,6 @@
 //! by one. Every thread therefore carries a mark in thread-local storage whose destructor reports its end; an end before
 //! that of the connection is [`State::Broken`], upon which the owner takes the mount down.
 
-use std::cell::RefCell;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,10 +15,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::adapter::Adapter;
+use super::connection::RequestContext;
+use super::events::Events;
 use super::handshake::{self, Agreement, Link};
+use super::images::Images;
 use super::notify::NotifyQueue;
-use super::serve::Desk;
 use super::stats::Stats;
 use super::volumes::Volumes;
 use crate::fs::FileSystem;
@@ -49,45 +49,6 @@ impl Default for Settings {
             idmap: false,
         }
     }
-}
-
-/// What the threads report to the owner.
-#[derive(Debug)]
-pub(super) struct Events {
-    /// Readable when something has happened.
-    signal: OwnedFd,
-    thread_ended: AtomicBool,
-    /// Set when all threads have ended.
-    outcome: Mutex<Option<io::Result<()>>>,
-}
-
-impl Events {
-    fn raise(&self) {
-        // Only fails when the counter is full, and then the descriptor is readable already.
-        let _ = rustix::io::write(&self.signal, &1u64.to_ne_bytes());
-    }
-
-    /// Makes the end of the calling thread known.
-    pub(super) fn watch_thread(self: &Arc<Self>) {
-        MARK.with_borrow_mut(|mark| {
-            if mark.is_none() {
-                *mark = Some(Mark(Arc::clone(self)));
-            }
-        });
-    }
-}
-
-struct Mark(Arc<Events>);
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        self.0.thread_ended.store(true, Ordering::Release);
-        self.0.raise();
-    }
-}
-
-thread_local! {
-    static MARK: RefCell<Option<Mark>> = const { RefCell::new(None) };
 }
 
 /// How a session stands.
@@ -121,9 +82,9 @@ pub fn start<T: FileSystem>(
     settings: &Settings,
     queue: &Arc<NotifyQueue>,
 ) -> io::Result<Session> {
-    serve(link, settings, queue, |stats, events| Adapter {
+    serve(link, settings, queue, |stats, events| Images {
         tree,
-        desk: Desk { stats, events },
+        context: RequestContext { stats, events },
         strict: settings.strict,
         readdirplus_auto: settings.readdirplus_auto,
         idmap: settings.idmap,
@@ -138,7 +99,7 @@ pub fn start_volumes(
     queue: &Arc<NotifyQueue>,
 ) -> io::Result<Session> {
     serve(Link::Own(connection), settings, queue, |stats, events| {
-        Volumes::new(tree, Desk { stats, events })
+        Volumes::new(tree, RequestContext { stats, events })
     })
 }
 

@@ -25,9 +25,9 @@ use fuser::{
 };
 
 use self::passthrough::Passthrough;
+use super::connection::{RequestContext, agree, empty, failed, full, inode, space, xattr};
 use super::convert;
 use super::kernel;
-use super::serve::{Desk, agree, empty, failed, full, inode, space, xattr};
 use super::stats::Op;
 use crate::fs::Caller;
 use crate::fs::volumes::{
@@ -44,13 +44,13 @@ thread_local! {
 
 pub(super) struct Volumes {
     tree: Arc<VolumeTree>,
-    desk: Desk,
+    context: RequestContext,
     passthrough: Passthrough,
     directory_ttl: Duration,
 }
 
 impl Volumes {
-    pub(super) fn new(tree: Arc<VolumeTree>, desk: Desk) -> Self {
+    pub(super) fn new(tree: Arc<VolumeTree>, context: RequestContext) -> Self {
         // The least the kernel knows is one tick of its clock. Where it does not check permissions it need not know them.
         let directory_ttl = if tree.many_users() {
             Duration::from_nanos(1)
@@ -59,7 +59,7 @@ impl Volumes {
         };
         Volumes {
             tree,
-            desk,
+            context,
             passthrough: Passthrough::default(),
             directory_ttl,
         }
@@ -72,7 +72,7 @@ impl Volumes {
         ino: INodeNo,
         handler: impl FnOnce(&VolumeTree, &Caller),
     ) {
-        self.desk
+        self.context
             .serve(op, request, ino, |caller| match self.tree.enter() {
                 Ok(()) => {
                     self.tree.asks(caller);
@@ -684,7 +684,7 @@ impl fuser::Filesystem for Volumes {
         _out_size: u32,
         reply: ReplyIoctl,
     ) {
-        reply.error(self.desk.decline(Op::IoCtl));
+        reply.error(self.context.decline(Op::IoCtl));
     }
 
     fn poll(
@@ -697,7 +697,7 @@ impl fuser::Filesystem for Volumes {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        reply.error(self.desk.decline(Op::Poll));
+        reply.error(self.context.decline(Op::Poll));
     }
 
     fn fallocate(

@@ -6,8 +6,8 @@ use fuser::{
 };
 
 use crate::fs::{AttrReply, EntryReply, FsError};
+use crate::fuse::connection::failed;
 use crate::fuse::convert;
-use crate::fuse::serve::failed;
 use crate::fuse::stats::Op;
 
 /// A reply that can be an error.

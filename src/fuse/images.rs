@@ -22,8 +22,8 @@ use fuser::{
 
 use replies::{Refuse, attr, entry, found};
 
+use super::connection::{RequestContext, agree, empty, failed, full, inode, space, xattr};
 use super::convert;
-use super::serve::{Desk, agree, empty, failed, full, inode, space, xattr};
 use super::stats::Op;
 use crate::fs::{Caller, FileSystem, FsError, Lookup, RenameMode, SetAttr};
 
@@ -32,17 +32,17 @@ thread_local! {
     static CONTENT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-pub(super) struct Adapter<T> {
+pub(super) struct Images<T> {
     pub(super) tree: Arc<T>,
-    pub(super) desk: Desk,
+    pub(super) context: RequestContext,
     pub(super) strict: bool,
     pub(super) readdirplus_auto: bool,
     pub(super) idmap: bool,
 }
 
-impl<T: FileSystem> Adapter<T> {
+impl<T: FileSystem> Images<T> {
     fn serve(&self, op: Op, request: &Request, ino: INodeNo, handler: impl FnOnce(&T, &Caller)) {
-        self.desk
+        self.context
             .serve(op, request, ino, |caller| handler(&self.tree, caller));
     }
 
@@ -75,7 +75,7 @@ fn unless_done(request: &Request, result: Result<(), FsError>) -> Result<(), FsE
     }
 }
 
-impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
+impl<T: FileSystem> fuser::Filesystem for Images<T> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let mut wanted = InitFlags::FUSE_ASYNC_READ
             | InitFlags::FUSE_PARALLEL_DIROPS
@@ -163,7 +163,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if !self.strict {
-            return reply.error(self.desk.decline(Op::Open));
+            return reply.error(self.context.decline(Op::Open));
         }
         let for_writing = flags.acc_mode() != OpenAccMode::O_RDONLY;
         self.serve(Op::Open, request, ino, |tree, caller| {
@@ -235,7 +235,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.desk.decline(Op::Flush));
+        reply.error(self.context.decline(Op::Flush));
     }
 
     fn fsync(
@@ -246,11 +246,11 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.desk.decline(Op::FSync));
+        reply.error(self.context.decline(Op::FSync));
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(self.desk.decline(Op::OpenDir));
+        reply.error(self.context.decline(Op::OpenDir));
     }
 
     fn readdir(
@@ -319,7 +319,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.desk.decline(Op::FSyncDir));
+        reply.error(self.context.decline(Op::FSyncDir));
     }
 
     fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
@@ -373,7 +373,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
     }
 
     fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        reply.error(self.desk.decline(Op::Access));
+        reply.error(self.context.decline(Op::Access));
     }
 
     fn create(
@@ -565,7 +565,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        reply.error(self.desk.decline(Op::Poll));
+        reply.error(self.context.decline(Op::Poll));
     }
 
     fn fallocate(
@@ -578,7 +578,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(self.desk.decline(Op::Fallocate));
+        reply.error(self.context.decline(Op::Fallocate));
     }
 
     fn copy_file_range(
@@ -594,7 +594,7 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(self.desk.decline(Op::CopyFileRange));
+        reply.error(self.context.decline(Op::CopyFileRange));
     }
 
     fn getlk(
@@ -609,6 +609,6 @@ impl<T: FileSystem> fuser::Filesystem for Adapter<T> {
         _pid: u32,
         reply: ReplyLock,
     ) {
-        reply.error(self.desk.decline(Op::Lock));
+        reply.error(self.context.decline(Op::Lock));
     }
 }

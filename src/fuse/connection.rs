@@ -9,8 +9,9 @@ use fuser::{
 };
 
 use super::errno::Failure;
+use super::events::Events;
 use super::kernel;
-use super::session::Events;
+
 use super::stats::{Op, Stats};
 use crate::fs::{Caller, Full, InodeNo, StatFs};
 
@@ -20,12 +21,12 @@ const MAX_REQUEST: u32 = 1024 * 1024;
 const MAX_BACKGROUND: u16 = 64;
 
 /// Where the requests of one connection are counted and watched.
-pub(super) struct Desk {
+pub(super) struct RequestContext {
     pub(super) stats: Arc<Stats>,
     pub(super) events: Arc<Events>,
 }
 
-impl Desk {
+impl RequestContext {
     /// Runs the handler of one request. If it panics, the reply it held is dropped, which answers EIO; the thread goes on.
     pub(super) fn serve(
         &self,
