@@ -12,8 +12,10 @@
 //! Changing needs a [`StoreLock`]; the bytes of an image come in through an [`Import`].
 
 pub mod builds;
+mod change;
 pub mod check;
 pub mod containers;
+mod contents;
 pub mod engines;
 pub mod error;
 pub mod events;
@@ -47,7 +49,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -69,9 +71,8 @@ pub use volumes::{
     VolumeNameError, Volumes,
 };
 
-use crate::layer::{IndexError, LayerFile, LayerIndex};
+use crate::layer::LayerFile;
 use crate::oci::{DiffId, Digest, ImageConfig, ImageId};
-use crate::sys::lock::LockMode;
 
 /// The largest `index.json` that is read: 1 GiB is a million tags.
 const MAX_INDEX_BYTES: u64 = 1 << 30;
@@ -264,141 +265,6 @@ impl Store {
         }
     }
 
-    /// The lock that every change needs. Waits for it, then removes what dead processes left.
-    pub fn lock(&self) -> Result<StoreLock, StoreError> {
-        self.writable()?;
-        let lock = self.lock_unswept()?;
-        // What is over is nobody's doing, whoever comes by.
-        self.on_behalf_of(Cause::default()).sweep(&lock);
-        Ok(lock)
-    }
-
-    /// As [`Store::lock`], but removes nothing: for a dry run, or to plan the removal itself.
-    pub fn lock_unswept(&self) -> Result<StoreLock, StoreError> {
-        self.writable()?;
-        StoreLock::exclusive(self.layout(), false)
-    }
-
-    /// Removes what dead processes left: their leases and private files, and blobs they had finished; and what
-    /// has been in the trash long enough. A failure here is no reason to refuse a verb; the next one tries again.
-    fn sweep(&self, lock: &StoreLock) {
-        if self.has_unmade_volumes()
-            && let Err(error) = self.unmake_volumes(lock)
-        {
-            log::warn!("volumes that somebody was making: {error}");
-        }
-        let swept = lease::leavings(self.layout(), LockMode::Exclusive).and_then(|leavings| {
-            let expired = self.expire_trash(lock)?;
-            if leavings.is_empty() && !expired {
-                return Ok(());
-            }
-            self.collect(lock).map(drop)
-        });
-        if let Err(error) = swept {
-            log::warn!("cannot remove what an earlier run left: {error}");
-        }
-    }
-
-    /// Drops from the trash what has been there long enough; whether there was anything. Collect garbage afterwards.
-    pub fn expire_trash(&self, lock: &StoreLock) -> Result<bool, StoreError> {
-        let now = SystemTime::now();
-        let over = |names: Arc<Names>| names.trash.next_end().is_some_and(|end| end <= now);
-        // Names that cannot be read are for those who need them to report.
-        if !self.names().is_ok_and(over) {
-            return Ok(false);
-        }
-        self.change(lock, |names| Ok(names.trash.expire(now)))
-    }
-
-    /// Changes the names: `edit` gets the current ones, and what it leaves is committed in one atomic step,
-    /// or, if it or the commit fails, nothing. On success the change is durable. No file is removed: collect
-    /// garbage afterwards ([`Store::collect`]), then [`Store::publish`].
-    pub fn change<T, E: From<StoreError>>(
-        &self,
-        lock: &StoreLock,
-        edit: impl FnOnce(&mut Names) -> Result<T, E>,
-    ) -> Result<T, E> {
-        self.change_freeing(lock, 0, edit)
-    }
-
-    /// The same, with what the collection after it will free: it is noted with the event.
-    pub fn change_freeing<T, E: From<StoreError>>(
-        &self,
-        _lock: &StoreLock,
-        freed: u64,
-        edit: impl FnOnce(&mut Names) -> Result<T, E>,
-    ) -> Result<T, E> {
-        self.writable()?;
-        let before = self.names()?;
-        let mut names = Names::clone(&before);
-        let value = edit(&mut names)?;
-        names.settle()?;
-        if names != *before {
-            let mut events = self.changes(&before, &names);
-            if let Some(event) = events.iter_mut().find(|event| event.action == "delete")
-                && freed > 0
-            {
-                let freed = freed.to_string();
-                event.attributes.insert("freed".to_owned(), freed);
-            }
-            self.commit_names(names)?;
-            self.note(&events);
-        }
-        Ok(value)
-    }
-
-    fn commit_names(&self, names: Names) -> Result<(), StoreError> {
-        let bytes =
-            index_json::write(&names).map_err(|reason| damaged_names(self.layout(), reason))?;
-        let file = self.replace_document(layout::INDEX_JSON_NEW, layout::INDEX_JSON, &bytes)?;
-        self.0.untold.store(true, Ordering::Relaxed);
-        reserve::keep(self.layout(), bytes.len() as u64);
-        // The change is durable. Without a stamp the next reader parses the file.
-        *self.0.names.lock() = file.metadata().ok().map(|stat| Snapshot {
-            stamp: stamp(&stat),
-            file: Arc::new(file),
-            names: Arc::new(names),
-        });
-        Ok(())
-    }
-
-    /// Replaces a file at the top of the store, durably. On a full disk one that gets no longer takes the reserve.
-    fn replace_document(&self, temp: &str, name: &str, bytes: &[u8]) -> Result<File, StoreError> {
-        let path = self.path().join(name);
-        let write = || crate::sys::atomic::replace(self.path(), temp, name, bytes);
-        let shrinks = || {
-            path.metadata()
-                .is_ok_and(|stat| bytes.len() as u64 <= stat.len())
-        };
-        let file = match write() {
-            // Not a second try at the same file: that one is gone.
-            Err(error)
-                if reserve::is_full(&error) && shrinks() && reserve::give_up(self.layout()) =>
-            {
-                write()
-            }
-            done => done,
-        };
-        file.map_err(StoreError::io("write", &path))
-    }
-
-    /// Removes everything that nothing reaches; the plan that was carried out.
-    pub fn collect(&self, lock: &StoreLock) -> Result<GcPlan, StoreError> {
-        let plan = gc::plan(self, &*self.names()?, lock)?;
-        self.carry_out(&plan, lock)?;
-        Ok(plan)
-    }
-
-    /// Removes what a plan made under the same lock says.
-    pub fn carry_out(&self, plan: &GcPlan, lock: &StoreLock) -> Result<(), StoreError> {
-        self.writable()?;
-        gc::apply(self, plan, lock)?;
-        if !plan.is_empty() {
-            reserve::keep(self.layout(), 0);
-        }
-        Ok(())
-    }
-
     /// Begins to bring images in. Must not be called with a [`StoreLock`] held: it waits for the lock.
     pub fn begin_import(&self) -> Result<Import, StoreError> {
         self.writable()?;
@@ -470,124 +336,6 @@ impl Store {
     /// As [`Store::notify_mounts`], for a daemon that made the change itself and cannot wait for itself.
     pub fn notify_other_mounts(&self, own: &LeaseId) -> Vec<LiveLease> {
         self.notify_all_but(Some(own))
-    }
-
-    /// An image's config, verified against its ID.
-    pub fn config(&self, id: &ImageId) -> Result<Arc<ImageConfig>, StoreError> {
-        if let Some(config) = self.0.configs.lock().get(id).and_then(Weak::upgrade) {
-            return Ok(config);
-        }
-        let bytes = self.blob(&id.0)?;
-        let config = ImageConfig::parse(&bytes).map_err(|error| StoreError::Document {
-            digest: id.0,
-            reason: error.to_string(),
-        })?;
-        let config = Arc::new(config);
-        let mut configs = self.0.configs.lock();
-        configs.retain(|_, config| config.strong_count() > 0);
-        configs.insert(*id, Arc::downgrade(&config));
-        Ok(config)
-    }
-
-    /// The manifest in this store (uncompressed layers), verified.
-    pub fn manifest_bytes(&self, image: &ImageRecord) -> Result<Vec<u8>, StoreError> {
-        self.blob(&image.manifest.digest)
-    }
-
-    /// A small blob (config, manifest), verified against its digest.
-    pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
-        let path = self.blob_path(digest);
-        let file = layout::open_if_there(&path)?.ok_or(StoreError::BlobMissing(*digest))?;
-        let stat = file.metadata().map_err(StoreError::io("stat", &path))?;
-        let bytes = read_limited(&file, &stat, MAX_DOCUMENT_BYTES, &path)?;
-        let found = Digest::of(&bytes);
-        if found == *digest {
-            Ok(bytes)
-        } else {
-            Err(StoreError::BlobDamaged {
-                digest: *digest,
-                found,
-            })
-        }
-    }
-
-    /// Where a blob is.
-    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.layout().blob(digest)
-    }
-
-    /// A layer, open: shared by all who have it open in this process. It stays readable after a removal.
-    pub fn open_layer(&self, layer: &DiffId) -> Result<Arc<LayerFile>, StoreError> {
-        let path = self.blob_path(&layer.0);
-        let blob = layout::open_if_there(&path)?.ok_or(StoreError::LayerMissing(*layer))?;
-        let stat = blob.metadata().map_err(StoreError::io("stat", &path))?;
-        let identity = (stat.dev(), stat.ino());
-        if let Some((open, of)) = self.0.layers.lock().get(layer)
-            && *of == identity
-            && let Some(open) = open.upgrade()
-        {
-            return Ok(open);
-        }
-        let index = self.layer_index(layer)?;
-        if index.tar_size() != stat.size() {
-            return Err(StoreError::LayerDamaged {
-                diff_id: *layer,
-                expected: index.tar_size(),
-                found: stat.size(),
-            });
-        }
-        let open = Arc::new(LayerFile::open(index, blob).map_err(StoreError::Layer)?);
-        let mut layers = self.0.layers.lock();
-        layers.retain(|_, (open, _)| open.strong_count() > 0);
-        layers.insert(*layer, (Arc::downgrade(&open), identity));
-        Ok(open)
-    }
-
-    /// A layer's index.
-    pub fn layer_index(&self, layer: &DiffId) -> Result<Arc<LayerIndex>, StoreError> {
-        // The layer may have gone and come back between the look at its index and that at its blob.
-        for _ in 0..3 {
-            match self.try_layer_index(layer) {
-                Err(StoreError::IndexMissing(_)) => {}
-                found => return found,
-            }
-        }
-        Err(StoreError::IndexMissing(*layer))
-    }
-
-    fn try_layer_index(&self, layer: &DiffId) -> Result<Arc<LayerIndex>, StoreError> {
-        let path = self.layout().layer_index(layer);
-        match LayerIndex::open(&path, layer) {
-            Ok(index) => Ok(Arc::new(index)),
-            Err(IndexError::Version { .. }) => self.reindex(layer).map(Arc::new),
-            // The layer is gone as a whole.
-            Err(_) if !layout::is_there(&self.blob_path(&layer.0))? => {
-                Err(StoreError::LayerMissing(*layer))
-            }
-            Err(IndexError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Err(StoreError::IndexMissing(*layer))
-            }
-            Err(error) => Err(StoreError::Index(error)),
-        }
-    }
-
-    /// What the store takes on disk.
-    pub fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
-        usage::measure(self)
-    }
-
-    /// Disk space of every blob, by digest; a layer's index counts with its blob.
-    pub fn blob_sizes(&self) -> Result<HashMap<Digest, u64>, StoreError> {
-        usage::blobs(self)
-    }
-
-    /// Disk space of some layers (tar and index) and documents.
-    pub fn size_on_disk<'a>(
-        &self,
-        layers: impl IntoIterator<Item = &'a DiffId>,
-        documents: impl IntoIterator<Item = &'a Digest>,
-    ) -> Result<u64, StoreError> {
-        usage::size_of(self, layers, documents)
     }
 }
 
