@@ -21,23 +21,95 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Tags that are made, moved and removed show in a service that runs, as the docker client sees them.
+fn service(engines: &Engines<'_>) -> (Service, PathBuf) {
+    let socket = engines.runroot.join("s");
+    let mut service = engines.command("podman");
+    service
+        .args(["system", "service", "-t", "0"])
+        .arg(format!("unix://{}", socket.display()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let service = Service(service.spawn().expect("podman"));
+    wait_until("the service listens", || socket.exists());
+    (service, socket)
+}
+
+/// docker's own client, docker-py and compose by way of podman's service: nothing is copied or fetched.
+#[test]
+fn root_engines_docker_s_clients() {
+    let sandbox = Sandbox::new();
+    sandbox.load(&image("app:1"));
+    let mount = sandbox.mount();
+    let engines = Engines::new(&sandbox, &mount);
+    let (_service, socket) = service(&engines);
+    let host = format!("unix://{}", socket.display());
+    let client = |program: &str, arguments: &[&str]| {
+        let mut command = engines.command(program);
+        command.env("DOCKER_HOST", &host).args(arguments);
+        sandbox.run(command).ok().stdout()
+    };
+    let id = image("app:1").id();
+    let format = "{{.Repository}}:{{.Tag}} {{.ID}}";
+    let listed = client("docker", &["images", "--no-trunc", "--format", format]);
+    assert_eq!(listed, format!("app:1 {id}\n"));
+    let history = client("docker", &["history", "-q", "app:1"]);
+    assert_eq!(history.lines().count(), 3, "{history}");
+    let limits = [
+        "--network=none",
+        "--ulimit=nofile=1024:1024",
+        "--ulimit=nproc=1024:1024",
+    ];
+    let script = ["app:1", "sh", "-c", "cat /data/old"];
+    let run = [&["run", "--rm"][..], &limits, &script].concat();
+    assert_eq!(client("docker", &run), "new");
+    client("docker", &["save", "-o", "saved.tar", "app:1"]);
+    let python = "import docker\n\
+        c = docker.from_env()\n\
+        print(*[i.id for i in c.images.list()])\n\
+        limits = [docker.types.Ulimit(name=n, soft=1024, hard=1024) for n in ('nofile', 'nproc')]\n\
+        print(c.containers.run('app:1', ['cat', '/data/old'], remove=True, network_mode='none', ulimits=limits).decode())";
+    assert_eq!(
+        client("/usr/bin/python3", &["-c", python]),
+        format!("{id}\nnew\n")
+    );
+    fs::write(
+        sandbox.path("compose.yaml"),
+        "services:\n  web:\n    image: app:1\n    network_mode: none\n    command: cat /data/old\n    \
+         ulimits: {nofile: 1024, nproc: 1024}\n",
+    )
+    .unwrap();
+    let compose = |words: &[&str]| {
+        let all = [&["-p", "mica", "-f", "compose.yaml"], words].concat();
+        client("docker-compose", &all)
+    };
+    let up = compose(&["up", "--no-color"]);
+    assert!(up.contains("| new"), "{up}");
+    compose(&["down"]);
+    // Every layer is still M's alone.
+    assert_eq!(
+        engines.shown("podman images -q --filter readonly=false"),
+        ""
+    );
+    sandbox.mica(["rmi", "app:1"]).ok();
+    sandbox.load_file(&sandbox.path("saved.tar"));
+    assert!(
+        sandbox
+            .mica(["images", "-q", "--no-trunc"])
+            .ok()
+            .stdout()
+            .contains(&id)
+    );
+}
+
+/// Tags that are made, moved and removed show in a service that runs, as docker's interface tells them.
 #[test]
 fn root_engines_a_running_service_sees_every_change() {
     let sandbox = Sandbox::new();
     sandbox.load(&image("app:1"));
     let mount = sandbox.mount();
     let engines = Engines::new(&sandbox, &mount);
-    let socket = sandbox.path("podman.sock");
-    let address = format!("unix://{}", socket.display());
-    let mut service = engines.command("podman");
-    service.args(["system", "service", "-t", "0", &address]);
-    service
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let _service = Service(service.spawn().expect("podman"));
-    wait_until("the service listens", || socket.exists());
+    let (_service, socket) = service(&engines);
     let names = || -> BTreeMap<String, String> {
         let script = "python3 - \"$1\" <<'END'\nimport http.client, json, socket, sys\n\
             c = http.client.HTTPConnection('d'); c.sock = socket.socket(socket.AF_UNIX); c.sock.connect(sys.argv[1])\n\
