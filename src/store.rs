@@ -72,7 +72,7 @@ pub use volumes::{
 };
 
 use crate::layer::LayerFile;
-use crate::oci::{DiffId, Digest, ImageConfig, ImageId};
+use crate::oci::{DiffId, ImageConfig, ImageId};
 
 /// The largest `index.json` that is read: 1 GiB is a million tags.
 const MAX_INDEX_BYTES: u64 = 1 << 30;

@@ -33,7 +33,7 @@ pub use data::{DataHold, Ownership};
 pub use hold::VolumeHold;
 pub use name::{VolumeId, VolumeName, VolumeNameError};
 
-use super::{LeaseKind, Stamp, Store, StoreError, read_limited, stamp};
+use super::{Stamp, Store, StoreError, read_limited, stamp};
 
 /// Name of the file that holds the volumes.
 pub(super) const VOLUMES_JSON: &str = "volumes.json";

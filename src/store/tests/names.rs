@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::oci::Digest;
 use crate::oci::Repository;
 
 fn at(seconds: u64) -> SystemTime {

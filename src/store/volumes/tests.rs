@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::LeaseKind;
 use crate::store::OpenMode;
 
 fn store() -> (tempfile::TempDir, Store) {
