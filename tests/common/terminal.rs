@@ -24,17 +24,17 @@ impl Terminal {
     }
 
     pub fn with(s: &Sandbox, words: &[&str], env: &[(&str, &str)]) -> Terminal {
-        let master =
-            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        tcsetwinsize(&master, size(80)).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("a terminal");
+        grantpt(&master).expect("a terminal");
+        unlockpt(&master).expect("a terminal");
+        tcsetwinsize(&master, size(80)).expect("a terminal");
+        let name = ptsname(&master, Vec::new()).expect("a terminal");
         let slave = fs::File::options()
             .read(true)
             .write(true)
-            .open(name.to_str().unwrap())
-            .unwrap();
+            .open(name.to_str().expect("a terminal"))
+            .expect("a terminal");
         let mut command: Command = s.command();
         // A session of its own, with the terminal for its controlling one.
         command.args(words);
@@ -49,12 +49,12 @@ impl Terminal {
         }
         all.envs(env.iter().copied());
         all.current_dir(s.dir());
-        all.stdin(slave.try_clone().unwrap())
-            .stdout(slave.try_clone().unwrap())
+        all.stdin(slave.try_clone().expect("a terminal"))
+            .stdout(slave.try_clone().expect("a terminal"))
             .stderr(slave);
-        let child = all.spawn().unwrap();
-        let flags = rustix::fs::fcntl_getfl(&master).unwrap();
-        rustix::fs::fcntl_setfl(&master, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+        let child = all.spawn().expect("a terminal");
+        let flags = rustix::fs::fcntl_getfl(&master).expect("a terminal");
+        rustix::fs::fcntl_setfl(&master, flags | rustix::fs::OFlags::NONBLOCK).expect("a terminal");
         Terminal {
             child,
             master: fs::File::from(master),
@@ -63,11 +63,11 @@ impl Terminal {
     }
 
     pub fn types(&mut self, text: &str) {
-        self.master.write_all(text.as_bytes()).unwrap();
+        self.master.write_all(text.as_bytes()).expect("a terminal");
     }
 
     pub fn resize(&self, columns: u16) {
-        tcsetwinsize(&self.master, size(columns)).unwrap();
+        tcsetwinsize(&self.master, size(columns)).expect("a terminal");
     }
 
     pub fn look(&mut self) {
@@ -88,7 +88,7 @@ impl Terminal {
             assert!(Instant::now() < end, "no {text:?} in {:?}", self.seen);
             std::thread::sleep(Duration::from_millis(5));
         }
-        let (_, rest) = self.seen.split_once(text).unwrap();
+        let (_, rest) = self.seen.split_once(text).expect("a terminal");
         self.seen = rest.to_owned();
     }
 
@@ -97,9 +97,9 @@ impl Terminal {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             self.look();
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.child.try_wait().expect("a terminal") {
                 self.look();
-                return status.code().unwrap();
+                return status.code().expect("a terminal");
             }
             assert!(Instant::now() < end, "it does not end: {:?}", self.seen);
             std::thread::sleep(Duration::from_millis(5));

@@ -23,7 +23,7 @@ fn root_regression_cp_of_very_many_that_lie_deep_costs_no_memory() {
     const MANY: usize = 3000;
     let s = sandbox();
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut here = openat(rustix::fs::CWD, &s.mkdir("deep"), flags, Mode::empty()).unwrap();
+    let mut here = openat(rustix::fs::CWD, s.mkdir("deep"), flags, Mode::empty()).unwrap();
     for _ in 0..450 {
         let name = "d".repeat(100);
         mkdirat(&here, &name, Mode::from_raw_mode(0o755)).unwrap();
@@ -51,7 +51,7 @@ fn root_regression_cp_of_very_many_that_lie_deep_costs_no_memory() {
         "ulimit -v 300000; $M cp cc:/t/. copy; $M cp copy cc:/in; $M rm -f cc",
     )
     .ok();
-    let mut here = openat(rustix::fs::CWD, &s.dir().join("copy"), flags, Mode::empty()).unwrap();
+    let mut here = openat(rustix::fs::CWD, s.dir().join("copy"), flags, Mode::empty()).unwrap();
     for _ in 0..450 {
         here = openat(&here, "d".repeat(100), flags, Mode::empty()).unwrap();
     }
