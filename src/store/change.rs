@@ -144,8 +144,18 @@ impl Store {
 
     /// Removes what a plan made under the same lock says.
     pub fn carry_out(&self, plan: &GcPlan, lock: &StoreLock) -> Result<(), StoreError> {
+        self.carry_out_held(plan, lock, false)
+    }
+
+    /// As [`Store::carry_out`]; `held`: somebody frees the large files.
+    pub(super) fn carry_out_held(
+        &self,
+        plan: &GcPlan,
+        lock: &StoreLock,
+        held: bool,
+    ) -> Result<(), StoreError> {
         self.writable()?;
-        gc::apply(self, plan, lock)?;
+        gc::apply(self, plan, lock, held)?;
         if !plan.is_empty() {
             reserve::keep(self.layout(), 0);
         }

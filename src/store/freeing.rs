@@ -144,8 +144,9 @@ impl Store {
     pub fn collect_soon(&self, lock: &StoreLock) -> Result<GcPlan, StoreError> {
         let plan = gc::plan(self, &*self.names()?, lock)?;
         let holder = self.hold_large(&plan);
+        let held = holder.is_some();
         self.0.held.lock().extend(holder);
-        self.carry_out(&plan, lock)?;
+        self.carry_out_held(&plan, lock, held)?;
         Ok(plan)
     }
 

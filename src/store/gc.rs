@@ -163,8 +163,14 @@ fn leavings(
     measured.collect()
 }
 
-/// Removes what a plan made under the same lock says. Goes on after an error and reports the first one.
-pub fn apply(store: &Store, plan: &GcPlan, _lock: &StoreLock) -> Result<(), StoreError> {
+/// Removes what a plan made under the same lock says. Goes on after an error and reports the first one. `held`: somebody else frees
+/// the large files, and to take their names away is no work for threads.
+pub fn apply(
+    store: &Store,
+    plan: &GcPlan,
+    _lock: &StoreLock,
+    held: bool,
+) -> Result<(), StoreError> {
     let layout = store.layout();
     // Blobs before indexes: a reader that finds a blob without its index may call that damage.
     let blobs: Vec<PathBuf> = plan.blobs.iter().map(|blob| layout.blob(blob)).collect();
@@ -172,7 +178,7 @@ pub fn apply(store: &Store, plan: &GcPlan, _lock: &StoreLock) -> Result<(), Stor
     let indexes: Vec<PathBuf> = indexes
         .flat_map(|layer| [layout.layer_index(layer), layout.layer_mark(layer)])
         .collect();
-    let mut first = remove_all(&blobs, plan.bytes);
+    let mut first = remove_all(&blobs, if held { 0 } else { plan.bytes });
     first = first.or(remove_all(&indexes, 0));
     // Leases come last in the list: a sweep cut short is done again.
     for path in &plan.leavings {
