@@ -81,7 +81,8 @@ fn root_runtimes_bundle_in_runc() {
         .ok();
     let size: u64 = size.stdout().trim().parse().expect("a number");
     assert!(size < 200, "{size} KiB");
-    sandbox.sh("umount bundle/rootfs && rm -r bundle").ok();
+    sandbox.umount("bundle/rootfs");
+    sandbox.sh("rm -r bundle").ok();
 
     // Twice in one place, and without a command.
     sandbox.mkdir("taken");

@@ -45,7 +45,7 @@ fn regression_root_an_overlay_keeps_its_image() {
     let run = sandbox.mica(["users", "app:1"]).ok();
     assert!(run.stdout().contains("overlay"), "{}", run.describe());
     assert_eq!(fs::read_to_string(merged.join("f")).unwrap(), "content");
-    sandbox.sh(&format!("umount {}", merged.display())).ok();
+    sandbox.umount(&merged);
     sandbox.mica(["rmi", "app:1"]).ok();
 }
 
@@ -65,6 +65,6 @@ fn regression_root_an_overlay_keeps_its_volume() {
     let run = sandbox.mica(["volume", "prune", "-af"]).ok();
     assert_eq!(run.stdout(), "Total reclaimed space: 0B\n");
     assert_eq!(fs::read_to_string(merged.join("f")).unwrap(), "content");
-    sandbox.sh(&format!("umount {}", merged.display())).ok();
+    sandbox.umount(&merged);
     sandbox.mica(["volume", "rm", "vol"]).ok();
 }

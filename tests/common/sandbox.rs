@@ -189,6 +189,20 @@ impl Sandbox {
         self.run(command)
     }
 
+    /// Unmounts what a test has mounted. A process that another test is just starting has copies of this one's open files until its
+    /// exec, and so keeps a mount busy for a moment.
+    #[track_caller]
+    pub fn umount(&self, point: impl AsRef<Path>) {
+        let line = format!("umount {}", self.dir().join(point).display());
+        for _ in 0..200 {
+            if self.sh(&line).status.success() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.sh(&line).ok();
+    }
+
     /// Writes the image as a docker-archive and loads it.
     #[track_caller]
     pub fn load(&self, image: &ImageBuilder) -> Run {

@@ -65,7 +65,8 @@ fn root_cve_2026_53488_labels_are_no_orders_to_a_runtime() {
     }
     assert_eq!(annotations["org.example.kept"], "yes");
     assert_eq!(runc(&s), "Seccomp:\t2\n");
-    s.sh("umount b/rootfs && rm -r b").ok();
+    s.umount("b/rootfs");
+    s.sh("rm -r b").ok();
     drop(mount);
 }
 
@@ -95,7 +96,8 @@ fn root_a_bundle_s_profile_is_that_of_run() {
             );
         }
     }
-    s.sh("umount b/rootfs && rm -r b").ok();
+    s.umount("b/rootfs");
+    s.sh("rm -r b").ok();
     drop(mount);
 }
 
@@ -132,7 +134,8 @@ fn root_ghsa_jq35_85cj_fj4p_a_bundle_hides_what_run_hides() {
         options.contains("nosuid") && options.contains("nodev"),
         "{line}"
     );
-    s.sh("umount b/rootfs && rm -r b").ok();
+    s.umount("b/rootfs");
+    s.sh("rm -r b").ok();
     drop(mount);
 }
 

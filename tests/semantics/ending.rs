@@ -146,7 +146,7 @@ fn fuse_ending_leaves_what_is_in_use() {
     assert!(said.status.success());
     assert!(said.stdout == [&contents[2][..], &contents[1]].concat());
     drop((open, directory));
-    rustix::mount::unmount(&bound, rustix::mount::UnmountFlags::empty()).expect("umount");
+    sandbox.umount(&bound);
     mount.unmount();
 }
 
@@ -528,7 +528,7 @@ fn fuse_ending_for_no_upgrade() {
         "{}",
         refused.stderr()
     );
-    rustix::mount::unmount(&bound, rustix::mount::UnmountFlags::empty()).expect("umount");
+    sandbox.umount(&bound);
     let open = File::create(mount.path("volumes/data/f")).expect("create");
     replaced(&sandbox, &new, &mount.point).fails();
     drop(open);

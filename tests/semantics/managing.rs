@@ -224,7 +224,7 @@ fn fuse_a_mounted_name_of_two() {
     // The last name is refused: somebody uses the image.
     assert_eq!(errno(fs::remove_dir(mount.image("app/3"))), Errno::BUSY);
     sandbox.mica(["rmi", "app:3"]).code(1);
-    sandbox.sh(&format!("umount {}", point.display())).ok();
+    sandbox.umount(&point);
     fs::remove_dir(mount.image("app/3")).expect("not used");
 }
 
@@ -263,7 +263,7 @@ fn fuse_users_in_another_namespace() {
         "{}",
         run.describe()
     );
-    sandbox.sh(&format!("umount {}", point.display())).ok();
+    sandbox.umount(&point);
 }
 
 /// `M/layers` is for the owner of the mount: what an upper layer deletes is nobody else's to read.

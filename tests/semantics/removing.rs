@@ -203,7 +203,7 @@ fn fuse_attached_images_stay() {
         ))
         .ok();
     refused("bind mount");
-    sandbox.sh(&format!("umount {}", point.display())).ok();
+    sandbox.umount(&point);
     let mut sleeper = Command::new("sleep")
         .arg("600")
         .current_dir(tag.join("etc"))

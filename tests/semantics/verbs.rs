@@ -261,7 +261,7 @@ fn fuse_prune_leaves_what_is_used() {
     let runs =
         [["image", "prune", "-af"], ["system", "prune", "-af"]].map(|verb| sandbox.mica(verb));
     user.kill().and_then(|()| user.wait()).expect("kill");
-    sandbox.sh(&format!("umount {}", point.display())).ok();
+    sandbox.umount(&point);
     for run in runs {
         run.ok();
     }

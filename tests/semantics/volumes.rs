@@ -712,7 +712,7 @@ fn root_volumes_in_processes() {
         if unmount {
             // The mount is of this test's own namespace: it is a use without any process of its own.
             stays(&sandbox, &mount, name);
-            sandbox.sh("umount at").ok();
+            sandbox.umount("at");
         }
         goes(&sandbox, &mount, name, &data);
     }

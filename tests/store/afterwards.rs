@@ -110,10 +110,10 @@ fn regression_root_a_change_that_has_happened_is_no_failure() {
         files.max_by_key(size).unwrap().path()
     };
     let busy = |path: &Path, verb: &[&str]| {
-        let path = path.display();
-        s.sh(&format!("mount --bind {path} {path}")).ok();
+        let shown = path.display();
+        s.sh(&format!("mount --bind {shown} {shown}")).ok();
         let run = s.mica(verb).ok();
-        s.sh(&format!("umount {path}")).ok();
+        s.umount(path);
         assert!(!run.stderr().is_empty(), "{}", run.describe());
     };
     s.mica(["rmi", "--trash", "1h", "app:1"]).ok();
