@@ -8,6 +8,7 @@ mod host;
 mod hostile;
 mod kept;
 mod life;
+mod waiting;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};

@@ -28,7 +28,7 @@ use super::mountinfo::DeviceId;
 
 pub use caller::keeps;
 pub use identity::{Creator, Keeps, Privileges};
-pub use lock::{LockKind, Range, get_lock, set_flock, set_lock};
+pub use lock::{LockKind, Range, get_lock, set_flock, set_lock, wait_flock, wait_lock};
 
 use crate::sys::fd;
 

@@ -32,6 +32,56 @@ pub fn survive_file_size_limit() {
     }
 }
 
+/// Ends a call that waits in another thread; ignored by default, so one that comes too late harms nobody.
+const INTERRUPT: libc::c_int = libc::SIGURG;
+
+/// Has [`interrupt`] end a waiting call of any thread that [`allow_interrupt`]s it.
+#[allow(unsafe_code)]
+pub fn let_interrupt() -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let nothing: extern "C" fn(libc::c_int) = nothing;
+    // SAFETY: the structure is alive, zero is a valid value for it, and the mask is initialised by sigemptyset. The handler does
+    // nothing, so it may run at any moment. Without SA_RESTART the call that it interrupts fails with EINTR.
+    let set = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as usize;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(INTERRUPT, &raw const action, std::ptr::null_mut())
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has the calling thread take what [`interrupt`] sends, whatever the thread that started it had blocked.
+#[allow(unsafe_code)]
+pub fn allow_interrupt() {
+    // SAFETY: zero is a valid value to pass to sigemptyset, which initialises it; the set is alive, and the signal is a valid one.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, INTERRUPT);
+        // It cannot fail for a valid set.
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// Ends the call in which a thread of this process waits, if it does just then.
+#[allow(unsafe_code)]
+pub fn interrupt(thread: rustix::thread::Pid) {
+    let process = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: plain numbers; the kernel refuses those that are no thread of this process.
+    unsafe {
+        libc::syscall(
+            libc::SYS_tgkill,
+            process,
+            thread.as_raw_nonzero().get(),
+            INTERRUPT,
+        );
+    }
+}
+
 /// Termination signals (TERM, INT, HUP), readable in an event loop.
 #[derive(Debug)]
 pub struct SignalFd(File);

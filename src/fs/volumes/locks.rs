@@ -7,22 +7,20 @@
 //! Locks end when their owner closes a descriptor (FLUSH, RELEASE with an owner), and with the open file they were taken through:
 //! for a lock that belongs to the open file itself (`F_OFD_SETLK`) the kernel says nothing else.
 //!
-//! A request that has to wait is tried again until it succeeds or its caller has a signal to take: the crate behind the edge
-//! does not pass interruptions on.
+//! Who has to wait is `waiting`'s.
+
+mod caller;
+mod waiting;
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::thread::CapabilitySet;
 
 use super::super::api::InodeNo;
 use super::VolumeTree;
@@ -30,13 +28,6 @@ use super::attr::VolumeError;
 use super::budget::{Budget, Share};
 use super::files::{FileNo, OpenFile};
 use crate::sys::beneath::{self, LockKind, Range};
-
-/// Between two tries for a lock that somebody on the host holds.
-const PAUSE: Duration = Duration::from_millis(10);
-/// A round that takes long, because many wait, is made less often: the pause is so many times longer.
-const LEISURE: u32 = 10;
-/// So many of one user may wait.
-const MOST_WAITING: usize = 1000;
 
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug)]
@@ -63,16 +54,17 @@ pub struct LockRequest {
 pub type Blocking = (i32, (u64, u64), u32);
 
 /// Which call locks are made with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Call {
     Fcntl,
     Flock,
 }
 
-/// The locks of one owner on one inode.
+/// The locks of one owner on one inode. None yet, if he waits for his first.
 #[derive(Debug)]
 struct Holder {
-    descriptor: OwnedFd,
+    /// Shared with whoever waits for a lock of it.
+    descriptor: Arc<OwnedFd>,
     call: Call,
     pid: u32,
     /// Through which open file its first lock was taken.
@@ -90,14 +82,14 @@ struct Holders {
 }
 
 impl Holders {
-    fn insert(&mut self, key: Key, holder: Holder) -> Option<Holder> {
-        let file = holder.file;
-        let before = self.by_owner.insert(key, holder);
-        if let Some(before) = &before {
-            self.unname(before.file, key);
-        }
-        self.by_file.entry(file).or_default().insert(key);
-        before
+    /// For a key that is free.
+    fn insert(&mut self, key: Key, holder: Holder) {
+        self.by_file.entry(holder.file).or_default().insert(key);
+        self.by_owner.insert(key, holder);
+    }
+
+    fn call(&self, key: Key) -> Option<Call> {
+        self.by_owner.get(&key).map(|holder| holder.call)
     }
 
     fn remove(&mut self, key: Key) -> Option<Holder> {
@@ -124,67 +116,47 @@ impl Holders {
 
 type Answer = Box<dyn FnOnce(Result<(), VolumeError>) + Send>;
 
-struct Waiting {
-    request: LockRequest,
-    file: Arc<OpenFile>,
-    answer: Answer,
-}
-
 struct State {
     budget: Arc<Budget>,
     holders: Mutex<Holders>,
     /// Holders, so that closing a file without locks costs nothing.
     count: AtomicUsize,
-    waiting: Mutex<Vec<Waiting>>,
-    changed: Condvar,
 }
 
 /// All locks of a mount.
-pub(super) struct Locks(Arc<State>);
+pub(super) struct Locks {
+    state: Arc<State>,
+    waiting: Arc<waiting::Waiting>,
+}
 
 impl Locks {
-    /// Starts the thread that waits for others, for as long as the process lives.
+    /// Starts the thread that looks after those who wait, for as long as the process lives.
     pub(super) fn start(budget: Arc<Budget>) -> io::Result<Locks> {
         let state = Arc::new(State {
             budget,
             holders: Mutex::default(),
             count: AtomicUsize::new(0),
-            waiting: Mutex::default(),
-            changed: Condvar::new(),
         });
-        let waiter = Arc::clone(&state);
-        thread::Builder::new()
-            .name("mica-locks".to_owned())
-            .stack_size(128 * 1024)
-            .spawn(move || waiter.serve())?;
-        Ok(Locks(state))
+        let waiting = waiting::Waiting::start(Arc::clone(&state))?;
+        Ok(Locks { state, waiting })
     }
 
     /// An owner has closed a descriptor of the file: its locks end.
     pub(super) fn owner_closed(&self, ino: InodeNo, owner: u64) {
-        if self.0.count.load(Ordering::Acquire) == 0 {
+        if self.state.count.load(Ordering::Acquire) == 0 {
             return;
         }
-        let gone = self.0.holders.lock().remove((ino, owner));
-        self.ended(gone);
+        let gone = self.state.holders.lock().remove((ino, owner));
+        self.state.ended(gone);
     }
 
     /// The last descriptor of an open file is closed: no lock that was taken through it is left.
     pub(super) fn file_closed(&self, file: FileNo) {
-        if self.0.count.load(Ordering::Acquire) == 0 {
+        if self.state.count.load(Ordering::Acquire) == 0 {
             return;
         }
-        let gone = self.0.holders.lock().remove_file(file);
-        self.ended(gone);
-    }
-
-    fn ended(&self, gone: impl IntoIterator<Item = Holder>) {
-        // Closing the descriptors may wait for the disk: without the lock.
-        let count = gone.into_iter().count();
-        if count > 0 {
-            self.0.count.fetch_sub(count, Ordering::Release);
-            self.0.changed.notify_all();
-        }
+        let gone = self.state.holders.lock().remove_file(file);
+        self.state.ended(gone);
     }
 }
 
@@ -203,29 +175,15 @@ impl VolumeTree {
         if let Err(error) = Self::same(&file, request.ino) {
             return answer(Err(error));
         }
-        match self.locks.0.attempt(&request, &file) {
-            Err(VolumeError::Host(Errno::AGAIN | Errno::ACCESS)) if wait => {
-                let mut waiting = self.locks.0.waiting.lock();
-                let same = waiting
-                    .iter()
-                    .filter(|one| one.request.user == request.user);
-                if same.count() >= MOST_WAITING {
-                    drop(waiting);
-                    return answer(Err(Errno::NOLCK.into()));
-                }
-                waiting.push(Waiting {
-                    request,
-                    file,
-                    answer: Box::new(answer),
-                });
-                drop(waiting);
-                self.locks.0.changed.notify_all();
-            }
-            result => {
-                answer(result);
-                self.locks.0.changed.notify_all();
-            }
+        let call = match self.locks.state.call_of(&request) {
+            Ok(call) => call,
+            Err(error) => return answer(Err(error)),
+        };
+        if wait {
+            let one = waiting::One::new(request, call, file, Box::new(answer));
+            return self.locks.waiting.lock(one);
         }
+        answer(self.locks.state.attempt(&request, call, &file));
     }
 
     /// The lock that stands in the way of `request`.
@@ -233,7 +191,7 @@ impl VolumeTree {
         let file = self.open_file(request.file)?;
         let kind = LockKind::from_raw(request.kind).ok_or(Errno::INVAL)?;
         let range = range(request);
-        let holders = self.locks.0.holders.lock();
+        let holders = self.locks.state.holders.lock();
         let found = match holders.by_owner.get(&(request.ino, request.owner)) {
             Some(holder) => beneath::get_lock(&holder.descriptor, kind, &range)?,
             // The descriptor of the open file itself never holds a lock.
@@ -254,82 +212,127 @@ impl VolumeTree {
 }
 
 impl State {
-    fn serve(&self) {
-        let mut waiting = self.waiting.lock();
-        let mut pause = PAUSE;
-        loop {
-            if waiting.is_empty() {
-                self.changed.wait(&mut waiting);
-            } else {
-                // Woken at once by a lock that ends here; those of the host's processes end unseen.
-                let _ = self.changed.wait_for(&mut waiting, pause);
+    /// The call that a request comes from.
+    fn call_of(&self, request: &LockRequest) -> Result<Call, VolumeError> {
+        let kind = kind(request)?;
+        let known = self.holders.lock().call(key(request));
+        Ok(match known {
+            Some(call) => call,
+            None if kind != LockKind::Unlock && range(request).is_whole() => {
+                caller::call(request.thread)
             }
-            let began = Instant::now();
-            let mut ready = Vec::new();
-            let mut still = Vec::new();
-            for one in waiting.drain(..) {
-                match self.attempt(&one.request, &one.file) {
-                    Err(VolumeError::Host(Errno::AGAIN | Errno::ACCESS)) => {
-                        if signalled(one.request.thread) {
-                            ready.push((one.answer, Err(Errno::INTR.into())));
-                        } else {
-                            still.push(one);
-                        }
-                    }
-                    result => ready.push((one.answer, result)),
-                }
-            }
-            *waiting = still;
-            pause = PAUSE.max(began.elapsed().saturating_mul(LEISURE));
-            parking_lot::MutexGuard::unlocked(&mut waiting, || {
-                for (answer, result) in ready {
-                    answer(result);
-                }
-            });
-        }
+            None => Call::Fcntl,
+        })
     }
 
-    fn attempt(&self, request: &LockRequest, file: &OpenFile) -> Result<(), VolumeError> {
-        let kind = LockKind::from_raw(request.kind).ok_or(Errno::INVAL)?;
-        let range = range(request);
-        let key = (request.ino, request.owner);
-        let known = self
-            .holders
-            .lock()
-            .by_owner
-            .get(&key)
-            .map(|holder| holder.call);
-        let call = match known {
-            Some(call) => call,
-            None if kind == LockKind::Unlock => return Ok(()),
-            None if range.is_whole() => calling(request.thread),
-            None => Call::Fcntl,
-        };
+    /// Sets or removes a lock without waiting: `EAGAIN`.
+    fn attempt(
+        &self,
+        request: &LockRequest,
+        call: Call,
+        file: &OpenFile,
+    ) -> Result<(), VolumeError> {
+        let (kind, range, key) = (kind(request)?, range(request), key(request));
         let set = |descriptor: &OwnedFd| match call {
             Call::Fcntl => beneath::set_lock(descriptor, kind, &range),
             Call::Flock => beneath::set_flock(descriptor, kind),
         };
-        if known.is_some() {
-            let holders = self.holders.lock();
-            if let Some(holder) = holders.by_owner.get(&key) {
+        loop {
+            if let Some(holder) = self.holders.lock().by_owner.get(&key) {
                 return Ok(set(&holder.descriptor)?);
             }
+            if kind == LockKind::Unlock {
+                return Ok(());
+            }
+            let holder = self.describe(request, call, file)?;
+            set(&holder.descriptor)?;
+            let mut holders = self.holders.lock();
+            // Somebody else of the same owner was faster: one owner has one description.
+            if !holders.by_owner.contains_key(&key) {
+                holders.insert(key, holder);
+                self.count.fetch_add(1, Ordering::Release);
+                return Ok(());
+            }
         }
+    }
+
+    /// Waits for a lock, until it is granted or a signal arrives: `EINTR`.
+    fn wait(&self, request: &LockRequest, call: Call, file: &OpenFile) -> Result<(), VolumeError> {
+        let (kind, range, key) = (kind(request)?, range(request), key(request));
+        loop {
+            let known = |holders: &Holders| {
+                let holder = holders.by_owner.get(&key)?;
+                Some(Arc::clone(&holder.descriptor))
+            };
+            let found = known(&self.holders.lock());
+            let descriptor = match found {
+                Some(descriptor) => descriptor,
+                None => {
+                    // Known before it has a lock: what the same owner takes meanwhile is the same description's.
+                    let holder = self.describe(request, call, file)?;
+                    let mut holders = self.holders.lock();
+                    if !holders.by_owner.contains_key(&key) {
+                        holders.insert(key, holder);
+                        self.count.fetch_add(1, Ordering::Release);
+                    }
+                    continue;
+                }
+            };
+            match call {
+                Call::Fcntl => beneath::wait_lock(&*descriptor, kind, &range)?,
+                Call::Flock => beneath::wait_flock(&*descriptor, kind)?,
+            }
+            let now = known(&self.holders.lock());
+            if now.is_some_and(|now| Arc::ptr_eq(&now, &descriptor)) {
+                return Ok(());
+            }
+            // The owner has closed a descriptor of the file meanwhile, which ends the locks he had, not his waiting.
+        }
+    }
+
+    fn describe(
+        &self,
+        request: &LockRequest,
+        call: Call,
+        file: &OpenFile,
+    ) -> Result<Holder, VolumeError> {
         let share = self.budget.take(request.user)?;
-        let descriptor = reopen(file)?;
-        set(&descriptor)?;
-        let holder = Holder {
-            descriptor,
+        Ok(Holder {
+            descriptor: Arc::new(reopen(file)?),
             call,
             pid: request.pid,
             file: request.file,
             _share: share,
-        };
-        if self.holders.lock().insert(key, holder).is_none() {
-            self.count.fetch_add(1, Ordering::Release);
-        }
-        Ok(())
+        })
     }
+
+    fn ended(&self, gone: impl IntoIterator<Item = Holder>) {
+        let mut count = 0;
+        // Closing the descriptors may wait for the disk: without the lock.
+        for holder in gone {
+            count += 1;
+            if Arc::strong_count(&holder.descriptor) > 1 {
+                // Somebody waits with it. Neither call fails for a descriptor that is open.
+                let all = Range {
+                    start: 0,
+                    end: u64::MAX,
+                };
+                let _ = beneath::set_lock(&*holder.descriptor, LockKind::Unlock, &all);
+                let _ = beneath::set_flock(&*holder.descriptor, LockKind::Unlock);
+            }
+        }
+        if count > 0 {
+            self.count.fetch_sub(count, Ordering::Release);
+        }
+    }
+}
+
+fn key(request: &LockRequest) -> Key {
+    (request.ino, request.owner)
+}
+
+fn kind(request: &LockRequest) -> Result<LockKind, VolumeError> {
+    Ok(LockKind::from_raw(request.kind).ok_or(Errno::INVAL)?)
 }
 
 fn range(request: &LockRequest) -> Range {
@@ -353,42 +356,7 @@ fn reopen(file: &OpenFile) -> Result<OwnedFd, VolumeError> {
     Ok(open(wanted).or_else(|_| open(own))?)
 }
 
-/// The call in which `thread` waits.
-fn calling(thread: u32) -> Call {
-    /// flock(2) for 32-bit programs on x86.
-    const COMPAT_FLOCK: libc::c_long = 143;
-    let text = fs::read_to_string(format!("/proc/{thread}/syscall")).unwrap_or_default();
-    let number = text.split_ascii_whitespace().next();
-    match number.and_then(|number| number.parse::<libc::c_long>().ok()) {
-        Some(libc::SYS_flock | COMPAT_FLOCK) => Call::Flock,
-        _ => Call::Fcntl,
-    }
-}
-
-/// Whether a thread has a signal to take, or is gone.
-fn signalled(thread: u32) -> bool {
-    if thread == 0 {
-        return false;
-    }
-    let Ok(status) = fs::read_to_string(format!("/proc/{thread}/status")) else {
-        return true;
-    };
-    let mask = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-            .unwrap_or(0)
-    };
-    let pending = mask("SigPnd:") | mask("ShdPnd:");
-    // Blocked and ignored ones do not interrupt.
-    pending & !mask("SigBlk:") & !mask("SigIgn:") != 0
-}
-
-/// Whether the calls of other processes can be seen, without which flock and fcntl cannot be told apart: by privilege, or those
-/// of the same user where Yama does not forbid it.
+/// Whether the calls of other processes can be seen.
 pub(super) fn can_tell() -> bool {
-    let all = rustix::thread::capabilities(None)
-        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE));
-    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
-    let own = yama.map_or(true, |scope| scope.trim() == "0");
-    (all || own) && fs::metadata("/proc/self/syscall").is_ok()
+    caller::can_be_seen()
 }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::Result;
 
 /// Kind of a lock.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum LockKind {
     /// Shared.
     Read,
@@ -53,7 +53,7 @@ const F_WRLCK: libc::c_short = libc::F_WRLCK as libc::c_short;
 const F_UNLCK: libc::c_short = libc::F_UNLCK as libc::c_short;
 
 /// First and last byte.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Range {
     /// First byte.
     pub start: u64,
@@ -92,6 +92,11 @@ pub fn set_lock(file: impl AsFd, kind: LockKind, range: &Range) -> Result<()> {
     fcntl(file, libc::F_OFD_SETLK, &mut range.flock(kind)?)
 }
 
+/// Sets a record lock of `file`'s description once nobody is in the way; a signal ends the waiting: `EINTR`.
+pub fn wait_lock(file: impl AsFd, kind: LockKind, range: &Range) -> Result<()> {
+    fcntl(file, libc::F_OFD_SETLKW, &mut range.flock(kind)?)
+}
+
 /// The first lock that stands in the way: its kind, range and process (-1: another description).
 pub fn get_lock(
     file: impl AsFd,
@@ -119,6 +124,18 @@ pub fn set_flock(file: impl AsFd, kind: LockKind) -> Result<()> {
         match kind {
             LockKind::Read => FlockOperation::NonBlockingLockShared,
             LockKind::Write => FlockOperation::NonBlockingLockExclusive,
+            LockKind::Unlock => FlockOperation::Unlock,
+        },
+    )
+}
+
+/// flock(2) that waits; a signal ends that: `EINTR`.
+pub fn wait_flock(file: impl AsFd, kind: LockKind) -> Result<()> {
+    rustix::fs::flock(
+        file,
+        match kind {
+            LockKind::Read => FlockOperation::LockShared,
+            LockKind::Write => FlockOperation::LockExclusive,
             LockKind::Unlock => FlockOperation::Unlock,
         },
     )
