@@ -1,13 +1,12 @@
 //! `exec`: one more process in a container that runs.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::BorrowedFd;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, chdir, pidfd_open, set_parent_process_death_signal,
-    waitpid,
+    setsid, waitpid,
 };
 
 use super::attach::{DetachKeys, Left};
@@ -15,7 +14,9 @@ use super::channel::{self, Channel, FromChild};
 use super::child::{self, Failure, Program, Stdio};
 use super::namespaces::Entrance;
 use super::stdio::{self, Output, RelayEnds, StdioRelay};
-use super::supervisor::{LEFT, Watched, detach, wait_for_supervisor, watch_process, with_output};
+use super::supervisor::{
+    LEFT, Watched, detach, tell, wait_for_supervisor, watch_process, with_output,
+};
 use super::{NotStarted, OutOfReach, code_of};
 use crate::ops::container::run::{env, security};
 use crate::store::containers::{Container, Status};
@@ -73,8 +74,7 @@ pub fn exec_attached(
             let code = match stay(container, options, Some((keys, &to))) {
                 Ok(code) => code,
                 Err(error) => {
-                    // Without a starter there is nobody to tell.
-                    let _ = writeln!(&to, "{} {}", error.code, error.text);
+                    tell(&to, &format!("{} {}", error.code, error.text));
                     error.code
                 }
             };
@@ -229,13 +229,14 @@ fn stay(
 }
 
 /// Leaves everything of the caller's behind, and lets him go.
-fn leave(moving: &mut StdioRelay, mut to: &File) -> std::io::Result<()> {
+fn leave(moving: &mut StdioRelay, to: &File) -> std::io::Result<()> {
     moving.leave();
     set_parent_process_death_signal(None)?;
     detach();
     // Nor does it keep his directory busy.
     chdir("/")?;
-    writeln!(to, "{LEFT}")
+    tell(to, LEFT);
+    Ok(())
 }
 
 /// Whether an error of looking at a process says that it has ended.
@@ -257,6 +258,8 @@ fn join(
 ) -> Result<std::convert::Infallible, Failure> {
     let entering = |error| Failure::start(format!("entering the container: {error}"));
     let keep: Vec<BorrowedFd<'_>> = target.descriptors().collect();
+    // What the caller's terminal says to the programs in front of it is not for the one between: it would end before the command.
+    let _ = setsid();
     reset_signals();
     child::leave_behind(channel, stdio.as_ref(), &keep)?;
     target.enter().map_err(entering)?;

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
@@ -164,6 +165,8 @@ pub(super) struct StdioRelay {
     master: Option<Arc<File>>,
     /// Can be read when the caller has typed what detaches.
     left: Option<OwnedFd>,
+    /// The caller has left.
+    alone: Arc<AtomicBool>,
 }
 
 impl StdioRelay {
@@ -259,9 +262,11 @@ impl StdioRelay {
         hub: Option<&Arc<Hub>>,
     ) -> io::Result<()> {
         let (output, watch) = (output.clone(), Arc::clone(watch));
-        let hub = hub.cloned();
-        let handle =
-            thread(move || drain(from, stream, &output, &watch, terminal, hub.as_deref()))?;
+        let (hub, alone) = (hub.cloned(), Arc::clone(&self.alone));
+        let handle = thread(move || {
+            let hub = hub.as_deref();
+            drain(from, stream, &output, &watch, terminal, hub, &alone)
+        })?;
         self.threads.push(handle);
         Ok(())
     }
@@ -284,6 +289,7 @@ impl StdioRelay {
 
     /// The caller leaves: his terminal is as it was, and no concern of ours any more.
     pub(super) fn leave(&mut self) {
+        self.alone.store(true, Ordering::SeqCst);
         drop(self.left.take());
         drop(self.raw.take());
         // The size is that of whoever attaches.
@@ -369,6 +375,7 @@ fn drain(
     watch: &Watch,
     terminal: bool,
     hub: Option<&Hub>,
+    alone: &AtomicBool,
 ) -> io::Result<()> {
     let tell = |bytes: &[u8]| {
         if let Some(hub) = hub {
@@ -387,7 +394,11 @@ fn drain(
                 false => write_all(to, bytes),
             };
             tell(bytes);
-            written
+            match written {
+                // It was on its way to a terminal that has been hung up since it was left.
+                Err(_) if alone.load(Ordering::SeqCst) => Ok(()),
+                other => other,
+            }
         };
         return match relay::output(from, watch, terminal, sink) {
             // Nobody reads it any more, which is the reader's decision.

@@ -5,14 +5,14 @@ mod startup;
 mod watch;
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use self::attached::Leaving;
 pub use self::attached::run_attached;
-pub(super) use self::attached::{LEFT, detach, wait_for_supervisor};
+pub(super) use self::attached::{LEFT, detach, tell, wait_for_supervisor};
 use self::startup::Startup;
 pub(super) use self::startup::{ChildProcess, hint, no_namespaces, plan, spawn};
 use self::watch::Hint;
@@ -106,9 +106,9 @@ pub fn run_detached(
             detach();
             let mut told = Some(File::from(write));
             let mut tell = |code: u8, text: &str| {
-                if let Some(mut to) = told.take() {
-                    // The starter was killed: the container runs all the same.
-                    let _ = writeln!(to, "{code} {text}");
+                if let Some(to) = told.take() {
+                    // If the starter was killed the container runs all the same.
+                    attached::tell(&to, &format!("{code} {text}"));
                 }
             };
             let log = LogWriter::open(&job.container.log());

@@ -102,9 +102,11 @@ fn root_a_command_of_exec_is_left_and_goes_on() {
         terminal.shows("re0ady");
         terminal
     };
-    // docker's words and status; the command goes on.
+    // docker's words and status; the command goes on, and what it prints is nobody's.
     let mut first = start(None, &["box", "sh"]);
-    first.types("exec sleep 1001\n");
+    first.types("while :; do echo flood; done & exec sleep 1001\n");
+    // The command's, not the echo of what was typed.
+    first.shows("flood\r\nflood\r\n");
     let left = || inside(&s, "box", "sleep 1001");
     wait_until("the shell has become it", || left() == 1);
     first.types("\x10\x11");
@@ -190,6 +192,80 @@ fn root_a_command_of_exec_is_left_and_goes_on() {
         .status
         .success()
     });
+}
+
+/// The processes of `mica exec -it` in this container that lead a session, and those that do not.
+fn beside(s: &Sandbox, container: &str) -> (usize, usize) {
+    let mica = env!("CARGO_BIN_EXE_mica");
+    let found = s.sh(&format!("pgrep -f '{mica} [e]xec -it {container} '"));
+    let found = found.stdout();
+    let leads = |pid: &str| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Its state, parent, process group, session.
+        let (_, rest) = stat.rsplit_once(") ")?;
+        Some(rest.split(' ').nth(3)? == pid)
+    };
+    let (lead, others): (Vec<bool>, Vec<bool>) =
+        found.lines().filter_map(leads).partition(|leads| *leads);
+    (lead.len(), others.len())
+}
+
+/// Who stays told his starter so in two pieces: the starter heard the first and ended, and the second failed.
+#[test]
+fn root_regression_a_command_that_floods_its_terminal_is_left_and_goes_on() {
+    let s = sandbox();
+    // A race: one in three was lost.
+    for turn in 0..14 {
+        let name = format!("box{turn}");
+        shown(&s, &format!("run -d --init --name {name} app:1 sleep 1000"));
+        let mut terminal = Terminal::new(&s, &["exec", "-it", &name, "sh"]);
+        terminal.types("while :; do echo flood; done & exec sleep 1001\n");
+        // The command's, not the echo of what was typed.
+        terminal.shows("flood\r\nflood\r\n");
+        let goes_on = || inside(&s, &name, "sleep 1001") == 1;
+        wait_until("the shell has become it", goes_on);
+        terminal.types("\x10\x11");
+        if turn % 2 == 0 {
+            assert_eq!(terminal.ends(), 1, "{}", terminal.seen);
+            assert!(terminal.seen.contains("read escape sequence"));
+        } else {
+            // Nobody reads the terminal any more, and it goes while something is on its way to it.
+            wait_until("it was left", || beside(&s, &name) == (3, 0));
+        }
+        drop(terminal);
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(goes_on(), "turn {turn}");
+        // Who moves its output, and whose child it is.
+        wait_until("only two stay", || beside(&s, &name) == (2, 0));
+        shown(&s, &format!("rm -f {name}"));
+        wait_until("nobody stays", || beside(&s, &name) == (0, 0));
+    }
+}
+
+/// The process between ended by it, and was taken for the command.
+#[test]
+fn root_regression_ctrl_c_is_the_commands_of_exec() {
+    let s = sandbox();
+    shown(&s, "run -d --init --name box app:1 sleep 1000");
+    let script = "trap 'sleep 0.2; echo go$((0))t; exit 3' INT; echo re$((0))ady; while :; do sleep 0.05; done";
+    let mut terminal = Terminal::new(&s, &["exec", "box", "sh", "-c", script]);
+    terminal.shows("re0ady");
+    terminal.types("\x03");
+    assert_eq!(terminal.ends(), 3, "{}", terminal.seen);
+    assert!(terminal.seen.contains("go0t"), "{}", terminal.seen);
+}
+
+/// What was wrong was said in pieces, of which the first was heard.
+#[test]
+fn root_regression_why_a_command_of_exec_was_not_started_is_heard_whole() {
+    let s = sandbox();
+    shown(&s, "run -d --init --name box app:1 sleep 1000");
+    for _ in 0..10 {
+        let mut terminal = Terminal::new(&s, &["exec", "-it", "box", "nosuch"]);
+        assert_eq!(terminal.ends(), 127, "{}", terminal.seen);
+        let why = "exec: \"nosuch\": executable file not found in $PATH";
+        assert!(terminal.seen.contains(why), "{}", terminal.seen);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A container at the caller's terminal, which he can leave: two processes, of which the one that he waits for goes with him.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -49,8 +49,7 @@ pub fn run_attached(
             let code = match &result {
                 Ok(code) => *code,
                 Err(error) => {
-                    // Without a starter there is nobody to tell.
-                    let _ = writeln!(&to, "{} {}", error.code, error.text);
+                    tell(&to, &format!("{} {}", error.code, error.text));
                     error.code
                 }
             };
@@ -78,13 +77,34 @@ impl Leaving<'_> {
         moving.leave();
         set_parent_process_death_signal(None)?;
         detach();
-        let mut to = self.to;
-        writeln!(to, "{LEFT}")
+        tell(self.to, LEFT);
+        Ok(())
     }
 }
 
 /// The word for a caller who has left.
 pub(in crate::runtime) const LEFT: &str = "left";
+
+/// Says a line to the process that the caller waits for, at once: it may end when it has heard a part. It may have ended: then there is
+/// nobody to tell.
+pub(in crate::runtime) fn tell(mut to: &File, text: &str) {
+    let _ = to.write_all(format!("{text}\n").as_bytes());
+}
+
+/// All that [`tell`] says before the other side is closed, or that the caller has left.
+fn hear(mut line: &File) -> String {
+    let mut said = Vec::new();
+    let mut piece = vec![0; 64 << 10];
+    while said.strip_suffix(b"\n") != Some(LEFT.as_bytes()) {
+        match line.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => said.extend_from_slice(piece.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    String::from_utf8_lossy(&said).into_owned()
+}
 
 /// In the process that the caller waits for: passes signals on until the supervisor has ended, or was left.
 pub(in crate::runtime) fn wait_for_supervisor(
@@ -99,6 +119,7 @@ pub(in crate::runtime) fn wait_for_supervisor(
             std::io::ErrorKind::Other.into(),
         ));
     };
+    let line = File::from(line);
     let signals = SignalFd::block_forwarded(false).map_err(NotStarted::because(waiting))?;
     loop {
         let mut fds = [
@@ -123,10 +144,7 @@ pub(in crate::runtime) fn wait_for_supervisor(
         if !spoken {
             continue;
         }
-        let mut said = vec![0; 64 << 10];
-        let length = rustix::io::retry_on_intr(|| rustix::io::read(&line, said.as_mut_slice()));
-        let length = length.unwrap_or(0);
-        let said = String::from_utf8_lossy(said.get(..length).unwrap_or_default()).into_owned();
+        let said = hear(&line);
         if said.trim_end() == LEFT {
             return Ok(Left::Detached);
         }
