@@ -85,6 +85,7 @@ mod rmi;
 mod run;
 mod save;
 mod start;
+mod switches;
 mod system_prune;
 mod tag;
 mod transfer;
@@ -105,6 +106,7 @@ use output::print_error;
     name = "mica",
     version,
     max_term_width = 100,
+    args_override_self = true,
     after_help = "Exit status: 0 success, 1 the command failed wholly or in part, 125 a flag is wrong,\n\
                   64 a template does not parse.\n\
                   MICA_LOG=debug prints more to stderr (error, warn, info, debug, trace)."
@@ -327,7 +329,7 @@ pub fn main() -> ExitCode {
         return serve(part);
     }
     completion::answer();
-    let parsed = help::command().try_get_matches().and_then(|matches| {
+    let parsed = switches::parse(std::env::args_os()).and_then(|matches| {
         let cli = Cli::from_arg_matches(&matches);
         cli.map_err(|error| error.format(&mut help::command()))
     });

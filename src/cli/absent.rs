@@ -187,6 +187,24 @@ pub fn flag(text: &str) -> RunError {
     })
 }
 
+/// Refuses every network but the host's, which can be named once.
+pub fn network(names: &[String]) -> Result<(), RunError> {
+    match names {
+        [] => Ok(()),
+        [name] if name == "host" => Ok(()),
+        [first, others @ ..] if !others.is_empty() && others.iter().all(|name| name == first) => Err(RunError::Usage(
+            format!("network {first:?} is specified multiple times"),
+        )),
+        [_, _, ..] if names.iter().any(|name| name == "host") => Err(RunError::Usage(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
+                .to_owned(),
+        )),
+        [name, ..] => Err(RunError::Refused(format!(
+            "network {name} not found: containers use the host's network"
+        ))),
+    }
+}
+
 /// Refuses every `--restart` but `no`.
 pub fn restart(policy: &str) -> Result<(), RunError> {
     let name = policy.split_once(':').map_or(policy, |(name, _)| name);

@@ -103,14 +103,8 @@ pub struct Args {
           default_value = "false")]
     privileged: bool,
     /// The network: host is the only one there is
-    #[arg(
-        long,
-        visible_alias = "net",
-        value_name = "NETWORK",
-        default_value = "host",
-        hide_default_value = true
-    )]
-    network: String,
+    #[arg(long, visible_alias = "net", value_name = "NETWORK")]
+    network: Vec<String>,
     /// Get the image from its registry: always, missing (if it is not here), never
     #[arg(long, value_name = "WHEN", default_value = "missing",
           value_parser = ["always", "missing", "never"])]
@@ -201,13 +195,7 @@ pub fn create(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 
 /// What `run` and `create` have in common: the container, not started.
 fn make(args: &Args, context: &Context) -> anyhow::Result<(Store, Created, Option<CidFile>)> {
-    if args.network != "host" {
-        let text = format!(
-            "network {} not found: containers use the host's network",
-            args.network
-        );
-        return Err(RunError::Refused(text).into());
-    }
+    absent::network(&args.network)?;
     if args.privileged {
         return Err(RunError::Refused(PRIVILEGED.to_owned()).into());
     }

@@ -9,8 +9,8 @@ use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::Cli;
-use super::absent;
 use super::output::Printable;
+use super::{absent, switches};
 
 /// Prints help, a version or an error; the exit status.
 pub fn tell(error: &clap::Error) -> ExitCode {
@@ -51,7 +51,10 @@ pub fn tell(error: &clap::Error) -> ExitCode {
         | ErrorKind::MissingSubcommand
         | ErrorKind::TooFewValues
         | ErrorKind::TooManyValues => (plain(error), 1),
-        _ => (plain(error), 125),
+        _ => match switches::wrong(error) {
+            Some(text) => (format!("{text}{}", ending(error)), 125),
+            None => (plain(error), 125),
+        },
     };
     // The same.
     let _ = writeln!(io::stderr(), "mica: {text}");

@@ -117,6 +117,11 @@ fn root_regression_a_tmpfs_takes_the_kernels_options() {
         "run --rm -u 1000 --tmpfs /x:uid=1000,mode=700 app:1 touch /x/f",
     )
     .ok();
+    let text = stat("nr_blocks=64,inode64,nodiratime,strictatime,rw,nosuid,nodev,noexec");
+    assert!(
+        text.contains("size=256k") && text.contains("inode64") && text.contains("nodiratime"),
+        "{text}"
+    );
     let text = stat("size=10%,exec,noatime");
     assert!(
         !text.contains("noexec") && text.contains("noatime"),
@@ -215,4 +220,71 @@ fn root_regression_exec_takes_variables_as_run_does() {
     let env = shown(&s, "exec --env-file vars -e NEW=5 one env");
     assert!(env.contains("FILE=4\n") && env.contains("NEW=5\n"), "{env}");
     shown(&s, "rm -f one");
+}
+
+/// They were taken for the image.
+#[test]
+fn root_regression_values_stand_at_their_letters() {
+    let s = sandbox();
+    s.mkdir("data");
+    fs::write(s.path("data/f"), "bound\n").expect("write");
+    let volume = format!("-v{}:/x", s.path("data").display());
+    let script = "echo $A $B; id -un; pwd; hostname; cat /x/f";
+    let words = [
+        "run", "--rm", "-eA=1", "-ieB=2", "-ubob", "-w/tmp", "-hbox", &volume, "-lx=y", "-p80:80",
+        "app:1", "sh", "-c", script,
+    ];
+    assert_eq!(s.mica(words).ok().stdout(), "1 2\nbob\n/tmp\nbox\nbound\n");
+    mica(&s, "create --name made -eA=1 -lx=y app:1 true").ok();
+    assert_eq!(shown(&s, "ps -a --format {{.Labels}}"), "x=y\n");
+    shown(&s, "run -d --init --name one app:1 sleep 1000");
+    let env = shown(&s, "exec -eA=1 -w/tmp -ubob one -- echo $A; pwd; id -un");
+    assert_eq!(env, "1\n/tmp\nbob\n");
+    shown(&s, "rm -f one made");
+}
+
+/// docker's client takes the last of what is given again, and a truth value after a switch's `=`.
+#[test]
+fn root_regression_what_is_given_again_counts_as_given_last() {
+    let s = sandbox();
+    let line = "run --rm --rm=false -it=false --tty=0 --name no --name one --hostname no -h box -u 0 --user bob -w / --workdir /tmp \
+                --entrypoint no --entrypoint sh --pull always --pull never --shm-size 2m --shm-size 1m --restart always --restart no \
+                --platform linux/s390x --platform linux/HERE --stop-signal KILL --stop-signal TERM --read-only --read-only=F app:1 -c";
+    let line = line.replace("HERE", crate::common::image::host_architecture());
+    let script =
+        "hostname; id -un; pwd; tty; echo x > f && cat f; df -k /dev/shm | grep -c ' 1024 '";
+    let mut words: Vec<&str> = line.split_whitespace().collect();
+    words.push(script);
+    let run = s.mica(&words).ok();
+    assert_eq!(run.stdout(), "box\nbob\n/tmp\nnot a tty\nx\n1\n");
+    let listed = shown(
+        &s,
+        "ps -aq=false --no-trunc=1 --format no --format {{.Names}}",
+    );
+    assert_eq!(listed, "one\n");
+    shown(&s, "rm -f=false --force=true one");
+    // docker's words; networks are a list there, and mica has one.
+    for (options, said) in [
+        (
+            "--network host --net host",
+            "network \"host\" is specified multiple times",
+        ),
+        (
+            "--network other --network host",
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+        ),
+        (
+            "--rm=x",
+            "invalid argument \"x\" for \"--rm\" flag: strconv.ParseBool: parsing \"x\": invalid syntax",
+        ),
+    ] {
+        let run = mica(&s, &format!("run {options} app:1 true")).code(125);
+        let first = run.stderr().lines().next().unwrap_or_default().to_owned();
+        assert_eq!(first, format!("mica: {said}"), "{}", run.describe());
+    }
+    let other = mica(&s, "run --network other app:1 true").code(125);
+    assert_eq!(
+        other.stderr(),
+        "Error response from daemon: network other not found: containers use the host's network\n"
+    );
 }
