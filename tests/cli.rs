@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::common::image::{ImageBuilder, digest};
 use crate::common::sandbox::Sandbox;
 
+mod cut_short;
 mod formatting;
 mod histories;
 mod listing;

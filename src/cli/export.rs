@@ -18,7 +18,7 @@ pub struct Args {
     #[command(flatten)]
     output: OutputArgs,
     /// A container by name or ID, or else an image by name, digest reference or ID
-    #[arg(value_name = "CONTAINER|IMAGE", add = super::completion::images())]
+    #[arg(value_name = "CONTAINER|IMAGE", add = super::completion::images_and_containers())]
     name: String,
 }
 

@@ -17,7 +17,7 @@ use crate::store::Store;
 #[derive(clap::Args)]
 pub struct Args {
     /// What to push; a tag that is left out is "latest"
-    #[arg(value_name = "NAME[:TAG]", required = true)]
+    #[arg(value_name = "NAME[:TAG]", required = true, add = super::completion::images())]
     names: Vec<String>,
     /// Compress every layer in this way, and send it unless it is there so [default: as it is there, else gzip]
     #[arg(long, value_enum, value_name = "METHOD")]

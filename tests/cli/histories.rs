@@ -183,7 +183,7 @@ fn left(what: &BTreeSet<Left>) -> (Sandbox, Store) {
 }
 
 /// Every file and directory of a store, its bytes included; but for what a look may write to.
-fn everything(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn everything(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut todo = vec![root.to_owned()];
     while let Some(dir) = todo.pop() {
@@ -205,7 +205,7 @@ fn everything(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// What the files below some directories take, as `du` counts, but for the directories themselves.
-fn du(root: &Path, below: &[&str]) -> u64 {
+pub(super) fn du(root: &Path, below: &[&str]) -> u64 {
     let mut seen = HashSet::new();
     let mut bytes = 0;
     let dirs = below.iter().map(|dir| root.join(dir));
@@ -231,9 +231,9 @@ fn du(root: &Path, below: &[&str]) -> u64 {
 }
 
 /// Everything but the store's own records.
-const DATA: [&str; 6] = ["blobs", "layers", "tmp", "partial", "containers", "volumes"];
+pub(super) const DATA: [&str; 6] = ["blobs", "layers", "tmp", "partial", "containers", "volumes"];
 
-const DRY: [&str; 18] = [
+pub(super) const DRY: [&str; 18] = [
     "builder prune --dry-run",
     "builder prune -af --dry-run",
     "gc --dry-run",
@@ -253,7 +253,7 @@ const DRY: [&str; 18] = [
     "trash --empty -f --dry-run",
     "rmi -f --dry-run app:1",
 ];
-const QUESTIONS: [&str; 11] = [
+pub(super) const QUESTIONS: [&str; 11] = [
     "builder prune -a",
     "image prune",
     "image prune -a",
@@ -332,7 +332,11 @@ fn every_verb_with_a_dry_run_or_a_question_is_tried() {
             .to_string_lossy()
             .replace("mica-", "");
         let verb = verb.replace('-', " ").replace("image rm", "rmi");
-        let has = |lines: &[&str]| lines.iter().any(|line| line.starts_with(&verb));
+        let begins = format!("{verb} ");
+        let has = |lines: &[&str]| {
+            let mut lines = lines.iter();
+            lines.any(|line| *line == verb || line.starts_with(&begins))
+        };
         assert!(
             !text.contains("\\-\\-dry\\-run") || has(&DRY),
             "{verb} has --dry-run"

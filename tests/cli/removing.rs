@@ -252,3 +252,45 @@ fn regression_a_glob_removes_in_one_step_what_names_remove_one_by_one() {
     assert_eq!(ends[0], ends[1]);
     assert_eq!(ends[0].2, ["app:pinned", "stays:1"]);
 }
+
+/// A glob for registries' names took every image of Docker Hub.
+#[test]
+fn regression_a_glob_for_registries_takes_nothing_of_docker_hub() {
+    let sandbox = store(&["postgres:16", "fenollp/app:1", "reg.example.com/team/app:1"]);
+    let listed = |words: &[&str]| {
+        let text = sandbox.mica(words).ok().stdout();
+        let names = text.lines().filter_map(|line| {
+            let (what, name) = line.split_once(": ")?;
+            what.eq_ignore_ascii_case("untagged")
+                .then(|| name.to_owned())
+        });
+        names.collect::<Vec<_>>()
+    };
+    for words in [
+        &["rmi", "--dry-run", "*/*/*"][..],
+        &["rmi", "--dry-run", "--filter", "reference=*/*/*"],
+        &[
+            "image",
+            "prune",
+            "-a",
+            "--dry-run",
+            "--filter",
+            "reference=*/*/*",
+        ],
+        &[
+            "system",
+            "prune",
+            "-a",
+            "--dry-run",
+            "--filter",
+            "reference=*/*/*",
+        ],
+        &["rmi", "*/*/*"],
+    ] {
+        assert_eq!(listed(words), ["reg.example.com/team/app:1"], "{words:?}");
+    }
+    assert_eq!(
+        listed(&["rmi", "--dry-run", "docker.io/*/*"]),
+        ["fenollp/app:1", "postgres:16"]
+    );
+}

@@ -190,6 +190,16 @@ fn regression_containers_filters_and_the_trash_are_completed() {
         assert_eq!(offered(&sandbox, words), ["web"], "{words:?}");
     }
     assert_eq!(offered(&sandbox, &["mica", "restore", "o"]), ["old:1"]);
+    for verb in ["push", "save", "tag", "run", "create", "bundle"] {
+        assert_eq!(
+            offered(&sandbox, &["mica", verb, "ap"]),
+            ["app:1"],
+            "{verb}"
+        );
+    }
+    for (typed, found) in [("ap", "app:1"), ("w", "web")] {
+        assert_eq!(offered(&sandbox, &["mica", "export", typed]), [found]);
+    }
     let mut filters = offered(&sandbox, &["mica", "rmi", "--filter", "l"]);
     filters.sort();
     assert_eq!(filters, ["label!=", "label="]);
@@ -263,6 +273,27 @@ fn regression_a_toolchain_that_is_missing_or_too_old_is_named() {
         .code(1)
         .stderr();
     assert!(missing.contains("/no/such/cargo is missing"), "{missing}");
+    // Before anything else is done.
+    let here = env!("CARGO_MANIFEST_DIR");
+    for goal in ["run", "test", "test-fast"] {
+        let make = format!("env -u MAKEFLAGS make -C {here} {goal} CARGO=/no/such/cargo");
+        let run = sandbox.sh(&make).fails();
+        assert!(
+            run.stderr().contains("/no/such/cargo is missing"),
+            "{}",
+            run.describe()
+        );
+        assert!(!run.stdout().contains("install"), "{}", run.describe());
+    }
+    let readme = include_str!("../../README.md");
+    let (before, _) = readme.split_once("make run ").expect("the commands");
+    for said in [
+        "`apt install make`",
+        "Rust 1.88 or newer (rustup",
+        "Debian's own is 1.63 and cannot build it",
+    ] {
+        assert!(before.contains(said), "{said}");
+    }
 }
 
 /// The shells themselves, as somebody has them who has typed `make install`: bash with its package for completion, which loads the
@@ -282,31 +313,42 @@ fn regression_the_shells_themselves_complete() {
         let script = sandbox.mica(["completion", shell]).ok();
         std::fs::write(file, script.stdout).expect("write");
     }
-    for (shell, start) in [
+    // The lines for the alias are those that the help says.
+    let help = sandbox.mica(["completion", "--help"]).ok().stdout();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (shell, start, alias) in [
         (
             "bash --norc --noprofile -i",
-            "BASH_COMPLETION_USER_DIR=$PWD/bash; . /usr/share/bash-completion/bash_completion",
+            "BASH_COMPLETION_USER_DIR=$PWD/bash; . /usr/share/bash-completion/bash_completion; . $PWD/bash/completions/mica",
+            "complete -o nospace -o bashdefault -F _mica docker",
         ),
         (
             "zsh -f -i",
             "fpath=($PWD/zsh $fpath); autoload -U compinit; compinit -u -D",
+            "compdef docker=mica",
         ),
-        ("fish --no-config -i", "source $PWD/fish/mica.fish"),
+        (
+            "fish --no-config -i",
+            "source $PWD/fish/mica.fish",
+            "complete -c docker -w mica",
+        ),
     ] {
+        assert!(help.contains(alias), "{help}");
         let name = shell.split(' ').next().expect("a word");
         // The only tag that fits is put in whole, at the first key.
         let keys = format!(
-            "cd {}\n{start}\nmica tag debian:bo\t {name}done:1\nexit\n",
+            "cd {}\n{start}\nmica tag debian:bo\t {name}done:1\nalias docker=mica; {alias}\ndocker tag debian:bo\t {name}alias:1\nexit\n",
             sandbox.dir().display()
         );
         std::fs::write(sandbox.path("keys"), keys).expect("write");
         let run = sandbox.sh(&format!(
             "PATH={bin}:$PATH TERM=xterm timeout 60 script -qec '{shell}' /dev/null <keys 2>&1 || true"
         ));
-        let tags = sandbox
-            .mica(["images", "-q", &format!("{name}done:1")])
-            .ok();
-        assert_eq!(tags.stdout().lines().count(), 1, "{}", run.describe());
+        for tag in ["done", "alias"] {
+            let tags = sandbox.mica(["images", "-q", &format!("{name}{tag}:1")]);
+            let found = tags.ok().stdout().lines().count();
+            assert_eq!(found, 1, "{name} {tag}: {}", run.describe());
+        }
     }
 }
 
@@ -358,4 +400,16 @@ fn regression_net_progress_fits_narrow_terminals() {
         .mica(["pull", "--retry-for", "0", "127.0.0.1:1/none:1"])
         .fails();
     assert!(!run.stderr().contains("io: "), "{}", run.describe());
+}
+
+#[test]
+fn fuse_regression_umount_offers_what_is_mounted() {
+    let sandbox = store(&["app:1"]);
+    let mount = sandbox.mount();
+    let point = mount.path("").display().to_string();
+    let point = point.trim_end_matches('/');
+    let typed = &point[..point.len() - 1];
+    assert_eq!(offered(&sandbox, &["mica", "umount", typed]), [point]);
+    mount.unmount();
+    assert!(!offered(&sandbox, &["mica", "umount", typed]).contains(&point.to_owned()));
 }

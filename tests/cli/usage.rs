@@ -29,6 +29,18 @@ fn help_works_on_every_verb() {
     for verb in ["df", "prune"] {
         sandbox.mica(["system", verb, "-h"]).ok();
     }
+    // With a value it is the host name, as docker's.
+    for words in [
+        &["run", "-h"][..],
+        &["container", "run", "-h"],
+        &["run", "--rm", "-h"],
+    ] {
+        let help = sandbox.mica(words).ok().stdout();
+        assert!(
+            help.contains("Usage: mica run [OPTIONS] IMAGE") && help.contains("--hostname"),
+            "{help}"
+        );
+    }
     assert!(
         sandbox
             .mica(["--version"])
@@ -147,6 +159,17 @@ fn regression_what_is_not_there_says_why() {
             "{said}"
         );
         assert!(!said.contains("unknown"), "{said}");
+        let (_, instead) = said
+            .split_once(": ")
+            .and_then(|(_, why)| why.split_once(": "))
+            .unwrap_or_default();
+        assert!(
+            !instead.is_empty() || said.contains("namespaces of its own"),
+            "{said}"
+        );
+        if flag.starts_with("-m") || flag.contains("cpus") || flag.contains("gpus") {
+            assert!(said.contains("podman"), "{said}");
+        }
     }
     let said = sandbox
         .mica(["run", "--restart", "foo", "x"])

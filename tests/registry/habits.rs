@@ -205,6 +205,11 @@ fn regression_net_a_new_name_is_a_newer_image() {
     assert_eq!(status("app"), "Image");
     assert_eq!(status("other"), "Downloaded");
     assert_eq!(status("other"), "Image");
+    // Moved to an image that is here.
+    s.load(&app("else:1"));
+    s.mica(["tag", "else:1", &liar.name()]).ok();
+    assert_eq!(status("app"), "Downloaded");
+    assert_eq!(status("app"), "Image");
 }
 
 #[test]
@@ -231,4 +236,27 @@ fn regression_net_root_run_gets_its_image_from_an_insecure_registry() {
         "here",
     ]);
     assert_eq!(run.ok().stdout(), "here\n");
+}
+
+/// What may not be given away can be had where it is.
+#[test]
+fn regression_net_foreign_layers_that_the_registry_has_are_pulled() {
+    let image = app("app:1");
+    let liar = Liar::start(&image, |request, answer| {
+        if !request.path.contains("/manifests/") {
+            return answer;
+        }
+        let (blobs, descriptors) = app("app:1").oci_blobs();
+        let own = descriptors[0]["digest"].as_str().unwrap().to_owned();
+        let (_, manifest) = blobs.iter().find(|(digest, _)| *digest == own).unwrap();
+        let text = String::from_utf8(manifest.clone()).unwrap();
+        assert!(text.contains("image.layer.v1.tar"));
+        let text = text.replace("image.layer.v1.tar", "image.layer.nondistributable.v1.tar");
+        served(MANIFEST, text.as_bytes())
+    });
+    let s = Sandbox::new();
+    s.mica(["pull", "-q", &liar.name()]).ok();
+    let ids = s.mica(["images", "-q", "--no-trunc"]).ok().stdout();
+    assert_eq!(ids.trim(), image.id());
+    s.mica(["check"]).ok();
 }

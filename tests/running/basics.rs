@@ -205,3 +205,18 @@ fn root_run_leaves_the_mount_table_alone() {
     shown(&s, "rm -f web");
     assert_eq!(before, during);
 }
+
+/// One too many: cron ran nothing.
+#[test]
+fn root_regression_a_file_has_the_links_that_its_image_has() {
+    let s = sandbox();
+    s.load(&image("links:1").layer(|l| {
+        let l = l.dir("d", 0o755).file("d/one", "1").file("d/two", "2");
+        l.hardlink("d/twin", "d/two")
+    }));
+    let script = "stat -c %h /d/one /d/two /d/twin; echo x >>/d/one; stat -c %h /d/one";
+    assert_eq!(
+        shown(&s, &format!("run --rm links:1 -- {script}")),
+        "1\n2\n2\n1\n"
+    );
+}

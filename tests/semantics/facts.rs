@@ -106,7 +106,7 @@ fn fuse_du_counts_shared_files_once() {
     };
     let one = du(&mount.path("images"), "/dev/null");
     assert!((300_000..310_000).contains(&one), "{one}");
-    sandbox.load(&image("other:2"));
+    sandbox.load(&image("app:2"));
     sandbox.load(&image("third:3"));
     for (mount, more) in [(&mount, "/dev/null"), (&shared, "")] {
         let three = du(&mount.path("images"), more);

@@ -161,7 +161,7 @@ fn fuse_volume_watchers_see_the_mount() {
     assert_eq!(names(), [c"seen".to_owned()]);
 }
 
-/// Volumes in M are nosuid and nodev whatever the mount options: set-id bits and devices are kept and shown, and have no effect there.
+/// Volumes in M are nosuid and nodev whatever the mount options: set-id bits and devices are kept and shown, and have no effect there; set-id programs have it in `hold -v`, and in `run` with `--security-opt no-new-privileges=false`.
 #[test]
 fn root_volume_set_id_bits_have_no_effect() {
     const USER: u32 = 54_321;
@@ -185,4 +185,34 @@ fn root_volume_set_id_bits_have_no_effect() {
         .ok();
     assert_eq!(errno(fs::read(inside.join("null"))), Errno::ACCESS);
     assert_eq!(fs::metadata(host.join("null")).expect("stat").rdev(), 0x103);
+    sandbox.load(&crate::running::image("app:1"));
+    fs::copy("/bin/busybox", host.join("id")).expect("cp");
+    fs::set_permissions(host.join("id"), fs::Permissions::from_mode(0o4755)).expect("chmod");
+    let volume = format!("{}:/v", host.display());
+    for (option, expected) in [("true", "1000\n"), ("false", "0\n")] {
+        let option = format!("no-new-privileges={option}");
+        let words = [
+            "run",
+            "--rm",
+            "-u",
+            "bob",
+            "--security-opt",
+            &option,
+            "-v",
+            &volume,
+            "app:1",
+            "/v/id",
+            "-u",
+        ];
+        assert_eq!(sandbox.mica(words).ok().stdout(), expected, "{option}");
+    }
+    sandbox.mica(["volume", "create", "data"]).ok();
+    let at = sandbox.mkdir("at").display().to_string();
+    let script = format!(
+        "cp -p {}/id {at}/id; setpriv --reuid={USER} --regid={USER} --clear-groups {at}/id -u",
+        host.display()
+    );
+    let volume = format!("data:{at}");
+    let held = sandbox.mica(["hold", "-v", &volume, "--", "sh", "-c", &script]);
+    assert_eq!(held.ok().stdout(), "0\n");
 }
