@@ -95,6 +95,14 @@ const FLAGS: &[(&[&str], &str)] = &[
         "without -d all of a container's output comes here: leave it out",
     ),
     (
+        &["--stop-timeout"],
+        "no container has a time of its own: say it when it is stopped (mica stop -t SECONDS)",
+    ),
+    (
+        &["--disable-content-trust"],
+        "there are no signatures to trust, and digests are always verified: leave it out",
+    ),
+    (
         &[
             "--volume-driver",
             "--storage-opt",

@@ -109,6 +109,9 @@ pub struct Args {
     #[arg(long, value_name = "WHEN", default_value = "missing",
           value_parser = ["always", "missing", "never"])]
     pull: String,
+    /// Show nothing of getting the image
+    #[arg(short, long)]
+    quiet: bool,
     /// Get the image from this registry by plain http or with any certificate, if it must be (repeatable)
     #[arg(long, value_name = "HOST[:PORT]")]
     insecure_registry: Vec<String>,
@@ -337,7 +340,9 @@ fn fetch(args: &Args, image: &str, store: &Store) -> anyhow::Result<()> {
         }
         Ok(_) => {}
         Err(ImageError::NoSuch(name)) if when != "never" => {
-            eprintln!("Unable to find image '{name}' locally");
+            if !args.quiet {
+                eprintln!("Unable to find image '{name}' locally");
+            }
         }
         Err(error) => return Err(error.into()),
     }
@@ -345,15 +350,21 @@ fn fetch(args: &Args, image: &str, store: &Store) -> anyhow::Result<()> {
     let platform = platform.map(|platform| format!("--platform={platform}"));
     let insecure = args.insecure_registry.iter();
     let insecure = insecure.map(|host| format!("--insecure-registry={host}"));
+    let quiet = args.quiet.then_some("--quiet");
+    let shown: Stdio = match args.quiet {
+        true => Stdio::null(),
+        false => io::stderr().into(),
+    };
     let status = Command::new("/proc/self/exe")
         .arg("--store")
         .arg(store.path())
         .arg("pull")
+        .args(quiet)
         .args(platform)
         .args(insecure)
         .args(["--", image])
         .stdin(Stdio::null())
-        .stdout(io::stderr())
+        .stdout(shown)
         .status()
         .context("starting the pull")?;
     if status.success() {

@@ -147,6 +147,8 @@ fn regression_what_is_not_there_says_why() {
         "--restart always",
         "--restart=on-failure:3",
         "-p 8080:80",
+        "--stop-timeout 5",
+        "--disable-content-trust=false",
     ];
     for flag in flags {
         let line = format!("run {flag} app:1 true");

@@ -226,6 +226,29 @@ fn regression_net_root_run_gets_its_image_from_an_insecure_registry() {
         refused.describe()
     );
     let host = registry.host();
+    // Quiet, as docker's: the command's output alone. What is wrong is said all the same.
+    let words = [
+        "run",
+        "--rm",
+        "-q",
+        "--insecure-registry",
+        &host,
+        &name,
+        "echo",
+        "here",
+    ];
+    let quiet = s.mica(words).ok();
+    assert_eq!(
+        (quiet.stdout().as_str(), quiet.stderr().as_str()),
+        ("here\n", "")
+    );
+    s.mica(["rmi", &name]).ok();
+    assert!(
+        s.mica(["run", "-q", &name, "true"])
+            .code(125)
+            .stderr()
+            .contains("certificate")
+    );
     let run = s.mica([
         "run",
         "--rm",
