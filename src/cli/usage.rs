@@ -58,8 +58,9 @@ pub fn tell(error: &clap::Error) -> ExitCode {
     };
     // The same.
     let _ = writeln!(io::stderr(), "mica: {text}");
-    // What a script sees of `run` is a container's exit code, or docker's for "not even started".
-    ExitCode::from(if is_run { 125 } else { code })
+    // What a script sees of `run` is a container's exit code, or docker's for "not even started"; but without an image it is no run.
+    let no_image = error.kind() == ErrorKind::MissingRequiredArgument;
+    ExitCode::from(if is_run && !no_image { 125 } else { code })
 }
 
 /// Whether the verb is `run`, by what was understood up to the error: the verb stands before its options.

@@ -55,7 +55,11 @@ fn help_works_on_every_verb() {
 #[test]
 fn wrong_usage_has_dockers_status() {
     let sandbox = Sandbox::new();
-    let table: [(&[&str], i32); 10] = [
+    let table: [(&[&str], i32); 14] = [
+        (&["run"], 1),
+        (&["container", "run", "--rm"], 1),
+        (&["create"], 1),
+        (&["run", "--name"], 125),
         (&["nonsense"], 1),
         (&["rmi"], 1),
         (&["tag", "a"], 1),
