@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, chdir, pidfd_open, set_parent_process_death_signal,
-    setsid, waitpid,
+    Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, set_parent_process_death_signal, setsid,
+    waitpid,
 };
 
 use super::attach::{DetachKeys, Left};
@@ -233,8 +233,6 @@ fn leave(moving: &mut StdioRelay, to: &File) -> std::io::Result<()> {
     moving.leave();
     set_parent_process_death_signal(None)?;
     detach();
-    // Nor does it keep his directory busy.
-    chdir("/")?;
     tell(to, LEFT);
     Ok(())
 }

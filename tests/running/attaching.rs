@@ -268,6 +268,36 @@ fn root_regression_why_a_command_of_exec_was_not_started_is_heard_whole() {
     }
 }
 
+/// Who stays with a container kept the directory busy that it was started in.
+#[test]
+fn root_regression_who_stays_keeps_no_directory_busy() {
+    let s = sandbox();
+    s.mkdir("busy");
+    let mica = env!("CARGO_BIN_EXE_mica");
+    s.sh("mount -t tmpfs none busy").ok();
+    s.sh(&format!(
+        "cd busy; export MICA_STORE=../store; {mica} run -d --init --name one app:1 sleep 1000; {mica} exec -d one sleep 1001"
+    ))
+    .ok();
+    s.sh("umount busy").ok();
+    shown(&s, "exec one true");
+    let mut left = Terminal::new(&s, &["run", "-it", "--name", "two", "app:1", "sh"]);
+    left.types("echo re$((0))ady\n");
+    left.shows("re0ady");
+    left.types("\x10\x11");
+    assert_eq!(left.ends(), 0, "{}", left.seen);
+    let places = s.sh(&format!(
+        "for p in $(pgrep -f '{mica} [r]un -it --name two'); do readlink /proc/$p/cwd; done"
+    ));
+    let places = places.stdout();
+    let in_the_way = |place: &str| place.starts_with(&s.dir().display().to_string());
+    assert!(
+        !places.is_empty() && !places.lines().any(in_the_way),
+        "{places}"
+    );
+    shown(&s, "rm -f one two");
+}
+
 #[test]
 fn root_what_runs_in_the_background_is_attached_to() {
     let s = sandbox();

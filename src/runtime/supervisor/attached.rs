@@ -6,8 +6,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, set_parent_process_death_signal, setsid,
-    waitpid,
+    Pid, PidfdFlags, Signal, WaitOptions, chdir, pidfd_open, set_parent_process_death_signal,
+    setsid, waitpid,
 };
 
 use super::{Job, record_failure, supervise};
@@ -172,6 +172,10 @@ pub(in crate::runtime) fn detach() {
     }
     // Fails only for who leads a session already.
     let _ = setsid();
+    // Nor is his directory kept busy: all paths from here on are absolute.
+    if let Err(error) = chdir("/") {
+        log::debug!("leaving the directory: {error}");
+    }
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         let done = rustix::stdio::dup2_stdin(&null)
             .and_then(|()| rustix::stdio::dup2_stdout(&null))
