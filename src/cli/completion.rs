@@ -210,20 +210,70 @@ pub fn mounts() -> ArgValueCompleter {
     })
 }
 
+/// What `--filter` takes of images.
+const OF_IMAGES: &[&str] = &[
+    "before=",
+    "dangling=true",
+    "label=",
+    "label!=",
+    "reference=",
+    "since=",
+    "until=",
+    "used=",
+];
+/// Of containers, the states of docker's that there are here among it.
+pub const OF_CONTAINERS: &[&str] = &[
+    "ancestor=",
+    "before=",
+    "exited=",
+    "id=",
+    "label=",
+    "name=",
+    "since=",
+    "status=created",
+    "status=exited",
+    "status=paused",
+    "status=running",
+    "volume=",
+];
+/// Of volumes.
+pub const OF_VOLUMES: &[&str] = &[
+    "dangling=true",
+    "driver=",
+    "kind=bind",
+    "kind=ephemeral",
+    "kind=persistent",
+    "label=",
+    "name=",
+];
+/// Of events.
+pub const OF_EVENTS: &[&str] = &[
+    "container=",
+    "event=",
+    "image=",
+    "label=",
+    "scope=local",
+    "type=container",
+    "type=image",
+    "type=volume",
+    "volume=",
+];
+/// Of containers that are to be pruned.
+pub const OF_PRUNED_CONTAINERS: &[&str] = &["label=", "label!=", "until="];
+/// Of volumes that are to be pruned.
+pub const OF_PRUNED_VOLUMES: &[&str] = &["all=true", "label=", "label!="];
+
 /// Completes what `--filter` of images takes.
 pub fn image_filters() -> ArgValueCompleter {
-    const ALL: [&str; 8] = [
-        "before=",
-        "dangling=true",
-        "label=",
-        "label!=",
-        "reference=",
-        "since=",
-        "until=",
-        "used=",
-    ];
-    ArgValueCompleter::new(|typed: &OsStr| {
-        fitting(typed, |_| Some(ALL.map(str::to_owned).to_vec())).unwrap_or_default()
+    filters(OF_IMAGES)
+}
+
+/// Completes what a `--filter` takes.
+pub fn filters(all: &'static [&'static str]) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |typed: &OsStr| {
+        let typed = typed.to_str().unwrap_or("\0");
+        let fitting = all.iter().filter(|filter| filter.starts_with(typed));
+        fitting.map(CompletionCandidate::new).collect::<Vec<_>>()
     })
 }
 

@@ -94,7 +94,7 @@ impl ContainerVerb {
 pub struct PruneArgs {
     /// Only containers for which this holds: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME (made then or before: an age such
     /// as 12h or 30d, a date, Unix seconds); may be repeated
-    #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split)]
+    #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split, add = crate::cli::completion::filters(crate::cli::completion::OF_PRUNED_CONTAINERS))]
     filters: Vec<(String, String)>,
     /// Do not ask
     #[arg(short, long)]

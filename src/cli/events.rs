@@ -24,7 +24,7 @@ use super::{Context, output};
 pub struct Args {
     /// Only events for which this holds: event=ACTION, image=NAME, label=KEY[=VALUE], type=TYPE, volume=NAME,
     /// container=NAME; may be repeated
-    #[arg(short, long = "filter", value_name = "FILTER", value_parser = filter::split)]
+    #[arg(short, long = "filter", value_name = "FILTER", value_parser = filter::split, add = crate::cli::completion::filters(crate::cli::completion::OF_EVENTS))]
     filters: Vec<(String, String)>,
     /// Begin with the events since then: an age such as 10m or 2h, a date, Unix seconds
     #[arg(long, value_name = "TIME", value_parser = point)]

@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(short, long)]
     size: bool,
     /// Show only some: id=, name=, label=, status=, exited=, ancestor=, volume=, before=, since=
-    #[arg(short, long, value_name = "FILTER")]
+    #[arg(short, long, value_name = "FILTER", add = crate::cli::completion::filters(crate::cli::completion::OF_CONTAINERS))]
     filter: Vec<String>,
     /// Print each container by a Go template, "table TEMPLATE" with a header, or "json"; fields: ID Image Command CreatedAt
     /// RunningFor Status State Ports Names Labels Mounts LocalVolumes Networks Size

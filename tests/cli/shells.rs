@@ -203,6 +203,34 @@ fn regression_containers_filters_and_the_trash_are_completed() {
     let mut filters = offered(&sandbox, &["mica", "rmi", "--filter", "l"]);
     filters.sort();
     assert_eq!(filters, ["label!=", "label="]);
+    // Each of the other verbs that have it takes what it is offered.
+    for (verb, count) in [
+        ("images", 8),
+        ("ps", 12),
+        ("events --until 1h", 9),
+        ("volume ls", 7),
+        ("volume prune --dry-run", 3),
+        ("container prune --dry-run", 3),
+    ] {
+        let mut words = vec!["mica"];
+        words.extend(verb.split(' '));
+        words.push("--filter");
+        let all = offered(&sandbox, &[&words[..], &[""]].concat());
+        assert_eq!(all.len(), count, "{verb}: {all:?}");
+        for filter in all {
+            let filter = match filter.split_once('=') {
+                Some(("exited", "")) => "exited=0".to_owned(),
+                Some(("before" | "since", "")) if verb == "ps" => format!("{filter}web"),
+                Some(("before" | "since", "")) => format!("{filter}app:1"),
+                Some(("until" | "used", "")) => format!("{filter}1h"),
+                Some((_, "")) => format!("{filter}x"),
+                _ => filter,
+            };
+            sandbox
+                .mica(words[1..].iter().copied().chain([filter.as_str()]))
+                .ok();
+        }
+    }
     let id = &crate::cli::image("app:1").id()["sha256:".len()..];
     assert!(offered(&sandbox, &["mica", "history", &id[..3]]).contains(&id[..12].to_owned()));
     for words in [

@@ -37,7 +37,7 @@ fn help_works_on_every_verb() {
     ] {
         let help = sandbox.mica(words).ok().stdout();
         assert!(
-            help.contains("Usage: mica run [OPTIONS] IMAGE") && help.contains("--hostname"),
+            help.contains("run [OPTIONS] <IMAGE>") && help.contains("--hostname"),
             "{help}"
         );
     }

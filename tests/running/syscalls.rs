@@ -23,7 +23,7 @@ const DENIED: &str = "
 const MISSING: &str = "clone3 open_tree_attr file_getattr file_setattr";
 
 /// The probe for 64 or 32 bits.
-fn probe(bits: u32) -> Vec<u8> {
+pub(crate) fn probe(bits: u32) -> Vec<u8> {
     static BOTH: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
     let both = BOTH.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ use super::super::{Context, output};
 #[derive(clap::Args)]
 pub struct Args {
     /// Only volumes for which this holds: dangling=BOOL, driver=DRIVER, kind=KIND, label=KEY[=VALUE], name=PART; may be repeated
-    #[arg(short = 'f', long = "filter", value_name = "FILTER", value_parser = filter::split)]
+    #[arg(short = 'f', long = "filter", value_name = "FILTER", value_parser = filter::split, add = crate::cli::completion::filters(crate::cli::completion::OF_VOLUMES))]
     filters: Vec<(String, String)>,
     /// Print each volume by a Go template, "table TEMPLATE" with a header, or "json"; fields: Name Driver Kind Labels Mountpoint Scope
     /// Size Users

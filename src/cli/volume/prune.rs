@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(short, long)]
     all: bool,
     /// Only volumes for which this holds: all=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE]; may be repeated
-    #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split)]
+    #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split, add = crate::cli::completion::filters(crate::cli::completion::OF_PRUNED_VOLUMES))]
     filters: Vec<(String, String)>,
     /// Do not ask
     #[arg(short, long)]
