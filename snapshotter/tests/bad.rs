@@ -232,13 +232,94 @@ fn root_bad_full_disk() {
     sandbox.sh("umount store").ok();
 }
 
-/// strace on the snapshotter and all its threads, once it is.
-fn failing(running: &Running, calls: &str, error: &str, when: usize) -> Child {
+/// A disk that containers have filled is emptied by removals: they need no room. Of a small tmpfs and a small ext4.
+#[test]
+fn regression_root_bad_full_disk_can_be_emptied() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .sh("truncate -s 24M disk; mkfs.ext4 -q -m 0 disk")
+        .ok();
+    for (n, mount) in ["-t tmpfs -o size=8m tmpfs", "-o loop disk"]
+        .into_iter()
+        .enumerate()
+    {
+        sandbox
+            .sh(&format!(
+                "mkdir -p store; mount {mount} store; chmod 700 store"
+            ))
+            .ok();
+        let running = start(&sandbox);
+        let client = &running.client;
+        let long = "n".repeat(200);
+        let keys: Vec<String> = (0..100).map(|n| format!("{n}-{long}")).collect();
+        for key in &keys {
+            client.prepare(key, "").unwrap();
+        }
+        let big = client.prepare("big", "").unwrap()[0].source.clone();
+        sandbox.sh(&format!("dd if=/dev/zero of={big}/f bs=4k 2>/dev/null || true; dd if=/dev/zero of={big}/g bs=1 2>/dev/null || true")).ok();
+        let big = "v".repeat(4000);
+        let mut more = (0..50).map(|n| {
+            let labels = labels(&[("big", big.as_str())]);
+            client.create("Prepare", &format!("more-{n}"), "", labels)
+        });
+        assert!(more.any(|made| made.is_err()), "{n}: it is not full");
+        // A restart loses nothing of it.
+        drop(running);
+        let running = start(&sandbox);
+        for key in &keys {
+            running.client.remove(key).unwrap();
+        }
+        running.client.remove("big").unwrap();
+        // What was half made when the disk was full.
+        for name in running.client.names(&[]) {
+            running.client.remove(&name).unwrap();
+        }
+        running.client.prepare("after", "").unwrap();
+        running.client.commit("done", "after").unwrap();
+        running.end();
+        sandbox.mica(["check"]).ok();
+        sandbox.umount("store");
+    }
+}
+
+/// No inodes: what cannot be made is refused, and leaves nothing.
+#[test]
+fn root_bad_no_inodes() {
+    let sandbox = Sandbox::new();
+    sandbox.sh("truncate -s 24M disk; mkfs.ext4 -q -N 64 disk; mkdir store; mount -o loop disk store; chmod 700 store").ok();
+    let running = start(&sandbox);
+    let client = &running.client;
+    let mut made = 0;
+    let refused = loop {
+        match client.prepare(&format!("key-{made}"), "") {
+            Ok(_) => made += 1,
+            Err(status) => break status,
+        }
+        assert!(made < 64);
+    };
+    assert!(refused.message().contains("No space left"), "{refused}");
+    assert!(made > 3);
+    let directories = || {
+        let listed = sandbox.sh("ls store/snapshots | grep -vc log || true");
+        listed.ok().stdout().trim().parse::<usize>().unwrap()
+    };
+    assert_eq!((client.names(&[]).len(), directories()), (made, made));
+    client.commit("done", "key-0").unwrap();
+    client.prepare("more", "done").unwrap_err();
+    client.remove("key-1").unwrap();
+    client.prepare("more", "done").unwrap();
+    running.end();
+    sandbox.mica(["check"]).ok();
+    sandbox.umount("store");
+}
+
+/// strace on the snapshotter and all its threads, once it is: does something to it at a system call.
+pub fn injecting(running: &Running, calls: &str, what: &str, when: usize) -> Child {
     let pid = running.pid();
     let strace = Command::new("strace")
         .args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()])
         .args(["-e", &format!("trace={calls}")])
-        .args(["-e", &format!("inject={calls}:error={error}:when={when}")])
+        .args(["-e", &format!("inject={calls}:{what}:when={when}")])
         .stdin(Stdio::null())
         .spawn()
         .expect("strace");
@@ -250,6 +331,22 @@ fn failing(running: &Running, calls: &str, error: &str, when: usize) -> Child {
         })
     });
     strace
+}
+
+/// The end of it, also where it waits for a thread that it has killed.
+pub fn leave(mut strace: Child) {
+    use rustix::process::{Pid, Signal, kill_process};
+    // It may have ended with what it traced.
+    let _ = kill_process(Pid::from_child(&strace), Signal::TERM);
+    for _ in 0..50 {
+        if strace.try_wait().unwrap().is_some() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    // It may end just now.
+    let _ = strace.kill();
+    strace.wait().unwrap();
 }
 
 /// A disk that is full, or broken, at each step of each request: the request is refused and nothing has changed, or it is done.
@@ -273,7 +370,7 @@ fn root_bad_disk_at_each_step() {
     ];
     for (round, call) in calls.into_iter().enumerate() {
         for (when, error) in [(1, "ENOSPC"), (2, "ENOSPC"), (1, "EIO"), (3, "EDQUOT")] {
-            let mut strace = failing(&running, call, error, when);
+            let strace = injecting(&running, call, &format!("error={error}"), when);
             let client = &running.client;
             let key = format!("key-{round}-{when}-{error}");
             let name = format!("name-{round}-{when}-{error}");
@@ -304,12 +401,7 @@ fn root_bad_disk_at_each_step() {
                 assert_eq!(code(prepared), Code::Unknown);
                 refused += 1;
             }
-            rustix::process::kill_process(
-                rustix::process::Pid::from_child(&strace),
-                rustix::process::Signal::TERM,
-            )
-            .unwrap();
-            strace.wait().unwrap();
+            leave(strace);
         }
         // What is acknowledged is on the disk, and what is left over is swept.
         let names = running.client.names(&[]);

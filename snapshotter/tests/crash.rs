@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mica_snapshotter::proto::Kind;
 
+use crate::bad::{injecting, leave};
 use crate::client::Client;
 use crate::common::sandbox::Sandbox;
 use crate::work::{mount, start, wait_until};
@@ -86,6 +87,82 @@ fn root_crash_at_any_moment() {
         sandbox.mica(["check"]).ok();
     }
     assert!(model.len() > 6, "{model:?}");
+}
+
+/// Killed before each system call of Prepare, Commit and Remove that changes something, and each one that makes it last.
+#[test]
+fn root_crash_at_each_step() {
+    let sandbox = Sandbox::new();
+    let mut running = start(&sandbox);
+    running.client.prepare("base", "").unwrap();
+    running.client.commit("below", "base").unwrap();
+    let mut killed = [0; 3];
+    let calls = [
+        "mkdir",
+        "chown",
+        "chmod",
+        "fallocate",
+        "pwrite64",
+        "fdatasync",
+        "syncfs",
+        "openat",
+        "unlinkat",
+    ];
+    for call in calls {
+        for when in 1..12 {
+            let strace = injecting(&running, call, "signal=KILL", when);
+            let client = &running.client;
+            let (key, name) = (format!("key-{call}-{when}"), format!("name-{call}-{when}"));
+            let prepared = client.prepare(&key, "below");
+            let written = prepared.as_ref().map(|mounts| {
+                let upper = mounts[0]
+                    .options
+                    .iter()
+                    .find_map(|o| o.strip_prefix("upperdir="));
+                std::fs::create_dir(format!("{}/d", upper.unwrap())).unwrap();
+            });
+            let committed = written.is_ok().then(|| client.commit(&name, &key));
+            let removed = matches!(committed, Some(Ok(()))).then(|| client.remove(&name));
+            let answered = [
+                prepared.is_ok(),
+                matches!(committed, Some(Ok(()))),
+                matches!(removed, Some(Ok(()))),
+            ];
+            let step = answered.iter().position(|answered| !answered);
+            leave(strace);
+            running.kill();
+            running = start(&sandbox);
+            let is = |name: &str| running.client.stat(name).ok().map(|info| info.kind());
+            let found = (is(&key), is(&name));
+            let expected: &[_] = match step {
+                Some(0) => &[(None, None), (Some(Kind::Active), None)],
+                Some(1) => &[(Some(Kind::Active), None), (None, Some(Kind::Committed))],
+                Some(_) => &[(None, Some(Kind::Committed)), (None, None)],
+                None => &[(None, None)],
+            };
+            assert!(
+                expected.contains(&found),
+                "{call} {when}: {step:?} {found:?}"
+            );
+            for name in [&key, &name] {
+                if is(name).is_some() {
+                    running.client.remove(name).unwrap();
+                }
+            }
+            let left = sandbox
+                .sh("ls store/snapshots | tr '\\n' ' '")
+                .ok()
+                .stdout();
+            assert_eq!(left, "0 log ", "{call} {when}");
+            match step {
+                Some(step) => killed[step] += 1,
+                None => break,
+            }
+        }
+    }
+    assert!(killed.iter().all(|&n| n >= 3), "{killed:?}");
+    running.end();
+    sandbox.mica(["check"]).ok();
 }
 
 /// What is mounted of a snapshot goes on while the snapshotter is away, and is the same afterwards.

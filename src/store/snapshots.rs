@@ -19,6 +19,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -36,6 +38,8 @@ const LOG_NEW: &str = "log.new";
 const MAX_BYTES: u64 = 1 << 30;
 /// A log with this many lines more than it needs is written anew.
 const SLACK: usize = 1024;
+/// Room on the disk that is kept for lines of removals: where it is full, that is how it becomes less so. A thousand of them.
+const RESERVE: u64 = 64 << 10;
 
 /// What a snapshot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -281,6 +285,8 @@ pub struct SnapshotLog {
     file: File,
     /// Where the next line goes.
     end: u64,
+    /// Up to where the file has its room on the disk.
+    room: u64,
     lines: usize,
     /// The file has been replaced, and the disk may not know it.
     unsynced: bool,
@@ -333,19 +339,26 @@ impl Store {
                 log::warn!("{}: the last line was cut short", path.display());
             }
             let end = u64::try_from(good).unwrap_or(u64::MAX);
-            file.set_len(end)
-                .and_then(|()| file.sync_all())
+            // Not without need: with it goes the room behind the end.
+            let cut = match good < bytes.len() {
+                true => file.set_len(end),
+                false => Ok(()),
+            };
+            cut.and_then(|()| file.sync_all())
                 .and_then(|()| atomic::sync_dir(&directory))
                 .map_err(StoreError::io("write", &path))?;
             let mut log = SnapshotLog {
                 directory,
                 file,
                 end,
+                room: end,
                 lines,
                 unsynced: false,
                 snapshots,
             };
             log.sweep()?;
+            // Where there is none, nothing can be added.
+            let _ = log.make_room(0);
             log.shorten()?;
             return Ok(Some(log));
         }
@@ -371,6 +384,13 @@ impl SnapshotLog {
         use std::os::unix::fs::FileExt as _;
         let path = self.directory.join(LOG);
         let line = line(&changes).map_err(StoreError::io("write", &path))?;
+        if changes
+            .iter()
+            .any(|change| matches!(change, Change::Put(_)))
+        {
+            let room = self.make_room(line.len() as u64);
+            room.map_err(StoreError::io("write", &path))?;
+        }
         if self.unsynced {
             atomic::sync_dir(&self.directory).map_err(StoreError::io("write", &path))?;
             self.unsynced = false;
@@ -384,6 +404,7 @@ impl SnapshotLog {
             if let Err(error) = self.file.set_len(self.end) {
                 log::error!("{}: {error}", path.display());
             }
+            self.room = self.end;
             return Err(StoreError::io("write", &path)(error));
         }
         self.end += line.len() as u64;
@@ -391,6 +412,27 @@ impl SnapshotLog {
         changes.into_iter().for_each(|c| self.snapshots.apply(c));
         if let Err(error) = self.shorten() {
             log::warn!("the log of snapshots stays long: {error}");
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a line of that length fits, and removals after it.
+    fn make_room(&mut self, line: u64) -> io::Result<()> {
+        let needed = self.end.saturating_add(line).saturating_add(RESERVE);
+        if needed <= self.room {
+            return Ok(());
+        }
+        // Not for each line.
+        for room in [needed.saturating_add(RESERVE / 4), needed] {
+            let length = room.saturating_sub(self.end);
+            match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, length) {
+                Ok(()) | Err(Errno::OPNOTSUPP) => {
+                    self.room = room;
+                    return Ok(());
+                }
+                Err(Errno::NOSPC | Errno::DQUOT) if room > needed => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
@@ -429,6 +471,7 @@ impl SnapshotLog {
         match write() {
             Ok((end, lines)) => {
                 (self.file, self.end, self.lines) = (file, end, lines);
+                self.room = end;
                 self.unsynced = true;
                 atomic::sync_dir(&self.directory).map_err(failed())?;
                 self.unsynced = false;
