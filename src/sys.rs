@@ -32,6 +32,7 @@ pub mod fuse_device;
 pub mod fusermount;
 pub mod holders;
 pub mod idmap;
+pub mod idmapped;
 pub mod inherited;
 pub mod inotify;
 pub mod io;

@@ -11,11 +11,11 @@ use crate::filter::FilterError;
 /// Why a request fails.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// No such snapshot.
-    #[error("snapshot {0:?} is not there")]
+    /// No such snapshot: [`SnapshotError::not_found`].
+    #[error("snapshot {0} is not there")]
     NotFound(String),
-    /// There is one of that name.
-    #[error("snapshot {0:?} exists already")]
+    /// There is one of that name: [`SnapshotError::exists`].
+    #[error("snapshot {0} exists already")]
     Exists(String),
     /// A name or label that cannot be one.
     #[error("{0}")]
@@ -45,11 +45,32 @@ pub enum SnapshotError {
     },
 }
 
+/// What is shown of a text, in a message that has to fit the headers of an answer.
+const SHOWN: usize = 200;
+
+/// A client's text in a message.
+pub fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}..", text.get(..end).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
+}
+
 impl SnapshotError {
     /// For `map_err`.
     pub fn io(context: impl Into<String>) -> impl FnOnce(io::Error) -> SnapshotError {
         let context = context.into();
         move |source| SnapshotError::Io { context, source }
+    }
+
+    /// There is one of that name.
+    pub fn exists(name: &str) -> SnapshotError {
+        SnapshotError::Exists(shown(name))
+    }
+
+    /// There is none of that name.
+    pub fn not_found(name: &str) -> SnapshotError {
+        SnapshotError::NotFound(shown(name))
     }
 
     fn code(&self) -> Code {

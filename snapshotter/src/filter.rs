@@ -90,7 +90,8 @@ impl Parser<'_> {
 
     fn fail<T>(&self, reason: &'static str) -> Result<T, FilterError> {
         Err(FilterError {
-            filter: self.text.to_owned(),
+            // An error has to fit the headers of an answer.
+            filter: self.text.chars().take(200).collect(),
             reason,
             at: self.at,
         })

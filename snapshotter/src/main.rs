@@ -55,7 +55,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         insecure: args.insecure_registry,
         ..registry::Options::default()
     };
-    let snapshotter = Snapshotter::open(store, registry)?;
+    let snapshotter = Snapshotter::open(store, registry, args.socket.with_extension("ids"))?;
     let listener = match listen::activated()? {
         Some(listener) => listener,
         None => listen::bind(&args.socket)?,

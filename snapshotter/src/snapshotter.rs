@@ -5,10 +5,11 @@
 //! snapshotter has. A private one may stand on the store's, never the other way round: the name of a chain says what all of it
 //! is, so a snapshot of the store has all its layers from there.
 //!
-//! Lock order: the store's lock, then the log.
+//! Lock order: the store's lock or that of the mounts with other owners, then the log.
 
 mod below;
 mod provide;
+mod shift;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -26,7 +27,7 @@ use mica::store::snapshots::{
 use mica::sys::deep;
 use parking_lot::Mutex;
 
-use crate::error::SnapshotError;
+use crate::error::{SnapshotError, shown};
 use crate::filter::Filters;
 use crate::proto::{Info, Kind, Mount, Timestamp};
 
@@ -36,9 +37,6 @@ const MAX_LABEL: usize = 4096;
 const MAX_NAME: usize = 4096;
 /// Labels of one snapshot, together.
 const MAX_LABELS: usize = 256 << 10;
-
-/// The ids of a user namespace that the owners of a snapshot are to be shifted by (containerd, `core/snapshots/snapshotter.go`).
-const SHIFTED: &str = "containerd.io/snapshot/uidmapping";
 
 /// What a request creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,20 +55,28 @@ pub struct Snapshotter {
     known: Mutex<Option<provide::Known>>,
     pulls: Mutex<HashMap<String, Arc<Mutex<Option<Instant>>>>>,
     registry: registry::Options,
+    shifts: shift::Shifts,
     /// Whether overlayfs knows `index`, which must be off where upper directories are used again.
     index: bool,
 }
 
 impl Snapshotter {
-    /// The snapshots of a store; nobody else may have them.
+    /// The snapshots of a store; nobody else may have them. In `ids` trees are mounted with other owners.
     ///
     /// # Errors
     /// The log is damaged, or another snapshotter runs.
-    pub fn open(store: Store, registry: registry::Options) -> anyhow::Result<Snapshotter> {
+    pub fn open(
+        store: Store,
+        registry: registry::Options,
+        ids: PathBuf,
+    ) -> anyhow::Result<Snapshotter> {
         below::fits(store.path())?;
+        below::fits(&ids)?;
         let log = store.snapshot_log()?;
         let log = log.ok_or_else(|| anyhow::anyhow!("a snapshotter of this store runs already"))?;
         Ok(Snapshotter {
+            // After the log: nobody else's.
+            shifts: shift::Shifts::new(&ids, store.path()),
             store,
             log: Mutex::new(log),
             known: Mutex::default(),
@@ -94,31 +100,41 @@ impl Snapshotter {
     ) -> Result<Vec<Mount>, SnapshotError> {
         check_name(key)?;
         check_labels(&labels)?;
+        let owners = shift::Owners::of(&labels)?;
         if self.log.lock().snapshots().get(key).is_some() {
-            return Err(SnapshotError::Exists(key.to_owned()));
+            return Err(SnapshotError::exists(key));
         }
         if what == Created::Active
             && let Some(target) = provide::target(&labels)
             && self.provide(&target, parent, &labels)?
         {
-            return Err(SnapshotError::Exists(target.to_string()));
+            return Err(SnapshotError::exists(&target.to_string()));
         }
+        let (below, before) = {
+            let log = self.log.lock();
+            let parent = committed(log.snapshots(), parent)?;
+            (
+                below::below(&log, parent),
+                parent.map(|parent| parent.number),
+            )
+        };
+        let lower = self.lower(below, owners.as_ref())?;
+        let look = lower.first().map(fs::metadata).transpose();
+        let root = look.map_err(SnapshotError::io("what it stands on"))?;
         let mut log = self.log.lock();
         if log.snapshots().get(key).is_some() {
-            return Err(SnapshotError::Exists(key.to_owned()));
+            return Err(SnapshotError::exists(key));
         }
-        let parent = committed(log.snapshots(), parent)?;
-        // containerd's own copy of them with other owners, which it makes unless it was asked not to, is no layer of the store's.
-        if parent.is_some_and(|parent| parent.chain.is_some()) && labels.contains_key(SHIFTED) {
-            let text = "layers of the store are not shown with other owners; let containerd copy them (`ctr run` without --remap-labels)";
+        let over = committed(log.snapshots(), parent)?;
+        if over.map(|parent| parent.number) != before {
+            let text = "the parent was replaced while something was made on it";
             return Err(SnapshotError::Precondition(text.to_owned()));
         }
-        let lower = self.lower(&log, parent)?;
         let now = jiff::Timestamp::now();
         let number = log.snapshots().next();
         let snapshot = Snapshot {
             name: key.to_owned(),
-            parent: parent.map(|parent| parent.name.clone()),
+            parent: over.map(|parent| parent.name.clone()),
             kind: match what {
                 Created::Active => SnapshotKind::Active,
                 Created::View => SnapshotKind::View,
@@ -130,17 +146,25 @@ impl Snapshotter {
             labels,
             usage: None,
         };
-        let mounts = self.mounts_on(&log, &snapshot, &lower)?;
+        let mounts = self.mounts_on(&log, &snapshot, &lower);
         // A look at something has nothing of its own; a look at nothing is one at an empty directory.
-        let made = match lower.first() {
+        let made = match &root {
             Some(_) if what == Created::View => Ok(()),
-            first => make(&log, number, first.map(PathBuf::as_path)),
+            root => make(&log, number, root.as_ref(), owners.as_ref()),
         };
         let done = made.and_then(|()| Ok(log.change(vec![Change::Put(Box::new(snapshot))])?));
         if done.is_err() {
             discard(&log.path(number));
         }
-        done.map(|()| mounts)
+        done?;
+        if owners.is_some() {
+            let parent = committed(log.snapshots(), parent)?;
+            let below = below::below(&log, parent);
+            drop(log);
+            // They may have been taken away while nobody knew of this one.
+            self.lower(below, owners.as_ref())?;
+        }
+        Ok(mounts)
     }
 
     /// `Mounts`
@@ -148,16 +172,22 @@ impl Snapshotter {
     /// # Errors
     /// It is not there, or committed.
     pub fn mounts(&self, key: &str) -> Result<Vec<Mount>, SnapshotError> {
-        let log = self.log.lock();
-        let snapshot = found(log.snapshots(), key)?;
-        if snapshot.kind == SnapshotKind::Committed {
-            return Err(SnapshotError::Precondition(format!(
-                "snapshot {key:?} is committed; only an active one or a view can be mounted"
-            )));
-        }
-        let parent = snapshot.parent.as_deref().unwrap_or_default();
-        let lower = self.lower(&log, committed(log.snapshots(), parent)?)?;
-        self.mounts_on(&log, snapshot, &lower)
+        let (snapshot, below) = {
+            let log = self.log.lock();
+            let snapshot = found(log.snapshots(), key)?;
+            if snapshot.kind == SnapshotKind::Committed {
+                return Err(SnapshotError::Precondition(format!(
+                    "snapshot {} is committed; only an active one or a view can be mounted",
+                    shown(key)
+                )));
+            }
+            let parent = snapshot.parent.as_deref().unwrap_or_default();
+            let parent = committed(log.snapshots(), parent)?;
+            (snapshot.clone(), below::below(&log, parent))
+        };
+        let owners = shift::Owners::of(&snapshot.labels)?;
+        let lower = self.lower(below, owners.as_ref())?;
+        Ok(self.mounts_on(&self.log.lock(), &snapshot, &lower))
     }
 
     /// `Commit`: the active snapshot `key` becomes the committed one `name`.
@@ -189,7 +219,10 @@ impl Snapshotter {
         sync(&path)?;
         let mut log = self.log.lock();
         if *active(log.snapshots(), name, key)? != before {
-            let changed = format!("snapshot {key:?} was changed while it was being committed");
+            let changed = format!(
+                "snapshot {} was changed while it was being committed",
+                shown(key)
+            );
             return Err(SnapshotError::Precondition(changed));
         }
         let now = jiff::Timestamp::now();
@@ -211,19 +244,26 @@ impl Snapshotter {
     /// # Errors
     /// It is not there, or others stand on it.
     pub fn remove(&self, key: &str) -> Result<(), SnapshotError> {
-        let path = {
+        let (path, unused) = {
             let mut log = self.log.lock();
             let snapshot = found(log.snapshots(), key)?;
             if let Some(child) = log.snapshots().children(key).next() {
                 return Err(SnapshotError::Precondition(format!(
-                    "cannot remove snapshot {key:?}: {:?} stands on it",
-                    child.name
+                    "cannot remove snapshot {}: {} stands on it",
+                    shown(key),
+                    shown(&child.name)
                 )));
             }
             let path = snapshot.chain.is_none().then(|| log.path(snapshot.number));
+            let owners = shift::Owners::of(&snapshot.labels).ok().flatten();
             log.change(vec![Change::Remove(key.to_owned())])?;
-            path
+            let unused = owners.filter(|owners| !owners.are_wanted(log.snapshots()));
+            (path, unused)
         };
+        if let Some(owners) = unused {
+            let are_wanted = || owners.are_wanted(self.log.lock().snapshots());
+            self.shifts.drop_unless(&owners, are_wanted);
+        }
         path.as_deref().into_iter().for_each(discard);
         Ok(())
     }
@@ -257,8 +297,9 @@ impl Snapshotter {
                 },
                 (field, None) => {
                     return Err(SnapshotError::Invalid(format!(
-                        "cannot update {field:?} of snapshot {:?}, only its labels",
-                        new.name
+                        "cannot update {} of snapshot {}, only its labels",
+                        shown(field),
+                        shown(&new.name)
                     )));
                 }
             }
@@ -308,7 +349,7 @@ impl Snapshotter {
 
 fn found<'a>(snapshots: &'a Snapshots, name: &str) -> Result<&'a Snapshot, SnapshotError> {
     let found = snapshots.get(name);
-    found.ok_or_else(|| SnapshotError::NotFound(name.to_owned()))
+    found.ok_or_else(|| SnapshotError::not_found(name))
 }
 
 /// A parent, by its name, which may be empty.
@@ -321,7 +362,7 @@ fn committed<'a>(
     }
     let parent = found(snapshots, name)?;
     if parent.kind != SnapshotKind::Committed {
-        let text = format!("parent {name:?} is not a committed snapshot");
+        let text = format!("parent {} is not a committed snapshot", shown(name));
         return Err(SnapshotError::Invalid(text));
     }
     Ok(Some(parent))
@@ -334,11 +375,11 @@ fn active<'a>(
     key: &str,
 ) -> Result<&'a Snapshot, SnapshotError> {
     if snapshots.get(name).is_some() {
-        return Err(SnapshotError::Exists(name.to_owned()));
+        return Err(SnapshotError::exists(name));
     }
     let active = found(snapshots, key)?;
     if active.kind != SnapshotKind::Active {
-        let text = format!("snapshot {key:?} is not active");
+        let text = format!("snapshot {} is not active", shown(key));
         return Err(SnapshotError::Precondition(text));
     }
     Ok(active)
@@ -370,15 +411,21 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), SnapshotError> 
 }
 
 /// Makes the directories of a snapshot. Its root has owner and mode of the one below, as it will be seen in its place.
-fn make(log: &SnapshotLog, number: u64, lower: Option<&Path>) -> Result<(), SnapshotError> {
+fn make(
+    log: &SnapshotLog,
+    number: u64,
+    lower: Option<&fs::Metadata>,
+    owners: Option<&shift::Owners>,
+) -> Result<(), SnapshotError> {
     let upper = log.make_directories(number)?.join("fs");
-    let Some(lower) = lower else {
-        return Ok(());
+    let (uid, gid, mode) = match (lower, owners.and_then(shift::Owners::root)) {
+        (Some(root), _) => (root.uid(), root.gid(), root.mode()),
+        (None, Some((uid, gid))) => (uid, gid, 0o755),
+        (None, None) => return Ok(()),
     };
     let alike = || {
-        let stat = fs::metadata(lower)?;
-        std::os::unix::fs::chown(&upper, Some(stat.uid()), Some(stat.gid()))?;
-        fs::set_permissions(&upper, fs::Permissions::from_mode(stat.mode() & 0o7777))
+        std::os::unix::fs::chown(&upper, Some(uid), Some(gid))?;
+        fs::set_permissions(&upper, fs::Permissions::from_mode(mode & 0o7777))
     };
     alike().map_err(SnapshotError::io(format!("{}", upper.display())))
 }

@@ -1,5 +1,7 @@
 //! What the kubelet asks the CRI plugin for, with as much of the messages (`runtime.v1`) as that takes.
 
+use std::path::Path;
+
 use crate::client::Client;
 use crate::node::Containerd;
 
@@ -40,11 +42,36 @@ pub struct Images {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Nothing {}
 
+/// `NamespaceOption`; 0: the pod's, 1: the container's, 2: the node's.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Namespaces {
-    /// 2: the node's.
     #[prost(int32, tag = "1")]
     pub network: i32,
+    #[prost(int32, tag = "2")]
+    pub pid: i32,
+    #[prost(message, optional, tag = "5")]
+    pub users: Option<Users>,
+}
+
+/// `UserNamespace`: what `hostUsers: false` becomes.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Users {
+    #[prost(int32, tag = "1")]
+    pub mode: i32,
+    #[prost(message, repeated, tag = "2")]
+    pub uids: Vec<Ids>,
+    #[prost(message, repeated, tag = "3")]
+    pub gids: Vec<Ids>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Ids {
+    #[prost(uint32, tag = "1")]
+    pub outside: u32,
+    #[prost(uint32, tag = "2")]
+    pub inside: u32,
+    #[prost(uint32, tag = "3")]
+    pub count: u32,
 }
 
 /// `LinuxSandboxSecurityContext`
@@ -170,6 +197,13 @@ pub struct StatsAnswer {
     pub stats: Option<Stats>,
 }
 
+/// The network of the node.
+pub const ON_NODE: Namespaces = Namespaces {
+    network: 2,
+    pid: 0,
+    users: None,
+};
+
 /// What the kubelet does, done by a test.
 pub struct Kubelet(Client);
 
@@ -202,6 +236,62 @@ impl Kubelet {
         let image = Some(Image { image: name.into() });
         let answer: Id = self.images("PullImage", ImageRequest { image });
         answer.id
+    }
+
+    /// A pod and a container in it that waits; with the network of the node, or what else the namespaces say.
+    pub fn run(&self, name: &str, logs: &Path, image: &str, namespaces: Namespaces) -> (Id, Id) {
+        let namespaces = Some(namespaces);
+        let pod_config = Pod {
+            name: Some(PodName {
+                name: name.into(),
+                uid: name.into(),
+                namespace: "default".into(),
+            }),
+            log_directory: logs.display().to_string(),
+            linux: Some(LinuxPod {
+                security: Some(PodSecurity {
+                    namespaces: namespaces.clone(),
+                }),
+            }),
+        };
+        let request = RunPod {
+            pod: Some(pod_config.clone()),
+        };
+        let pod: Id = self.runtime("RunPodSandbox", request);
+        let script = "while :; do sleep 1; done";
+        let request = CreateContainer {
+            pod: pod.id.clone(),
+            container: Some(Container {
+                name: Some(Id { id: "web".into() }),
+                image: Some(Image {
+                    image: image.into(),
+                }),
+                command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+                log_path: "web.log".into(),
+                linux: Some(LinuxContainer {
+                    security: Some(Security { namespaces }),
+                }),
+            }),
+            pod_config: Some(pod_config),
+        };
+        let container: Id = self.runtime("CreateContainer", request);
+        let _: Nothing = self.runtime("StartContainer", container.clone());
+        (pod, container)
+    }
+
+    /// The end of both.
+    pub fn stop(&self, (pod, container): (Id, Id)) {
+        let _: Nothing = self.runtime("StopContainer", container.clone());
+        let _: Nothing = self.runtime("RemoveContainer", container);
+        let _: Nothing = self.runtime("StopPodSandbox", pod.clone());
+        let _: Nothing = self.runtime("RemovePodSandbox", pod);
+    }
+
+    pub fn remove_image(&self, image: &str) {
+        let image = Some(Image {
+            image: image.into(),
+        });
+        let _: Nothing = self.images("RemoveImage", ImageRequest { image });
     }
 
     pub fn exec(&self, id: &str, script: &str) -> String {

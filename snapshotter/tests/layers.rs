@@ -360,39 +360,167 @@ fn root_layers_without_a_mount() {
     m.unmount();
 }
 
-/// Owners are not shifted on the way: who asks for that is told so, and gets no tree with the wrong ones. On containerd's own copy
-/// with other owners the same labels say what is so already.
+fn shift(first: u32) -> Labels {
+    let ids = format!("0:{first}:65536");
+    labels(&[
+        ("containerd.io/snapshot/uidmapping", &ids),
+        ("containerd.io/snapshot/gidmapping", &ids),
+    ])
+}
+
+/// How many trees are mounted with other owners.
+pub fn shifted_mounts(sandbox: &Sandbox) -> usize {
+    let points = sandbox
+        .sh("cut -d' ' -f5 /proc/self/mountinfo")
+        .ok()
+        .stdout();
+    let ours = sandbox.path("snapshotter.ids").display().to_string();
+    points
+        .lines()
+        .filter(|line| line.starts_with(&ours))
+        .count()
+}
+
+/// For a container in a user namespace the same layers have other owners, and nothing is copied: the store's, what was unpacked
+/// for containerd alone, and nothing at all.
 #[test]
 fn root_layers_with_other_owners() {
     let sandbox = Sandbox::new();
     let app = image("app:1");
     sandbox.load(&app);
     let m = sandbox.mount();
-    let running = start(&sandbox);
-    let client = &running.client;
+    let mut running = start(&sandbox);
     assert_eq!(unpack(&running, &app, &Labels::new()), [true; 3]);
-    let top = &chains(&app)[2];
-    let shifted = labels(&[
-        ("containerd.io/snapshot/uidmapping", "0:100000:65536"),
-        ("containerd.io/snapshot/gidmapping", "0:100000:65536"),
-    ]);
-    for method in ["Prepare", "View"] {
-        let refused = client.create(method, "web", top, shifted.clone());
-        let refused = refused.unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition);
-        assert!(refused.message().contains("--remap-labels"), "{refused}");
-    }
-    assert_eq!(code(client.stat("web")), Code::NotFound);
-    let copy = mount(&sandbox, &client.prepare("copy", top).unwrap());
-    copy.sh("chown -R -h 100000:100000 .");
-    drop(copy);
-    client.commit("copied", "copy").unwrap();
-    let mounts = client.create("Prepare", "web", "copied", shifted).unwrap();
-    let web = mount(&sandbox, &mounts);
+    let top = chains(&app)[2].clone();
+    let look = "stat -c %u:%g . data data/old bin/busybox; cat data/old; ls cache";
+    let expected = "100000:100000\n100007:100008\n100000:100000\n100000:100000\nnewb\n";
+    let create = |running: &Running, method: &str, key: &str, parent: &str, first: u32| {
+        let mounts = running.client.create(method, key, parent, shift(first));
+        mount(&sandbox, &mounts.unwrap())
+    };
+    let view = create(&running, "View", "view", &top, 100_000);
+    assert_eq!(view.sh(look), expected);
+    drop(view);
+    let web = create(&running, "Prepare", "web", &top, 100_000);
+    assert_eq!(web.sh(look), expected);
+    // As root of the namespace: in its own directory, and on files that come from below.
+    let as_root = "setpriv --reuid=100000 --regid=100000 --clear-groups";
+    web.sh(&format!(
+        "{as_root} sh -c 'mkdir mine; echo more >>bin/busybox'; setpriv --reuid=100007 --regid=100008 --clear-groups rm data/old"
+    ));
     assert_eq!(
-        web.sh("stat -c %u:%g . data/old"),
+        web.sh("stat -c %u:%g mine bin/busybox; ls data"),
         "100000:100000\n100000:100000\n"
     );
-    drop((web, running));
+    let upper = "find store/snapshots/*/fs -name busybox | xargs stat -c %u:%g";
+    assert_eq!(sandbox.sh(upper).ok().stdout(), "100000:100000\n");
+    // Others at the same time, and nobody at all.
+    let other = create(&running, "Prepare", "other", &top, 300_000);
+    assert_eq!(
+        other.sh("stat -c %u:%g . data"),
+        "300000:300000\n300007:300008\n"
+    );
+    let plain = mount(&sandbox, &running.client.prepare("plain", &top).unwrap());
+    assert_eq!(plain.sh("stat -c %u:%g . data"), "0:0\n7:8\n");
+    let empty = create(&running, "Prepare", "empty", "", 100_000);
+    assert_eq!(empty.sh("stat -c %u:%g ."), "100000:100000\n");
+    drop((other, plain, empty));
+    // What is private to containerd.
+    let own = mount(&sandbox, &running.client.prepare("own-key", &top).unwrap());
+    own.sh("echo own >own; chown 5:6 own");
+    drop(own);
+    running.client.commit("own", "own-key").unwrap();
+    let on_own = create(&running, "Prepare", "on-own", "own", 100_000);
+    assert_eq!(on_own.sh(look), expected);
+    assert_eq!(
+        on_own.sh("stat -c %u:%g own; cat own"),
+        "100005:100006\nown\n"
+    );
+    drop(on_own);
+    // containerd's own copy with other owners, where it does not know that it need not make one.
+    let copy = mount(&sandbox, &running.client.prepare("copy", &top).unwrap());
+    copy.sh("find . | while read f; do chown -h $(($(stat -c %u $f) + 100000)):$(($(stat -c %g $f) + 100000)) $f; done");
+    drop(copy);
+    running.client.commit("copied", "copy").unwrap();
+    let on_copy = create(&running, "Prepare", "on-copy", "copied", 100_000);
+    assert_eq!(on_copy.sh(look), expected);
+    drop(on_copy);
+
+    // Killed, and another mount of the store: what runs goes on, and what is mounted anew is right.
+    assert!(shifted_mounts(&sandbox) > 0);
+    running.kill();
+    assert_eq!(web.sh("cat cache/b"), "b");
+    let running = start(&sandbox);
+    assert_eq!(shifted_mounts(&sandbox), 0, "taken away at the start");
+    let again = || mount(&sandbox, &running.client.mounts("on-own").unwrap());
+    assert_eq!(again().sh(look), expected);
+    drop(web);
+    m.unmount();
+    let m = sandbox.mount();
+    assert_eq!(again().sh(look), expected);
+    for key in ["view", "web", "other", "empty", "on-copy"] {
+        running.client.remove(key).unwrap();
+    }
+    assert_eq!(shifted_mounts(&sandbox), 2);
+    running.client.remove("on-own").unwrap();
+    assert_eq!(shifted_mounts(&sandbox), 0);
+    running
+        .client
+        .create("Prepare", "last", &top, shift(100_000))
+        .unwrap();
+    assert_eq!(shifted_mounts(&sandbox), 1);
+    running.end();
+    assert_eq!(shifted_mounts(&sandbox), 0);
+    m.unmount();
+}
+
+/// Ids that are none are refused, and nothing is made.
+#[test]
+fn root_layers_with_owners_that_cannot_be() {
+    let sandbox = Sandbox::new();
+    let app = image("app:1");
+    sandbox.load(&app);
+    let m = sandbox.mount();
+    let running = start(&sandbox);
+    assert_eq!(unpack(&running, &app, &Labels::new()), [true; 3]);
+    let top = &chains(&app)[2];
+    let refused = |uids: &str, gids: &str| {
+        let mut labels = labels(&[("containerd.io/snapshot/uidmapping", uids)]);
+        if !gids.is_empty() {
+            labels.insert("containerd.io/snapshot/gidmapping".into(), gids.into());
+        }
+        code(running.client.create("Prepare", "web", top, labels))
+    };
+    let good = "0:100000:65536";
+    for bad in [
+        "",
+        "0",
+        "0:1",
+        "0:1:0",
+        "0:1:1:1",
+        "a:b:c",
+        "0:100000:65536,",
+        "-1:0:1",
+        "0:4294967295:2",
+        "4294967295:0:2",
+        " 0:1:1",
+        "0:99999999999:1",
+    ] {
+        assert_eq!(refused(bad, good), Code::InvalidArgument, "{bad:?}");
+        assert_eq!(
+            refused(good, if bad.is_empty() { "x" } else { bad }),
+            Code::InvalidArgument
+        );
+    }
+    assert_eq!(refused(good, ""), Code::InvalidArgument);
+    // The kernel's to refuse.
+    assert_eq!(
+        refused("0:1000:10,5:2000:10", good),
+        Code::FailedPrecondition
+    );
+    assert_eq!(code(running.client.stat("web")), Code::NotFound);
+    assert_eq!(sandbox.sh("ls store/snapshots").ok().stdout(), "log\n");
+    assert_eq!(shifted_mounts(&sandbox), 0);
+    drop(running);
     m.unmount();
 }

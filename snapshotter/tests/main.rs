@@ -23,6 +23,7 @@ mod doc;
 mod hostile;
 mod kubelet;
 mod layers;
+mod network;
 mod node;
 mod semantics;
 mod suite;

@@ -1,5 +1,6 @@
 //! A node: containerd with all it has in a sandbox.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +18,7 @@ pub struct Containerd<'a> {
     child: Child,
     /// Sockets have short names.
     state: PathBuf,
-    _alone: MutexGuard<'static, ()>,
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 /// All of them have one directory of runc's, by the names of containers.
@@ -80,10 +81,28 @@ impl<'a> Containerd<'a> {
             true => (3, new),
             false => (2, old),
         };
+        let (images, runtime) = match is_two() {
+            true => (
+                "io.containerd.cri.v1.images",
+                "io.containerd.cri.v1.runtime",
+            ),
+            false => ("io.containerd.grpc.v1.cri", "io.containerd.grpc.v1.cri"),
+        };
+        let mut more = String::new();
+        let hosts = sandbox.path("hosts");
+        if hosts.exists() {
+            more = format!("[plugins.{images:?}.registry]\n  config_path = {hosts:?}\n");
+        }
+        let cni = sandbox.path("cni");
+        if cni.exists() {
+            more.push_str(&format!(
+                "[plugins.{runtime:?}.cni]\n  bin_dir = {cni:?}\n  conf_dir = {cni:?}\n"
+            ));
+        }
         let text = format!(
             "version = {version}\nroot = {root:?}\nstate = \"{at}/s\"\n\
              disabled_plugins = [{unused}\"io.containerd.internal.v1.opt\"]\n\
-             [grpc]\n  address = \"{at}/c.sock\"\n{plugins}",
+             [grpc]\n  address = \"{at}/c.sock\"\n{plugins}{more}",
             root = sandbox.path("containerd"),
         );
         fs::write(sandbox.path("containerd.toml"), text).expect("the configuration");
@@ -91,11 +110,24 @@ impl<'a> Containerd<'a> {
 
     /// Starts it with the configuration that is there.
     pub fn launch(sandbox: &'a Sandbox) -> Containerd<'a> {
+        // Whoever failed has cleaned up.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Containerd::launch_if(sandbox, Some(alone))
+    }
+
+    /// Another node's, beside this one: the same test gives its containers other names.
+    pub fn beside<'b>(&self, sandbox: &'b Sandbox, pause: &str) -> Containerd<'b> {
+        Containerd::configure(sandbox, pause);
+        let conf = sandbox.path("containerd.toml");
+        let text = fs::read_to_string(&conf).expect("the configuration");
+        fs::write(conf, format!("{text}{}\n", proxy(sandbox))).expect("the configuration");
+        Containerd::launch_if(sandbox, None)
+    }
+
+    fn launch_if(sandbox: &'a Sandbox, alone: Option<MutexGuard<'static, ()>>) -> Containerd<'a> {
         tier::root();
         let state = state(sandbox);
         fs::create_dir_all(&state).expect("mkdir");
-        // Whoever failed has cleaned up.
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let containerd = Containerd {
             child: spawn(sandbox),
             sandbox,
@@ -191,8 +223,39 @@ fn state(sandbox: &Sandbox) -> PathBuf {
 
 /// The lines of containerd's configuration.
 pub fn proxy(sandbox: &Sandbox) -> String {
-    let socket = sandbox.path("snapshotter.sock");
-    format!("[proxy_plugins.mica]\n  type = \"snapshot\"\n  address = {socket:?}")
+    mica::ops::engines::containerd::lines(&sandbox.path("snapshotter.sock")).expect("a path")
+}
+
+/// Gives pods of this sandbox's containerd networks of their own with nothing in them: of what the kubelet's plugins say only the form
+/// is there.
+pub fn empty_networks(sandbox: &Sandbox) {
+    let dir = sandbox.mkdir("cni");
+    let conf = r#"{"cniVersion": "0.4.0", "name": "test", "plugins": [{"type": "empty"}]}"#;
+    fs::write(dir.join("10-test.conflist"), conf).expect("a file");
+    let script = r#"#!/bin/sh
+cat >/dev/null
+case $CNI_COMMAND in
+ADD) echo '{"cniVersion": "0.4.0", "interfaces": [{"name": "eth0", "sandbox": "'$CNI_NETNS'"}], "ips": [{"version": "4", "interface": 0, "address": "10.1.0.2/24"}], "dns": {}}' ;;
+VERSION) echo '{"cniVersion": "0.4.0", "supportedVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0"]}' ;;
+esac
+"#;
+    for name in ["empty", "loopback"] {
+        fs::write(dir.join(name), script).expect("a script");
+    }
+    sandbox.sh("chmod 755 cni/empty cni/loopback").ok();
+}
+
+/// Lets mica and containerd in this sandbox talk to a registry that is not on the loopback device, and has no certificate.
+pub fn trust(sandbox: &Sandbox, registry: &Registry) {
+    let host = registry.host();
+    let dir = sandbox.mkdir(".config/docker");
+    let text = format!("{{\"insecure-registries\": [{host:?}]}}");
+    fs::write(dir.join("daemon.json"), text).expect("daemon.json");
+    let dir = sandbox.mkdir(&format!("hosts/{host}"));
+    let text = format!(
+        "server = \"http://{host}\"\n[host.\"http://{host}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+    );
+    fs::write(dir.join("hosts.toml"), text).expect("hosts.toml");
 }
 
 fn spawn(sandbox: &Sandbox) -> Child {
@@ -221,6 +284,22 @@ pub fn pushed(sandbox: &Sandbox, registry: &Registry, image: &ImageBuilder, name
     sandbox.mica(["push", "-q", &name]).ok();
     sandbox.mica(["rmi", "-f", &image.id()]).ok();
     name
+}
+
+/// How often each client's address has been given each blob.
+pub fn fetches(registry: &Registry) -> BTreeMap<(String, String), usize> {
+    let mut fetches = BTreeMap::new();
+    let log = registry.log();
+    for line in log.lines().filter(|line| line.contains("\"GET /v2/")) {
+        let address = line.split(' ').next().unwrap_or_default();
+        if let Some((_, rest)) = line.split_once("/blobs/") {
+            let digest = rest.split([' ', '"', '?']).next().unwrap_or_default();
+            *fetches
+                .entry((address.to_owned(), digest.to_owned()))
+                .or_default() += 1;
+        }
+    }
+    fetches
 }
 
 /// Whether a registry was asked for a blob.

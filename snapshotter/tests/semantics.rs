@@ -67,6 +67,44 @@ fn root_semantics_snapshots_are_apart() {
     m.unmount();
 }
 
+/// A snapshot that is asked for with the ids of a user namespace shows the layers with the owners that these ids are outside, and no file is copied for it; where the kernel cannot do that, it is refused.
+#[test]
+fn root_semantics_owners_of_other_ids() {
+    let sandbox = Sandbox::new();
+    let app = image("app:1");
+    sandbox.load(&app);
+    let m = sandbox.mount();
+    let running = start(&sandbox);
+    let client = &running.client;
+    assert_eq!(unpack(&running, &app, &Labels::new()), [true; 3]);
+    let of = |ids: &str| {
+        labels(&[
+            ("containerd.io/snapshot/uidmapping", ids),
+            ("containerd.io/snapshot/gidmapping", ids),
+        ])
+    };
+    let top = &chains(&app)[2];
+    let mounts = client
+        .create("Prepare", "web", top, of("0:200000:65536"))
+        .unwrap();
+    let web = mount(&sandbox, &mounts);
+    let seen = web.sh("stat -c %u:%g data data/old bin/busybox; cat data/old");
+    assert_eq!(seen, "200007:200008\n200000:200000\n200000:200000\nnew");
+    drop(web);
+    assert_eq!(
+        sandbox
+            .sh("find store/snapshots/*/fs -mindepth 1")
+            .ok()
+            .stdout(),
+        ""
+    );
+    // Such as ids that the kernel does not take.
+    let refused = client.create("Prepare", "none", top, of("0:1:10,5:100:10"));
+    assert_eq!(code(refused), Code::FailedPrecondition);
+    drop(running);
+    m.unmount();
+}
+
 /// What mica-snapshotter has acknowledged is there after it has been killed; a request that fails has changed nothing.
 #[test]
 fn root_semantics_acknowledged() {

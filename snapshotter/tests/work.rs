@@ -12,7 +12,7 @@ use crate::common::image::{ImageBuilder, LayerBuilder};
 use crate::common::sandbox::{Sandbox, program};
 use crate::common::tier;
 
-/// The program, running; killed at the end.
+/// The program, running; ended at the end.
 pub struct Running {
     child: Child,
     pub client: Client,
@@ -21,6 +21,15 @@ pub struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let pid = rustix::process::Pid::from_child(&self.child);
+            // It takes its mounts away, unless it hangs.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let end = Instant::now() + Duration::from_secs(5);
+            while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         self.kill();
     }
 }

@@ -5,10 +5,12 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A device number, as `stat` reports it for every file of a mounted file system.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -56,6 +58,41 @@ impl MountInfo {
             .split(',')
             .find_map(|o| o.strip_prefix("user_id="))?;
         value.parse().ok()
+    }
+}
+
+/// Waits for changes of the mounts that this process sees.
+#[derive(Debug)]
+pub struct Watch(File);
+
+impl Watch {
+    /// From now on.
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn new() -> io::Result<Watch> {
+        let watch = Watch(File::open("/proc/self/mountinfo")?);
+        // The first answer is for what was before.
+        watch.wait_for(Some(&Timespec::default()))?;
+        Ok(watch)
+    }
+
+    /// Returns when something has been mounted or unmounted since the last return.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wait(&self) -> io::Result<()> {
+        self.wait_for(None)
+    }
+
+    fn wait_for(&self, limit: Option<&Timespec>) -> io::Result<()> {
+        let mut one = [PollFd::new(&self.0, PollFlags::PRI)];
+        loop {
+            match poll(&mut one, limit) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return Ok(other.map(|_| ())?),
+            }
+        }
     }
 }
 

@@ -31,11 +31,17 @@ pub const PASSWORD: &str = "s3cr3t-w0rd";
 pub struct Registry {
     child: Child,
     pub port: u16,
+    address: String,
     dir: std::path::PathBuf,
 }
 
 impl Registry {
     pub fn start(sandbox: &Sandbox, kind: Kind) -> Registry {
+        Registry::start_at(sandbox, kind, "127.0.0.1")
+    }
+
+    /// At another address of this machine's.
+    pub fn start_at(sandbox: &Sandbox, kind: Kind, address: &str) -> Registry {
         let port = free_port();
         let dir = sandbox.mkdir(&format!("registry-{port}"));
         let at = dir.display();
@@ -52,7 +58,7 @@ impl Registry {
         }
         let mut config = format!(
             "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {at}/data\n  \
-             delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n{extra}"
+             delete:\n    enabled: true\nhttp:\n  addr: {address}:{port}\n{extra}"
         );
         if kind == Kind::Password {
             let script = format!("htpasswd -Bbn -C 4 {USER} {PASSWORD} > {at}/htpasswd");
@@ -71,9 +77,14 @@ impl Registry {
             .stderr(log)
             .spawn()
             .expect("docker-registry: is the package docker-registry installed?");
-        let registry = Registry { child, port, dir };
+        let registry = Registry {
+            child,
+            port,
+            address: address.to_owned(),
+            dir,
+        };
         let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect((address, port)).is_err() {
             assert!(
                 start.elapsed() < Duration::from_secs(30),
                 "no registry:\n{}",
@@ -84,12 +95,12 @@ impl Registry {
         registry
     }
 
-    /// `127.0.0.1:port`.
+    /// `127.0.0.1:port`, or where else it is.
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.address, self.port)
     }
 
-    /// `127.0.0.1:port/name`.
+    /// `host/name`.
     pub fn name(&self, name: &str) -> String {
         format!("{}/{name}", self.host())
     }

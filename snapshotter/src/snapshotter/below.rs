@@ -1,10 +1,12 @@
 //! What a snapshot stands on, and how that is mounted.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use mica::oci::ChainId;
 use mica::store::snapshots::{Snapshot, SnapshotKind, SnapshotLog};
 
+use super::shift::Owners;
 use super::{Snapshotter, chain_path};
 use crate::error::SnapshotError;
 use crate::proto::Mount;
@@ -26,23 +28,58 @@ pub fn fits(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What others stand on.
+#[derive(Debug)]
+pub(super) enum Tree {
+    /// The store's layers.
+    Chain(ChainId),
+    /// An upper directory.
+    Own(PathBuf),
+}
+
+/// What stands below whatever has this parent, top first.
+pub(super) fn below(log: &SnapshotLog, parent: Option<&Snapshot>) -> Vec<Tree> {
+    let mut trees = Vec::new();
+    let Some(parent) = parent else {
+        return trees;
+    };
+    for snapshot in log.snapshots().chain(&parent.name) {
+        if let Some(chain) = snapshot.chain {
+            trees.push(Tree::Chain(chain));
+            break;
+        }
+        trees.push(Tree::Own(log.path(snapshot.number).join("fs")));
+    }
+    trees
+}
+
 impl Snapshotter {
-    /// The lower directories of whatever stands on `parent`, top first. The store's layers are one, the last.
+    /// The lower directories of whatever stands on these, top first. The store's layers are one, the last. With `owners` their
+    /// files belong to the ids of the host that theirs are. Without the log's lock: a mount of the store may not answer.
     pub(super) fn lower(
         &self,
-        log: &SnapshotLog,
-        parent: Option<&Snapshot>,
+        below: Vec<Tree>,
+        owners: Option<&Owners>,
     ) -> Result<Vec<PathBuf>, SnapshotError> {
         let mut lower = Vec::new();
-        let Some(parent) = parent else {
-            return Ok(lower);
-        };
-        for below in log.snapshots().chain(&parent.name) {
-            if let Some(chain) = &below.chain {
-                lower.push(self.mounted(chain)?);
-                break;
-            }
-            lower.push(log.path(below.number).join("fs"));
+        // containerd's own copy with other owners, where it makes one: that is over everything below it.
+        let mut is_copied = false;
+        for tree in below {
+            let (tree, is_own) = match tree {
+                Tree::Chain(chain) => (self.mounted(&chain)?, false),
+                Tree::Own(path) => (path, true),
+            };
+            let is_copy = owners.is_some_and(|owners| {
+                is_own && fs::metadata(&tree).is_ok_and(|root| owners.has(&root))
+            });
+            lower.push(match owners {
+                Some(owners) if !is_copy => match self.shifts.shifted(&tree, owners) {
+                    Err(_) if is_copied => tree,
+                    other => other?,
+                },
+                _ => tree,
+            });
+            is_copied |= is_copy;
         }
         Ok(lower)
     }
@@ -84,7 +121,7 @@ impl Snapshotter {
         log: &SnapshotLog,
         snapshot: &Snapshot,
         lower: &[PathBuf],
-    ) -> Result<Vec<Mount>, SnapshotError> {
+    ) -> Vec<Mount> {
         let own = log.path(snapshot.number);
         let upper = own.join("fs");
         let bind = |source: &Path, mode: &str| Mount {
@@ -118,6 +155,6 @@ impl Snapshotter {
                 }
             }
         };
-        Ok(vec![mount])
+        vec![mount]
     }
 }

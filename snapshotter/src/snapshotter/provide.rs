@@ -17,8 +17,12 @@ use crate::error::SnapshotError;
 
 /// The chain ID of what is about to be unpacked (containerd, `snapshots.go`).
 const TARGET: &str = "containerd.io/snapshot.ref";
-/// The image that it is of, and its manifest (containerd, `pkg/snapshotters/annotations.go`).
-const IMAGE: &str = "containerd.io/snapshot/cri.image-ref";
+/// The image that it is of, and its manifest (containerd, `pkg/snapshotters/annotations.go`; `ctr-remote images rpull` says the
+/// first by a name of its own).
+const IMAGE: [&str; 2] = [
+    "containerd.io/snapshot/cri.image-ref",
+    "containerd.io/snapshot/remote/stargz.reference",
+];
 const MANIFEST: &str = "containerd.io/snapshot/cri.manifest-digest";
 /// A pull that has failed is not tried again for the next layer of the same image.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
@@ -195,7 +199,7 @@ impl Snapshotter {
     /// Pulls the image that the labels name. Whatever comes of it, the store is asked again; what goes wrong is the log's, since
     /// the client can fetch the layer itself.
     fn pull(&self, target: &ChainId, labels: &BTreeMap<String, String>) {
-        let Some(image) = labels.get(IMAGE) else {
+        let Some(image) = IMAGE.iter().find_map(|&label| labels.get(label)) else {
             return;
         };
         // One pull at a time for an image: its layers are asked for one by one, and by several clients.

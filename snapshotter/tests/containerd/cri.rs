@@ -7,7 +7,7 @@ use crate::common::image::ImageBuilder;
 use crate::kubelet::*;
 
 /// An image for pods to stand on.
-fn pause() -> ImageBuilder {
+pub(super) fn pause() -> ImageBuilder {
     image("pause:1").config(|config| {
         config["config"] =
             serde_json::json!({"Env": ["PATH=/bin"], "Entrypoint": ["/bin/sleep", "1000000"]});
@@ -49,40 +49,7 @@ fn net_root_containerd_as_the_kubelet_drives_it() {
         "{tags:?}"
     );
 
-    let node = Some(Namespaces { network: 2 });
-    let pod_config = Pod {
-        name: Some(PodName {
-            name: "pod".into(),
-            uid: "1".into(),
-            namespace: "default".into(),
-        }),
-        log_directory: sandbox.mkdir("logs").display().to_string(),
-        linux: Some(LinuxPod {
-            security: Some(PodSecurity {
-                namespaces: node.clone(),
-            }),
-        }),
-    };
-    let request = RunPod {
-        pod: Some(pod_config.clone()),
-    };
-    let pod: Id = kubelet.runtime("RunPodSandbox", request);
-    let script = "while :; do sleep 1; done";
-    let request = CreateContainer {
-        pod: pod.id.clone(),
-        container: Some(Container {
-            name: Some(Id { id: "web".into() }),
-            image: Some(Image { image: id.clone() }),
-            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            log_path: "web.log".into(),
-            linux: Some(LinuxContainer {
-                security: Some(Security { namespaces: node }),
-            }),
-        }),
-        pod_config: Some(pod_config),
-    };
-    let web: Id = kubelet.runtime("CreateContainer", request);
-    let _: Nothing = kubelet.runtime("StartContainer", web.clone());
+    let (pod, web) = kubelet.run("pod", &sandbox.mkdir("logs"), &id, ON_NODE);
     let seen = kubelet.exec(
         &web.id,
         "cat /data/old /app; ls /cache; head -c 100000 /dev/zero >/mine",
@@ -103,15 +70,9 @@ fn net_root_containerd_as_the_kubelet_drives_it() {
         refused.describe()
     );
 
-    let _: Nothing = kubelet.runtime("StopContainer", web.clone());
-    let _: Nothing = kubelet.runtime("RemoveContainer", web);
-    let _: Nothing = kubelet.runtime("StopPodSandbox", pod.clone());
-    let _: Nothing = kubelet.runtime("RemovePodSandbox", pod);
+    kubelet.stop((pod, web));
     for image in [&name, &other_name, &pause_name] {
-        let image = Some(Image {
-            image: image.clone(),
-        });
-        let _: Nothing = kubelet.images("RemoveImage", ImageRequest { image });
+        kubelet.remove_image(image);
     }
     wait_until("containerd has collected", || {
         let all = containerd.shown("-n k8s.io snapshots --snapshotter mica ls");
@@ -119,40 +80,6 @@ fn net_root_containerd_as_the_kubelet_drives_it() {
     });
     sandbox.mica(["rmi", &name, &other_name]).ok();
     assert_eq!(sandbox.sh("ls store/snapshots").ok().stdout(), "log\n");
-    drop((containerd, snapshotter));
-    m.unmount();
-}
-
-/// Two nodes and a registry: what one has built and pushed, the other's containerd pulls through mica and runs. A layer that the
-/// other has is not fetched again.
-#[test]
-fn net_root_containerd_two_nodes() {
-    let (one, two) = (Sandbox::new(), Sandbox::new());
-    let registry = Registry::start(&one, Kind::Plain);
-    let base = pushed(&one, &registry, &image("base:1"), "team/base:1");
-    let name = registry.name("team/built:1");
-    one.mica(["pull", "-q", &base]).ok();
-    let dockerfile = format!("FROM {base}\nRUN echo built >/built\n");
-    fs::write(one.mkdir("context").join("Dockerfile"), dockerfile).unwrap();
-    one.mica(["build", "-q", "-t", &name, "context"]).ok();
-    one.mica(["push", "-q", &name]).ok();
-
-    let m = two.mount();
-    let snapshotter = start(&two);
-    let containerd = Containerd::start_with(&two, &base);
-    let kubelet = Kubelet::connect(&containerd);
-    kubelet.pull(&base);
-    let before = blobs_fetched(&registry);
-    kubelet.pull(&name);
-    // The config by both, and the one layer that is new.
-    assert!(blobs_fetched(&registry) - before <= 3, "{}", registry.log());
-    let run = format!("-n k8s.io run --rm --snapshotter mica {name} one");
-    assert_eq!(
-        containerd.shown(&format!("{run} -- cat /built /data/old")),
-        "built\nnew"
-    );
-    let ids = |sandbox: &Sandbox| sandbox.mica(["images", "-q", &name]).ok().stdout();
-    assert_eq!(ids(&one), ids(&two));
     drop((containerd, snapshotter));
     m.unmount();
 }

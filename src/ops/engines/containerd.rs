@@ -27,9 +27,26 @@ pub fn lines(socket: &Path) -> Result<String, ConfError> {
     let fits = |text: &&str| !text.contains(['"', '\\', '\n']);
     let text = socket.to_str().filter(fits);
     let text = text.ok_or_else(|| ConfError::Path(socket.to_owned()))?;
+    let shifts = match shows_other_owners() {
+        true => "\n  capabilities = [\"remap-ids\"]",
+        false => "",
+    };
     Ok(format!(
-        "[proxy_plugins.mica]\n  type = \"snapshot\"\n  address = \"{text}\""
+        "[proxy_plugins.mica]\n  type = \"snapshot\"\n  address = \"{text}\"{shifts}"
     ))
+}
+
+/// Whether the kernel maps ids of FUSE file systems: Linux 6.12. Where it does not containerd copies layers, unless it is told that
+/// it need not.
+fn shows_other_owners() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|n| n.parse().ok());
+    let version: (u32, u32) = (
+        numbers.next().unwrap_or_default(),
+        numbers.next().unwrap_or_default(),
+    );
+    version >= (6, 12)
 }
 
 /// What the kubelet's containerd needs besides, to be written by hand: it is a choice for all images of the node.
