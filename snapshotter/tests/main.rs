@@ -15,6 +15,7 @@ mod common {
     pub mod walk;
 }
 
+mod attack;
 mod bad;
 mod client;
 mod containerd;

@@ -9,6 +9,8 @@ use crate::client::{code, labels};
 use crate::common::sandbox::Sandbox;
 use crate::work::{Running, mount, start};
 
+mod tables;
+
 /// A committed snapshot of what a script makes on a parent.
 fn layer(sandbox: &Sandbox, running: &Running, name: &str, parent: &str, script: &str) {
     let key = format!("{name}-key");
