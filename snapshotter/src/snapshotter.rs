@@ -10,6 +10,7 @@
 mod below;
 mod provide;
 mod shift;
+mod usage;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -215,7 +216,7 @@ impl Snapshotter {
             return Ok(());
         }
         // Without the lock: both may take long.
-        let usage = usage_of(&path.join("fs"))?;
+        let usage = usage::of(&path.join("fs"))?;
         sync(&path)?;
         let mut log = self.log.lock();
         if *active(log.snapshots(), name, key)? != before {
@@ -334,7 +335,7 @@ impl Snapshotter {
         };
         match known {
             Some(usage) => Ok(usage),
-            None => usage_of(&upper),
+            None => usage::of(&upper),
         }
     }
 
@@ -437,31 +438,6 @@ fn discard(path: &Path) {
     {
         log::warn!("removing {}: {error}", path.display());
     }
-}
-
-/// Disk space below an upper directory, itself included; hard links once.
-fn usage_of(upper: &Path) -> Result<SnapshotUsage, SnapshotError> {
-    let failed = || SnapshotError::io(upper.display().to_string());
-    let root = match fs::symlink_metadata(upper) {
-        Ok(root) => root,
-        // A look at something.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Default::default()),
-        Err(error) => return Err(failed()(error)),
-    };
-    let mut usage = SnapshotUsage {
-        size: root.blocks().saturating_mul(512),
-        inodes: 1,
-    };
-    let mut linked = std::collections::HashSet::new();
-    deep::visit(upper, |stat| {
-        let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir();
-        if is_directory || stat.st_nlink == 1 || linked.insert((stat.st_dev, stat.st_ino)) {
-            usage.size = usage.size.saturating_add(deep::allocated(stat));
-            usage.inodes += 1;
-        }
-    })
-    .map_err(failed())?;
-    Ok(usage)
 }
 
 /// What is committed is what the name says, also after a power cut.

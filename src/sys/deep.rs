@@ -63,9 +63,9 @@ impl Descent {
         Ok(())
     }
 
-    /// The names in the directory in hand, with whether they are directories.
-    fn names(&self) -> Result<Vec<(CString, bool)>, Errno> {
-        let mut found = Vec::new();
+    /// Calls with each name in the directory in hand, and whether it is a directory, until that answers false. Whoever made the
+    /// tree has said how many there are: they are not kept.
+    fn each(&self, mut call: impl FnMut(&CStr, bool) -> Result<bool, Errno>) -> Result<(), Errno> {
         for entry in Dir::read_from(&self.at)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -80,9 +80,11 @@ impl Descent {
                 },
                 kind => kind.is_dir(),
             };
-            found.push((name.to_owned(), is_directory));
+            if !call(name, is_directory)? {
+                return Ok(());
+            }
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -144,11 +146,27 @@ fn empty(mut descent: Descent) -> io::Result<()> {
 /// Removes what is no directory; the directories.
 fn clear(descent: &Descent) -> Result<Vec<CString>, Errno> {
     let mut directories = Vec::new();
-    for (name, is_directory) in descent.names()? {
+    let mut removed = false;
+    descent.each(|name, is_directory| {
         match is_directory {
-            true => directories.push(name),
-            false => unlink(descent, &name, AtFlags::empty())?,
+            true => directories.push(name.to_owned()),
+            false => {
+                unlink(descent, name, AtFlags::empty())?;
+                removed = true;
+            }
         }
+        Ok(true)
+    })?;
+    // A file system may pass something over while names go before it.
+    if removed {
+        directories.clear();
+        descent.each(|name, is_directory| {
+            match is_directory {
+                true => directories.push(name.to_owned()),
+                false => unlink(descent, name, AtFlags::empty())?,
+            }
+            Ok(true)
+        })?;
     }
     Ok(directories)
 }
@@ -194,20 +212,22 @@ fn visit_at_most(path: &Path, most: u64, mut see: impl FnMut(&Stat)) -> io::Resu
     };
     let mut look = |descent: &Descent| -> Result<Vec<CString>, Errno> {
         let mut directories = Vec::new();
-        for (name, is_directory) in descent.names()? {
+        descent.each(|name, is_directory| {
             if left == 0 {
-                return Ok(Vec::new());
+                directories.clear();
+                return Ok(false);
             }
             left -= 1;
-            match statat(&descent.at, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            match statat(&descent.at, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => see(&stat),
-                Err(error) if quiet(error) => continue,
+                Err(error) if quiet(error) => return Ok(true),
                 Err(error) => return Err(error),
             }
             if is_directory {
-                directories.push(name);
+                directories.push(name.to_owned());
             }
-        }
+            Ok(true)
+        })?;
         Ok(directories)
     };
     let mut todo = vec![look(&descent)?];
