@@ -1,5 +1,6 @@
 //! doc/KUBERNETES.md, typed; and what is installed for it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -96,6 +97,49 @@ fn net_root_document_as_it_is_typed() {
     mount.expect("a mount").unmount();
 }
 
+/// What gRPC brings along is this program's alone: nothing that the main one stands on, at any distance, is an async runtime.
+#[test]
+fn mica_itself_has_no_async_runtime() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
+    let mut all = BTreeMap::new();
+    for package in lock.split("[[package]]").skip(1) {
+        let quoted = |line: &str| line.split('"').nth(1).unwrap_or_default().to_owned();
+        let name = package
+            .lines()
+            .find(|l| l.starts_with("name = "))
+            .map(quoted);
+        let below: Vec<String> = package
+            .lines()
+            .filter(|line| line.starts_with(" \""))
+            .map(|line| {
+                quoted(line)
+                    .split(' ')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
+            .collect();
+        all.entry(name.unwrap())
+            .or_insert_with(Vec::new)
+            .extend(below);
+    }
+    let reaches = |from: &str| {
+        let mut seen = BTreeSet::new();
+        let mut todo = vec![from.to_owned()];
+        while let Some(name) = todo.pop() {
+            if seen.insert(name.clone()) {
+                todo.extend(all.get(&name).into_iter().flatten().cloned());
+            }
+        }
+        seen
+    };
+    let runtimes = ["tokio", "tonic", "async-std", "smol", "hyper"];
+    let has = |names: &BTreeSet<String>| runtimes.iter().filter(|r| names.contains(**r)).count();
+    assert_eq!(has(&reaches("mica")), 0);
+    assert!(has(&reaches("mica-snapshotter")) > 1);
+}
+
 /// `connect` and `disconnect` leave what was there, and refuse what means nothing.
 #[test]
 fn root_document_connect() {
@@ -120,6 +164,15 @@ fn root_document_connect() {
         "{}",
         shown.describe()
     );
+    // containerd is told of what the kernel can.
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let numbers: Vec<u32> = release
+        .split('.')
+        .take(2)
+        .map(|n| n.parse().unwrap())
+        .collect();
+    let said = shown.stdout().contains("capabilities = [\"remap-ids\"]");
+    assert_eq!(said, numbers >= vec![6, 12], "{release}");
     assert_eq!(fs::read_to_string(&conf).unwrap(), own);
     verb(&["disconnect", "containerd"]).fails();
     verb(&["connect", "containerd", "--write"]).ok();

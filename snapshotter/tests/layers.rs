@@ -1,6 +1,7 @@
 //! Layers that the store has are nobody's to fetch or unpack.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use mica_snapshotter::proto::Kind;
 use tonic::Code;
@@ -331,6 +332,61 @@ fn net_root_layers_that_cannot_be_pulled() {
     m.unmount();
 }
 
+/// Makes a blob of a registry another than its name says, or what it was again.
+fn spoil(sandbox: &Sandbox, registry: &Registry, digest: &str) {
+    let hex = &digest[7..];
+    let blobs = format!(
+        "registry-{}/data/docker/registry/v2/blobs/sha256",
+        registry.port
+    );
+    let data = sandbox.path(blobs).join(&hex[..2]).join(hex).join("data");
+    let mut bytes = fs::read(&data).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(data, bytes).unwrap();
+}
+
+/// A registry that lies, and one that is gone: nothing of it comes into the store, and the client is told to fetch for itself. When it
+/// says the truth again, it is pulled.
+#[test]
+fn net_root_layers_of_a_registry_that_lies() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox, Registries::Plain);
+    let app = image("app:1");
+    let name = crate::node::pushed(&sandbox, &registry, &app, "team/app:1");
+    let layers = crate::node::blobs(&sandbox, &name);
+    let m = sandbox.mount();
+    let more = labels(&[("containerd.io/snapshot/cri.image-ref", &name)]);
+    let key = format!("default/0/extract-1-x {}", chains(&app)[0]);
+    let refused = |said: &str| {
+        let running = start(&sandbox);
+        assert_eq!(unpack(&running, &app, &more), [false], "{said}");
+        running.client.remove(&key).unwrap();
+        drop(running);
+        let log = fs::read_to_string(sandbox.path("snapshotter.log")).unwrap();
+        assert!(
+            log.lines()
+                .any(|line| line.contains(&name) && line.contains(said)),
+            "{log}"
+        );
+        assert_eq!(sandbox.mica(["images", "-aq"]).ok().stdout(), "");
+        sandbox.mica(["check"]).ok();
+    };
+    spoil(&sandbox, &registry, &layers[2]);
+    refused(&layers[2]);
+    spoil(&sandbox, &registry, &layers[2]);
+    let running = start(&sandbox);
+    assert_eq!(unpack(&running, &app, &more), [true; 3]);
+    for chain in chains(&app).iter().rev() {
+        running.client.remove(chain).unwrap();
+    }
+    drop(running);
+    sandbox.mica(["rmi", &name]).ok();
+    drop(registry);
+    refused("refused");
+    m.unmount();
+}
+
 /// Without a mount of the store nothing of it can be mounted; that is said, and nothing is made.
 #[test]
 fn root_layers_without_a_mount() {
@@ -445,6 +501,10 @@ fn root_layers_with_other_owners() {
     let on_copy = create(&running, "Prepare", "on-copy", "copied", 100_000);
     assert_eq!(on_copy.sh(look), expected);
     drop(on_copy);
+
+    // Nobody else's to look into, though it is mounted where every process could go.
+    let ids = fs::metadata(sandbox.path("snapshotter.ids")).unwrap();
+    assert_eq!(ids.permissions().mode() & 0o777, 0o700);
 
     // Killed, and another mount of the store: what runs goes on, and what is mounted anew is right.
     assert!(shifted_mounts(&sandbox) > 0);

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::common::image::{ImageBuilder, digest};
-use crate::common::registry::Registry;
+use crate::common::registry::{Registry, skopeo};
 use crate::common::sandbox::{Run, Sandbox};
 use crate::common::tier;
 use crate::work::wait_until;
@@ -144,7 +144,7 @@ impl<'a> Containerd<'a> {
         });
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -307,4 +307,13 @@ pub fn blobs_fetched(registry: &Registry) -> usize {
     let log = registry.log();
     let fetched = |line: &&str| line.contains("\"GET /v2/") && line.contains("/blobs/");
     log.lines().filter(fetched).count()
+}
+
+/// The digests of an image's layers as the registry has them.
+pub fn blobs(sandbox: &Sandbox, name: &str) -> Vec<String> {
+    let name = format!("docker://{name}");
+    let said = skopeo(sandbox, &["inspect", "--tls-verify=false", &name]);
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let layers = json["Layers"].as_array().unwrap().iter();
+    layers.map(|l| l.as_str().unwrap().to_owned()).collect()
 }

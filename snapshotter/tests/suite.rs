@@ -353,3 +353,48 @@ fn root_suite_directories_are_private() {
     let socket = std::fs::metadata(&running.socket).unwrap();
     assert_eq!(socket.permissions().mode() & 0o777, 0o600);
 }
+
+/// What has been committed is what a layer can be made of, by the walker that makes them of containers: nothing of the log is needed.
+#[test]
+fn root_suite_what_is_committed_can_become_a_layer() {
+    use mica::layer::from_dir::{self, OverlayAttributes, Owners, Source};
+    let sandbox = Sandbox::new();
+    let running = start(&sandbox);
+    layer(
+        &sandbox,
+        &running,
+        "1",
+        "",
+        "echo gone >gone; mkdir d; echo x >d/x",
+    );
+    layer(
+        &sandbox,
+        &running,
+        "2",
+        "1",
+        "rm gone d/x; echo new >d/new; chown 3:4 d/new",
+    );
+    let upper = sandbox
+        .sh("ls -d store/snapshots/[0-9]* | tail -1")
+        .ok()
+        .stdout();
+    let upper = sandbox.path(upper.trim()).join("fs");
+    let source = Source {
+        directory: &upper,
+        base: None,
+        overlay: OverlayAttributes::Trusted,
+        owners: Owners::Same,
+        made: &[],
+        latest: None,
+    };
+    let mut tar = Vec::new();
+    from_dir::write(&source, &mut tar).unwrap();
+    let mut archive = tar::Archive::new(&tar[..]);
+    let mut names: Vec<String> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["./", ".wh.gone", "d/", "d/.wh.x", "d/new"]);
+}

@@ -36,6 +36,20 @@ fn net_root_containerd_as_the_kubelet_drives_it() {
     let id = kubelet.pull(&name);
     assert_eq!(id, app.id());
     assert!(blobs_fetched(&registry) - before <= 2, "{}", registry.log());
+    // What containerd was never given it cannot give away.
+    let archive = sandbox.path("export.tar").display().to_string();
+    for line in [
+        format!("export {archive} {name}"),
+        format!("push --plain-http {name}-copy {name}"),
+    ] {
+        let refused = containerd.run(&format!("-n k8s.io images {line}"));
+        assert!(!refused.status.success(), "{}", refused.describe());
+        assert!(
+            refused.stderr().contains("not found"),
+            "{}",
+            refused.describe()
+        );
+    }
     // The other one has one layer that nobody here has: it is fetched once, by mica.
     let before = blobs_fetched(&registry);
     kubelet.pull(&other_name);

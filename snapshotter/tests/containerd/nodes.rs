@@ -4,21 +4,12 @@ use std::fs;
 
 use super::cri::pause;
 use crate::common::image::ImageBuilder;
-use crate::common::registry::{Kind, Registry, skopeo};
+use crate::common::registry::{Kind, Registry};
 use crate::common::sandbox::{Mount, Sandbox};
 use crate::kubelet::{Kubelet, ON_NODE};
 use crate::network::{Network, REGISTRY};
-use crate::node::{Containerd, fetches, pushed, trust};
+use crate::node::{Containerd, blobs, fetches, pushed, trust};
 use crate::work::{Running, image, start};
-
-/// The digests of an image's layers as the registry has them.
-fn blobs(sandbox: &Sandbox, name: &str) -> Vec<String> {
-    let name = format!("docker://{name}");
-    let said = skopeo(sandbox, &["inspect", "--tls-verify=false", &name]);
-    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
-    let layers = json["Layers"].as_array().unwrap().iter();
-    layers.map(|l| l.as_str().unwrap().to_owned()).collect()
-}
 
 /// A node but for its containerd.
 fn node(sandbox: &Sandbox, registry: &Registry) -> (Mount, Running) {
