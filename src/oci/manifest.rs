@@ -146,6 +146,9 @@ impl fmt::Display for MediaType {
     }
 }
 
+/// How types of layers begin. Those that may not be distributed are here all the same, or they are not found.
+const LAYERS: [&str; 4] = [OCI_LAYER, DOCKER_LAYER, OCI_FOREIGN, DOCKER_FOREIGN];
+
 impl Descriptor {
     /// How the layer is compressed; an error when this is no layer mica can read.
     pub fn layer_encoding(&self) -> Result<LayerEncoding, DocumentError> {
@@ -157,15 +160,19 @@ impl Descriptor {
         if MEANINGLESS.contains(&text) {
             return Ok(LayerEncoding::Unknown);
         }
-        // Those that may not be distributed are here all the same, or they are not found.
-        let prefixes = [OCI_LAYER, DOCKER_LAYER, OCI_FOREIGN, DOCKER_FOREIGN];
-        let suffix = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix));
+        let suffix = LAYERS.iter().find_map(|prefix| text.strip_prefix(prefix));
         match suffix.ok_or_else(unsupported)? {
             "" => Ok(LayerEncoding::Tar),
             "+gzip" | ".gzip" => Ok(LayerEncoding::Gzip),
             "+zstd" | ".zstd" => Ok(LayerEncoding::Zstd),
             _ => Err(unsupported()),
         }
+    }
+
+    /// Whether it is called a layer of an image, whatever becomes of it.
+    fn is_of_an_image(&self) -> bool {
+        let text = self.media_type.as_str();
+        MEANINGLESS.contains(&text) || LAYERS.iter().any(|prefix| text.starts_with(prefix))
     }
 
     /// Whether an index lists this as an attestation about another entry (buildkit's provenance and SBOM).
@@ -277,6 +284,12 @@ impl Manifest {
             .into_iter()
             .map(|d| d.validate("layers"))
             .collect::<Result<Vec<_>, _>>()?;
+        // A signature has the config of an image and nothing of its layers.
+        if let Some(first) = layers.first()
+            && !layers.iter().any(Descriptor::is_of_an_image)
+        {
+            return Err(DocumentError::Artifact(first.media_type.clone()));
+        }
         for layer in &layers {
             layer.layer_encoding()?;
         }

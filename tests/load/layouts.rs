@@ -18,12 +18,30 @@ pub fn chart() -> Vec<u8> {
     manifest.to_string().into_bytes()
 }
 
+/// A signature as cosign pushes it: with the config of an image.
+pub fn signature() -> Vec<u8> {
+    let payload = br#"{"critical":{}}"#;
+    let config = json!({"architecture": "", "os": "", "rootfs": {"type": "layers", "diff_ids": [digest(payload)]}});
+    let config = descriptor(
+        "application/vnd.oci.image.config.v1+json",
+        config.to_string().as_bytes(),
+    );
+    let layer = descriptor("application/vnd.dev.cosign.simplesigning.v1+json", payload);
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]});
+    manifest.to_string().into_bytes()
+}
+
 #[test]
 fn regression_artifacts_in_a_layout_are_passed_over() {
+    passed_over(chart(), "helm");
+    passed_over(signature(), "cosign.simplesigning");
+}
+
+fn passed_over(chart: Vec<u8>, kind: &str) {
     let s = Sandbox::new();
     let layout = s.mkdir("layout");
     sample("app:1").oci_dir(&layout);
-    let chart = chart();
     let blob = layout.join("blobs").join(digest(&chart).replace(':', "/"));
     fs::write(blob, &chart).unwrap();
     let file = layout.join("index.json");
@@ -34,7 +52,7 @@ fn regression_artifacts_in_a_layout_are_passed_over() {
     let run = s.load_file(&layout).ok();
     let said = run.stdout() + &run.stderr();
     assert!(
-        said.contains("passed over: ") && said.contains("helm"),
+        said.contains("passed over: ") && said.contains(kind),
         "{said}"
     );
     let ids = s.mica(["images", "-q", "--no-trunc"]).ok().stdout();

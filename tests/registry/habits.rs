@@ -11,7 +11,7 @@ use crate::common::image::{descriptor, digest};
 use crate::common::registry::{Kind, Registry};
 use crate::common::sandbox::Sandbox;
 use crate::common::tier;
-use crate::load::layouts::chart;
+use crate::load::layouts::{chart, signature};
 use crate::running;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -134,14 +134,20 @@ fn regression_net_pull_of_all_tags_passes_artifacts_over() {
     let liar = Liar::start(&image, |request, answer| {
         let path = request.path.split('?').next().unwrap_or_default();
         match path.rsplit('/').next() {
-            Some("list") => Answer::new(200, r#"{"name":"app","tags":["0","1"]}"#),
+            Some("list") => Answer::new(200, r#"{"name":"app","tags":["0","00","1"]}"#),
             Some("0") => served(MANIFEST, &chart()),
+            Some("00") => served(MANIFEST, &signature()),
             _ => answer,
         }
     });
     let s = Sandbox::new();
     let run = s.mica(["pull", "-a", &format!("{}/app", liar.host())]).ok();
-    assert!(run.stderr().contains("passed over"), "{}", run.describe());
+    assert_eq!(
+        run.stderr().matches("passed over").count(),
+        2,
+        "{}",
+        run.describe()
+    );
     let ids = s.mica(["images", "-q", "--no-trunc"]).ok().stdout();
     assert_eq!(ids.trim(), image.id());
     s.mica(["pull", &format!("{}/app:0", liar.host())]).code(1);

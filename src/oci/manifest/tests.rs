@@ -158,7 +158,7 @@ fn bad_documents_are_refused() {
         (
             layer_of("application/vnd.in-toto+json"),
             None,
-            "layer sha256:7cc4b5aefd1d0cadf8d97d4350462ba51c694ebca145b08d7d41b41acc8db5aa has the unsupported",
+            "artifact of type \"application/vnd.in-toto+json\" is not",
         ),
         (
             r#"{"config": {"digest": "sha512:00"}, "layers": []}"#.into(),
