@@ -418,7 +418,10 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         false => Some(userns::plan().0),
     };
     Ok(Options {
-        name: args.name.clone(),
+        name: args
+            .name
+            .as_deref()
+            .map(|name| name.strip_prefix('/').unwrap_or(name).to_owned()),
         auto_remove: args.rm,
         detached: args.detach,
         open_stdin: args.interactive,

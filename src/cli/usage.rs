@@ -94,7 +94,7 @@ fn verb(error: &clap::Error) -> String {
 fn unknown_verb(error: &clap::Error) -> String {
     let name = string(error, ContextKind::InvalidSubcommand).unwrap_or_default();
     let parent = verb(error);
-    match absent::verb(&name).filter(|_| parent == "mica") {
+    match absent::verb(&name).filter(|_| ["mica", "mica container"].contains(&parent.as_str())) {
         Some(why) => format!("there is no {name} here: {why}"),
         None => format!(
             "unknown command: {parent} {name}\n\nRun '{parent} --help' for more information"

@@ -27,6 +27,14 @@ pub enum FilterError {
     Pattern(String),
 }
 
+/// Whether a name is what a filter says: docker's regular expression, anywhere in it. One that is none means the name itself.
+pub(in crate::ops) fn is_named(name: &str, pattern: &str) -> bool {
+    let expression = regex::bytes::RegexBuilder::new(pattern)
+        .unicode(false)
+        .build();
+    name == pattern || expression.is_ok_and(|expression| expression.is_match(name.as_bytes()))
+}
+
 /// `KEY` or `KEY=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
@@ -49,5 +57,29 @@ impl Label {
     pub(in crate::ops) fn is_in(&self, labels: &BTreeMap<String, String>) -> bool {
         let found = labels.get(&self.key);
         found.is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_names_are_regular_expressions() {
+        for (pattern, expected) in [
+            ("web", true),
+            ("^web", true),
+            ("^web$", false),
+            ("^web-1$", true),
+            ("^(web|db)-[0-9]+$", true),
+            (r"web-\d", true),
+            ("w.b", true),
+            ("", true),
+            ("other", false),
+            ("[", false),
+        ] {
+            assert_eq!(is_named("web-1", pattern), expected, "{pattern}");
+        }
+        assert!(is_named("[", "["));
     }
 }

@@ -130,6 +130,13 @@ fn regression_what_is_not_there_says_why() {
             "{said}"
         );
     }
+    for verb in ["stats", "update"] {
+        let said = sandbox.mica(["container", verb, "x"]).code(1).stderr();
+        assert!(
+            said.starts_with(&format!("mica: there is no {verb} here: ")),
+            "{said}"
+        );
+    }
     for typo in ["pus", "stp", "tras", "scann", "lst", "rmm", "sart"] {
         let said = sandbox.mica([typo]).code(1).stderr();
         assert!(!said.contains("similar"), "{said}");

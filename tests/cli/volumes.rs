@@ -572,3 +572,26 @@ fn a_damaged_list_of_volumes_stops_writing() {
     assert_eq!(sandbox.mica(["volume", "ls", "-q"]).ok().stdout(), "data\n");
     assert_eq!(fs::read_to_string(format!("{data}/f")).unwrap(), "precious");
 }
+
+/// The form of old tutorials, and docker's filter.
+#[test]
+fn regression_volumes_are_named_and_found_as_dockers_are() {
+    let sandbox = Sandbox::new();
+    let made = sandbox.mica(["volume", "create", "--name", "data"]).ok();
+    assert_eq!(made.stdout(), "data\n");
+    sandbox.mica(["volume", "create", "data2"]).ok();
+    let found = |filter: &str| {
+        let run = sandbox.mica(["volume", "ls", "-q", "-f", filter]);
+        run.ok().stdout()
+    };
+    assert_eq!(found("name=data"), "data\ndata2\n");
+    assert_eq!(found("name=^data$"), "data\n");
+    let both = sandbox
+        .mica(["volume", "create", "--name", "a", "b"])
+        .code(1);
+    assert!(
+        both.stderr().contains("conflicting options"),
+        "{}",
+        both.describe()
+    );
+}

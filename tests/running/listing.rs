@@ -34,6 +34,8 @@ fn root_ps_has_docker_s_columns() {
     assert_eq!(names("-a -f label=tier"), "web\n");
     assert_eq!(names("-a -f label=tier=back"), "");
     assert_eq!(names("-a -f name=don"), "done\n");
+    assert_eq!(names("-a -f name=^web$ -f name=^/do"), "done\nweb\n");
+    assert_eq!(names("-a -f name=^we$"), "");
     assert_eq!(names("-a -f ancestor=app:1 -f name=web"), "web\n");
     assert_eq!(names("-a -f since=web"), "done\n");
     assert_eq!(shown(&s, "ps -q --no-trunc"), id);
@@ -55,6 +57,9 @@ fn root_names_are_unique_and_given() {
         id.trim()
     );
     assert!(taken.stderr().contains(&words), "{}", taken.describe());
+    // As inspect shows it.
+    shown(&s, "create --name /slash app:1 true");
+    assert_eq!(shown(&s, "rm /slash"), "/slash\n");
     let bad = mica(&s, "run --rm --name a/b app:1 true").code(125);
     assert!(
         bad.stderr()

@@ -22,6 +22,9 @@ pub struct Args {
     /// Its name: [a-zA-Z0-9][a-zA-Z0-9_.-]+
     #[arg(value_name = "NAME")]
     name: Option<String>,
+    /// The same, as docker's has it from long ago
+    #[arg(long = "name", value_name = "NAME", hide = true)]
+    named: Option<String>,
     /// A directory or file of the host; with :ro at the end it cannot be written through the volume
     #[arg(long, value_name = "PATH[:ro]", conflicts_with_all = ["ephemeral", "options"])]
     bind: Option<PathBuf>,
@@ -57,7 +60,13 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         (None, true) => CreateKind::Ephemeral,
         (None, false) => docker_options(&args.options)?,
     };
-    let name = args.name.as_deref().map(parse_name).transpose()?;
+    if args.name.is_some() && args.named.is_some() {
+        bail!(
+            "conflicting options: cannot specify a volume-name through both --name and as a positional arg"
+        );
+    }
+    let name = args.name.as_deref().or(args.named.as_deref());
+    let name = name.map(parse_name).transpose()?;
     let mut create = Create::new(name, kind);
     for label in &args.labels {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));

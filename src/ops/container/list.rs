@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::ops::container::run::RunError;
-use crate::ops::filters::FilterError;
+use crate::ops::filters::{FilterError, is_named};
 use crate::store::Store;
 use crate::store::containers::{Container, ContainerId, MountSource, Status};
 use crate::text::format::{self, ago};
@@ -83,7 +83,10 @@ impl Filters {
         let record = &container.record;
         let one = |key: &str, value: &str| match key {
             "id" => record.id.as_str().starts_with(value),
-            "name" => record.name.contains(value.trim_start_matches('/')),
+            // With docker's slash before it, and without.
+            "name" => {
+                is_named(&record.name, value) || is_named(&format!("/{}", record.name), value)
+            }
             "label" => match value.split_once('=') {
                 Some((name, value)) => record.config.labels.get(name).is_some_and(|v| v == value),
                 None => record.config.labels.contains_key(value),

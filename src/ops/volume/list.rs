@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::mount_paths::VOLUMES;
-use crate::ops::filters::FilterError;
 use crate::ops::filters::Label;
+use crate::ops::filters::{FilterError, is_named};
 use crate::ops::volume::VolumeError;
 use crate::store::containers::MountSource;
 use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeKind, VolumeName};
@@ -80,9 +80,7 @@ impl Filters {
             wanted.is_empty() || wanted.iter().any(is)
         };
         any(&self.drivers, &|driver| driver == DRIVER)
-            && any(&self.names, &|name| {
-                volume.name.as_str().contains(name.as_str())
-            })
+            && any(&self.names, &|name| is_named(volume.name.as_str(), name))
             && any(&self.kinds, &|kind| kind == volume.kind.word())
             && self.labels.iter().all(|label| label.is_in(&volume.labels))
             && !self
