@@ -144,6 +144,54 @@ fn root_regression_inspect_knows_containers_and_volumes() {
     }
 }
 
+/// What scripts ask of any container.
+#[test]
+fn root_regression_inspect_of_a_container_has_the_fields_of_dockers_type() {
+    let s = sandbox();
+    shown(
+        &s,
+        "create --name web --cap-add net_admin --cap-drop kill --cap-drop chown --security-opt seccomp=unconfined app:1 true",
+    );
+    shown(&s, "create --name plain app:1 true");
+    for (name, format, expected) in [
+        (
+            "web",
+            "{{.HostConfig.CapAdd}} {{json .HostConfig.CapDrop}}",
+            r#"[CAP_NET_ADMIN] ["CAP_CHOWN","CAP_KILL"]"#,
+        ),
+        ("web", "{{.HostConfig.SecurityOpt}}", "[seccomp=unconfined]"),
+        (
+            "plain",
+            "{{json .HostConfig.CapAdd}} {{json .HostConfig.CapDrop}} {{json .HostConfig.SecurityOpt}}",
+            "null null null",
+        ),
+        (
+            "plain",
+            "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}",
+            "none",
+        ),
+        (
+            "plain",
+            "{{.HostConfig.LogConfig.Type}} {{.HostConfig.IpcMode}}|{{.HostConfig.PidMode}}|{{.HostConfig.Runtime}}",
+            "json-file private||mica",
+        ),
+        (
+            "plain",
+            "{{json .HostConfig.VolumesFrom}} {{.HostConfig.PublishAllPorts}}",
+            "null false",
+        ),
+        (
+            "plain",
+            "{{range .Config.ExposedPorts}}x{{end}}{{if .Config.Healthcheck}}x{{end}}",
+            "",
+        ),
+    ] {
+        let run = s.mica(["inspect", "-f", format, name]).ok();
+        assert_eq!(run.stdout(), format!("{expected}\n"), "{format}");
+    }
+    shown(&s, "rm web plain");
+}
+
 #[test]
 fn regression_inspect_has_the_fields_of_dockers_type() {
     let s = Sandbox::new();

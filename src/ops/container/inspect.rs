@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use crate::ops::container::run::RunError;
+use crate::ops::container::run::{CAPABILITIES, RunError, security};
 use crate::store::Store;
-use crate::store::containers::{Container, ContainerRecord, MountSource, Status};
+use crate::store::containers::{Container, ContainerRecord, MountSource, Seccomp, Status};
 use crate::text::template::{Record, Shape, Value};
 
 /// Go's zero time: not yet.
@@ -138,7 +138,7 @@ fn state(container: &Container) -> Value {
             finished,
         } => (0, code, time(started), time(finished)),
     };
-    fields_of(vec![
+    let mut all = record_of(vec![
         (
             "Status",
             text_of(crate::ops::container::list::state(container)),
@@ -153,7 +153,31 @@ fn state(container: &Container) -> Value {
         ("Error", text_of(&container.state.error)),
         ("StartedAt", text_of(started)),
         ("FinishedAt", text_of(finished)),
-    ])
+    ]);
+    // Only where something watches it.
+    all.empty = vec![("Health", Value::Nil)];
+    Value::Record(all)
+}
+
+/// Names of what is in one list of capabilities and not in the other; docker's nil for none.
+fn beyond(these: impl Iterator<Item = u32>, those: &[u32]) -> Value {
+    let more = these.filter(|number| !those.contains(number));
+    let names: Vec<String> = more.filter_map(security::capability_name).collect();
+    or_unset((!names.is_empty()).then_some(&names))
+}
+
+/// What `--security-opt` has changed; of a profile docker has its text there.
+fn security_options(record: &ContainerRecord) -> Value {
+    let mut options = Vec::new();
+    match &record.security.seccomp {
+        Seccomp::Default => {}
+        Seccomp::Unconfined => options.push("seccomp=unconfined".to_owned()),
+        Seccomp::Profile(text) => options.push(format!("seccomp={text}")),
+    }
+    if record.security.new_privileges {
+        options.push("no-new-privileges=false".to_owned());
+    }
+    or_unset((!options.is_empty()).then_some(&options))
 }
 
 fn host_config(record: &ContainerRecord) -> Value {
@@ -196,8 +220,14 @@ fn host_config(record: &ContainerRecord) -> Value {
     });
     let hosts: Vec<String> = hosts.collect();
     let shm = record.shm_size.unwrap_or(64 << 20);
+    let usual = CAPABILITIES.map(|(_, number)| number);
+    let log = fields_of(vec![
+        ("Type", text_of("json-file")),
+        ("Config", empty_map()),
+    ]);
     fields_of(vec![
         ("Binds", or_unset((!binds.is_empty()).then_some(&binds))),
+        ("LogConfig", log),
         ("NetworkMode", text_of("host")),
         ("PortBindings", empty_map()),
         (
@@ -208,12 +238,23 @@ fn host_config(record: &ContainerRecord) -> Value {
             ]),
         ),
         ("AutoRemove", Value::Bool(record.auto_remove)),
+        // What they had mounted is among the mounts.
+        ("VolumesFrom", Value::Unset(Shape::List)),
+        (
+            "CapAdd",
+            beyond(record.capabilities.iter().copied(), &usual),
+        ),
+        ("CapDrop", beyond(usual.into_iter(), &record.capabilities)),
         (
             "ExtraHosts",
             or_unset((!hosts.is_empty()).then_some(&hosts)),
         ),
+        ("IpcMode", text_of("private")),
+        ("PidMode", text_of("")),
         ("Privileged", Value::Bool(false)),
+        ("PublishAllPorts", Value::Bool(false)),
         ("ReadonlyRootfs", Value::Bool(record.read_only)),
+        ("SecurityOpt", security_options(record)),
         (
             "Tmpfs",
             match tmpfs.is_empty() {
@@ -222,6 +263,7 @@ fn host_config(record: &ContainerRecord) -> Value {
             },
         ),
         ("ShmSize", Value::Int(shm.into())),
+        ("Runtime", text_of("mica")),
         ("Init", Value::Bool(record.init)),
         ("Memory", Value::Int(0)),
         ("NanoCpus", Value::Int(0)),
@@ -281,7 +323,7 @@ fn config(record: &ContainerRecord) -> Value {
         .labels
         .iter()
         .map(|(key, text)| (key.clone(), text.clone()));
-    fields_of(vec![
+    let mut all = record_of(vec![
         ("Hostname", text_of(&record.hostname)),
         ("Domainname", text_of("")),
         ("User", text_of(&config.user)),
@@ -312,7 +354,12 @@ fn config(record: &ContainerRecord) -> Value {
         ("OnBuild", Value::Unset(Shape::List)),
         ("Labels", map(labels)),
         ("StopSignal", text_of(&config.stop_signal)),
-    ])
+    ]);
+    all.empty = vec![
+        ("ExposedPorts", Value::Unset(Shape::Map)),
+        ("Healthcheck", Value::Nil),
+    ];
+    Value::Record(all)
 }
 
 /// The host's network: no address is the container's own.
