@@ -19,7 +19,7 @@
 
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
@@ -120,10 +120,11 @@ impl Lasting {
     }
 
     fn with(table: Table, counters: Arc<Counters>, inherited: bool) -> io::Result<Arc<Lasting>> {
+        let pool = Pool::of(&table);
         Ok(Arc::new(Lasting {
             table: Mutex::new(table),
             counters,
-            pool: Mutex::default(),
+            pool: Mutex::new(pool),
             inherited,
             follower: OnceLock::new(),
         }))
@@ -185,12 +186,7 @@ impl Lasting {
     fn counter(&self, number: &str) -> References {
         let index = number.parse().ok();
         match index.and_then(|index: u32| self.counters.get(index)) {
-            Some(counter) => {
-                let mut pool = self.pool.lock();
-                // Those in between that nobody has stay unused: they cost nothing.
-                pool.next = pool.next.max(counter.index() + 1);
-                References::Lasting(counter)
-            }
+            Some(counter) => References::Lasting(counter),
             None => References::Own(AtomicU64::new(u64::MAX / 2)),
         }
     }
@@ -315,6 +311,22 @@ impl Lasting {
     }
 }
 
+impl Pool {
+    /// What nobody in the table has.
+    fn of(table: &Table) -> Pool {
+        let counted = |key: &str| key.starts_with("own:") || key.starts_with("slot:");
+        let lines = table.live.iter().filter(|(key, _)| counted(key));
+        let used = lines.filter_map(|(_, value)| value.split(' ').next()?.parse().ok());
+        let used: BTreeSet<u32> = used.filter(|index| *index < COUNT).collect();
+        let next = used.last().map_or(0, |last| last + 1);
+        let free = (0..next).rev().filter(|index| !used.contains(index));
+        Pool {
+            free: free.collect(),
+            next,
+        }
+    }
+}
+
 impl Table {
     fn read(file: File) -> io::Result<Table> {
         let mut head = [0; 8];
@@ -409,6 +421,27 @@ impl std::fmt::Debug for Lasting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Else each restart would take new ones, and the file grow with their number.
+    #[test]
+    fn regression_counters_that_nobody_has_are_used_again() {
+        let mut lasting = Lasting::new().unwrap();
+        let mut highest = 0;
+        for _ in 0..50 {
+            let made: Vec<References> = (0..10).map(|_| lasting.count()).collect();
+            for (ino, references) in (100..).zip(&made) {
+                lasting.put_own(ino, references, &Place::Repo("app".into()));
+                highest = highest.max(references.number().parse::<u32>().unwrap());
+            }
+            // The last one stays, as something that is in use for long.
+            for (ino, references) in (100..).zip(&made).take(9) {
+                lasting.drop_own(ino, references);
+            }
+            lasting = again(&lasting);
+            assert_eq!(lasting.own_nodes().len(), 1);
+        }
+        assert!(highest < 30, "{highest}");
+    }
 
     fn again(lasting: &Lasting) -> Arc<Lasting> {
         let [table, counters] = lasting.files().unwrap();
