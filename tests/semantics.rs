@@ -16,6 +16,8 @@ mod committing;
 mod damage;
 mod doc;
 mod ending;
+mod ending_engines;
+mod ending_upgrade;
 mod engines;
 mod facts;
 mod lasting;

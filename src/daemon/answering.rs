@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::control::Handler;
-use super::kept::Shown;
+use super::kept::Keeping;
 use super::{stores, volumes};
 use crate::fs::{FileSystem as _, Superblock};
 use crate::fuse::notify::NotifyQueue;
@@ -43,11 +43,11 @@ pub(super) struct Answering {
     /// Whether a thread removes what is over in the trash.
     pub(super) emptying: AtomicBool,
     /// Of a mount that goes on when this process ends.
-    pub(super) shown: Option<Arc<Shown>>,
+    pub(super) keeping: Option<Arc<Keeping>>,
     /// Another version is to go on.
     pub(super) replacing: AtomicBool,
-    /// Where the volumes and the stores are mounted.
-    pub(super) inner: [PathBuf; 2],
+    /// Where the volumes are mounted.
+    pub(super) volumes_at: PathBuf,
     pub(super) stop: OwnedFd,
 }
 
@@ -152,17 +152,16 @@ impl Handler for Answering {
     }
 
     fn replace(&self, program: &Path) -> Result<(), String> {
-        let Some(shown) = &self.shown else {
+        let Some(keeping) = &self.keeping else {
             return Err("it was mounted without survive=on: unmount, and mount anew".to_owned());
         };
-        for place in &self.inner {
-            let device = mounted_on(place).map_err(|error| error.to_string())?;
-            let users = device.map_or(Vec::new(), |device| standing_on(device, place));
-            if let Some(user) = users.first() {
-                return Err(format!("{} would lose its users: {user}", place.display()));
-            }
+        let place = &self.volumes_at;
+        let device = mounted_on(place).map_err(|error| error.to_string())?;
+        let users = device.map_or(Vec::new(), |device| standing_on(device, place));
+        if let Some(user) = users.first() {
+            return Err(format!("{} would lose its users: {user}", place.display()));
         }
-        shown.try_program(program.to_owned())?;
+        keeping.try_program(program.to_owned())?;
         self.replacing.store(true, Ordering::Release);
         self.stop();
         Ok(())

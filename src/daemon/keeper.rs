@@ -1,8 +1,8 @@
 //! The keeper of a mount: a small process that holds what the mount stands by, and starts the next server when one has died.
 //!
 //! It is the same program, started anew so that nothing of its starter's memory is in it. It serves nothing and reads no store; what it
-//! holds are the connection to the kernel, the two files of the tree's memory, and the files of the names that the kernel may know
-//! things by. A server that ends as it should says so, and the keeper ends too. A line that breaks means that its server has died: the next
+//! holds are the connections to the kernel (of M and of `M/stores`), for each the two files of the tree's memory, and the files of the
+//! names that the kernel may know things by. A server that ends as it should says so, and the keeper ends too. A line that breaks means that its server has died: the next
 //! one is started, at most [`TRIES`] times; if none serves within [`PATIENCE`], the keeper ends, and the kernel with it the
 //! connection: who waits gets ENOTCONN.
 
@@ -36,22 +36,31 @@ const TRIES: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a program may take to say that it understands.
 const TRY_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a server may go on whose line is broken, and how often it is looked at meanwhile.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(1);
 /// A server that has lived so long has worked: its end is not for the same reason as the last one's.
 const WORKED: Duration = Duration::from_secs(10);
-/// So many files of names are held at most: of older ones the kernel has been told long ago.
-const MAX_NAMES: usize = 200;
+/// So many files of names are held of a connection at most: of older ones the kernel has been told long ago. All have to fit into
+/// one message.
+pub(super) const MAX_NAMES: usize = 100;
 
 /// What a mount stands by.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Kept {
     /// What the server wants to be told; nothing that the keeper reads.
     state: Vec<u8>,
-    connection: OwnedFd,
-    table: OwnedFd,
-    counters: OwnedFd,
-    names: VecDeque<OwnedFd>,
+    connections: Vec<Connection>,
     /// The program of the next server, if it is another than this one's.
     program: Option<OwnedFd>,
+}
+
+/// What one connection stands by.
+#[derive(Debug)]
+struct Connection {
+    /// Itself, the tree's table, and its counters.
+    files: [OwnedFd; 3],
+    names: VecDeque<OwnedFd>,
 }
 
 /// Why one server's time is over.
@@ -73,7 +82,11 @@ pub(super) fn keep() -> anyhow::Result<()> {
     let mut server = proc::Process::open(starter).context("the server")?;
     let mut line = own_line()?;
     let mut kept = match line.receive()? {
-        Some((Message::Keep(state), files)) => Kept::new(state, files)?,
+        Some((Message::Keep { names, state }, files)) => {
+            let mut kept = Kept::default();
+            kept.replace(&names, state, files)?;
+            kept
+        }
         _ => bail!("nobody has said what to keep"),
     };
     line.send(&Message::Served, &[])?;
@@ -136,8 +149,15 @@ fn start(verb: &str, program: Option<&OwnedFd>) -> io::Result<(Line, Child)> {
     Ok((ours, child))
 }
 
-/// Makes sure of the end of a server whose line is broken.
+/// Makes sure of the end of a server whose line is broken. It is about to end, and may have something to say first.
 fn end(mut child: Child) -> anyhow::Result<ExitStatus> {
+    let end_of_patience = Instant::now() + LAST_WORDS;
+    while Instant::now() < end_of_patience {
+        if let Some(status) = child.try_wait().context("waiting for a server's end")? {
+            return Ok(status);
+        }
+        std::thread::sleep(LOOK);
+    }
     // Ended already, most of the time.
     let _ = child.kill();
     child.wait().context("waiting for a server's end")
@@ -149,17 +169,23 @@ fn crashed(status: ExitStatus) -> bool {
 }
 
 impl Kept {
-    fn new(state: Vec<u8>, files: Vec<OwnedFd>) -> anyhow::Result<Kept> {
+    fn replace(
+        &mut self,
+        names: &[usize],
+        state: Vec<u8>,
+        files: Vec<OwnedFd>,
+    ) -> anyhow::Result<()> {
         let mut files = files.into_iter();
-        let mut next = || files.next().context("a descriptor is missing");
-        Ok(Kept {
-            state,
-            connection: next()?,
-            table: next()?,
-            counters: next()?,
-            names: files.collect(),
-            program: None,
-        })
+        let mut connections = Vec::with_capacity(names.len());
+        for count in names {
+            let mut next = || files.next().context("a descriptor is missing");
+            connections.push(Connection {
+                files: [next()?, next()?, next()?],
+                names: files.by_ref().take(*count).collect(),
+            });
+        }
+        (self.state, self.connections) = (state, connections);
+        Ok(())
     }
 
     /// Takes what a server says until its time is over.
@@ -199,7 +225,7 @@ impl Kept {
                         return Ok(Over::Died);
                     }
                 }
-                Some((message, files)) => self.note(message, files),
+                Some((message, files)) => self.note(message, files)?,
             }
         }
     }
@@ -223,17 +249,27 @@ impl Kept {
         }
     }
 
-    fn note(&mut self, message: Message, files: Vec<OwnedFd>) {
-        if let Message::Names { alone } = message {
-            // The one before the new is what is shown until then.
-            while alone && self.names.len() > 1 {
-                self.names.pop_front();
+    fn note(&mut self, message: Message, files: Vec<OwnedFd>) -> anyhow::Result<()> {
+        match message {
+            Message::Keep { names, state } => self.replace(&names, state, files)?,
+            Message::Names { of, alone } => {
+                // Of one that has ended meanwhile: nobody needs them.
+                let Some(connection) = self.connections.get_mut(of) else {
+                    return Ok(());
+                };
+                let names = &mut connection.names;
+                // The one before the new is what is shown until then.
+                while alone && names.len() > 1 {
+                    names.pop_front();
+                }
+                names.extend(files);
+                while names.len() > MAX_NAMES {
+                    names.pop_front();
+                }
             }
-            self.names.extend(files);
-            while self.names.len() > MAX_NAMES {
-                self.names.pop_front();
-            }
+            _ => {}
         }
+        Ok(())
     }
 
     /// Starts servers until one serves. `None`: it found that there is nothing to serve any more.
@@ -275,16 +311,16 @@ impl Kept {
 
     /// Gives a server all that it needs and waits until it serves.
     fn begin(&mut self, line: &Line, end: Instant) -> anyhow::Result<Option<Over>> {
-        let mut files = vec![
-            self.connection.as_fd(),
-            self.table.as_fd(),
-            self.counters.as_fd(),
-        ];
-        files.extend(self.names.iter().map(AsFd::as_fd));
-        if line
-            .send(&Message::Keep(self.state.clone()), &files)
-            .is_err()
-        {
+        let all = self.connections.iter();
+        let files: Vec<BorrowedFd<'_>> = all
+            .flat_map(|one| one.files.iter().chain(&one.names).map(AsFd::as_fd))
+            .collect();
+        let names = self.connections.iter().map(|one| one.names.len());
+        let keep = Message::Keep {
+            names: names.collect(),
+            state: self.state.clone(),
+        };
+        if line.send(&keep, &files).is_err() {
             return Ok(Some(Over::Died));
         }
         loop {
@@ -295,7 +331,7 @@ impl Kept {
                 None => return Ok(Some(Over::Died)),
                 Some((Message::End, _)) => return Ok(Some(Over::Ended)),
                 Some((Message::Served, _)) => return Ok(None),
-                Some((message, files)) => self.note(message, files),
+                Some((message, files)) => self.note(message, files)?,
             }
         }
     }
@@ -310,14 +346,14 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts one, and waits until it holds everything.
-    pub(super) fn start(state: Vec<u8>, files: &[BorrowedFd<'_>]) -> anyhow::Result<Keeper> {
+    /// Starts one, tells it `keep`, and waits until it holds everything.
+    pub(super) fn start(keep: &Message, files: &[BorrowedFd<'_>]) -> anyhow::Result<Keeper> {
         let (line, child) = start(KEEP, None).context("starting the keeper")?;
         let mut keeper = Keeper {
             line,
             child: Some(child),
         };
-        let begun = keeper.line.send(&Message::Keep(state), files);
+        let begun = keeper.line.send(keep, files);
         let begun = begun.and_then(|()| keeper.line.wait(PATIENCE));
         match begun {
             Ok(true) if matches!(keeper.line.receive(), Ok(Some((Message::Served, _)))) => {
@@ -345,9 +381,15 @@ impl Keeper {
         self.line.send(&Message::Served, &[])
     }
 
-    /// The names that are shown from now on; `alone`: the kernel knows nothing by older ones than the present.
-    pub(super) fn names(&self, file: BorrowedFd<'_>, alone: bool) -> io::Result<()> {
-        self.line.send(&Message::Names { alone }, &[file])
+    /// Everything that there is to hold from now on.
+    pub(super) fn keep(&self, keep: &Message, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.line.send(keep, files)
+    }
+
+    /// The names that are shown from now on through the connection at position `of`; `alone`: the kernel knows nothing by older ones than
+    /// the present.
+    pub(super) fn names(&self, of: usize, file: BorrowedFd<'_>, alone: bool) -> io::Result<()> {
+        self.line.send(&Message::Names { of, alone }, &[file])
     }
 
     /// The mount is over.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::MountPlan;
-use super::keeper::{Keeper, Line, Message, own_line};
+use super::keeper::{Keeper, Line, MAX_NAMES, Message, own_line};
 use crate::fs::Lasting;
 use crate::fuse::handshake::Agreement;
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::options::MountOptions;
+use crate::fuse::session::Session;
 use crate::sys::mount::Mounted;
 use crate::sys::mountinfo::DeviceId;
 
@@ -28,6 +29,12 @@ struct Facts {
     trash: Option<Duration>,
     /// Under a service manager, which is told who to follow, and has the words on stderr.
     foreground: bool,
+    /// Of M, and of its stores if it has them.
+    connections: Vec<ConnectionFacts>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ConnectionFacts {
     path: PathBuf,
     id: u64,
     unique: Option<u64>,
@@ -36,38 +43,51 @@ struct Facts {
     answer: Vec<u8>,
 }
 
-/// What the server before has left.
+/// What the server before has left of one connection.
 #[derive(Debug)]
-pub(super) struct Before {
-    pub plan: MountPlan,
+pub(super) struct ConnectionBefore {
     pub mounted: Mounted,
     pub connection: OwnedFd,
     pub agreement: Agreement,
     pub lasting: Arc<Lasting>,
     pub names: Vec<File>,
-    pub keeper: Option<Keeper>,
+}
+
+/// What the server before has left.
+#[derive(Debug)]
+pub(super) struct Before {
+    pub plan: MountPlan,
+    pub images: ConnectionBefore,
+    pub stores: Option<ConnectionBefore>,
+    pub keeper: Keeper,
 }
 
 impl Before {
     /// Takes it from the keeper, which is at the other end of standard input.
     pub fn take() -> anyhow::Result<Before> {
         let line = own_line()?;
-        let Some((Message::Keep(state), files)) = line.receive().context("asking the keeper")?
+        let Some((Message::Keep { names, state }, files)) =
+            line.receive().context("asking the keeper")?
         else {
             bail!("nobody has said what to serve");
         };
-        Before::of(line, &state, files)
+        Before::of(line, &names, &state, files)
     }
 
-    fn of(line: Line, state: &[u8], files: Vec<OwnedFd>) -> anyhow::Result<Before> {
+    fn of(
+        line: Line,
+        names: &[usize],
+        state: &[u8],
+        files: Vec<OwnedFd>,
+    ) -> anyhow::Result<Before> {
         let facts: Facts = serde_json::from_slice(state).context("what the keeper has said")?;
         let mut options = MountOptions::parse(&facts.options)?;
         options.trash = facts.trash;
         let mut files = files.into_iter();
-        let mut next = || files.next().context("a descriptor is missing");
-        let (connection, table, counters) = (next()?, next()?, next()?);
-        let lasting = Lasting::open(File::from(table), File::from(counters))
-            .context("the memory of the server before")?;
+        let connections = facts.connections.into_iter().zip(names);
+        let connections =
+            connections.map(|(facts, names)| ConnectionBefore::of(facts, *names, &mut files));
+        let mut connections = connections.collect::<anyhow::Result<Vec<_>>>()?.into_iter();
         Ok(Before {
             plan: MountPlan {
                 store: facts.store,
@@ -76,6 +96,24 @@ impl Before {
                 options,
                 words: facts.options,
             },
+            images: connections.next().context("a connection is missing")?,
+            stores: connections.next(),
+            keeper: Keeper::starter(line),
+        })
+    }
+}
+
+impl ConnectionBefore {
+    fn of(
+        facts: ConnectionFacts,
+        names: usize,
+        files: &mut impl Iterator<Item = OwnedFd>,
+    ) -> anyhow::Result<ConnectionBefore> {
+        let mut next = || files.next().context("a descriptor is missing");
+        let (connection, table, counters) = (next()?, next()?, next()?);
+        let lasting = Lasting::open(File::from(table), File::from(counters))
+            .context("the memory of the server before")?;
+        Ok(ConnectionBefore {
             mounted: Mounted {
                 path: facts.path,
                 id: facts.id,
@@ -91,8 +129,7 @@ impl Before {
                 answer: facts.answer,
             },
             lasting,
-            names: files.map(File::from).collect(),
-            keeper: Some(Keeper::starter(line)),
+            names: files.take(names).map(File::from).collect(),
         })
     }
 }
@@ -100,105 +137,236 @@ impl Before {
 /// Whether this program understands what a keeper tells: nothing is served, and nothing is changed.
 pub(super) fn try_kept() -> anyhow::Result<()> {
     let before = Before::take()?;
-    match &before.keeper {
-        Some(keeper) => keeper.served().context("telling the keeper"),
-        None => Ok(()),
+    before.keeper.served().context("telling the keeper")
+}
+
+/// Which of a mount's connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    Images,
+    Stores,
+}
+
+impl Part {
+    /// Among those that are told.
+    fn position(self) -> usize {
+        match self {
+            Part::Images => 0,
+            Part::Stores => 1,
+        }
     }
 }
 
-/// Starts a keeper for what `plan` has mounted.
-pub(super) fn start_keeper(
-    plan: &MountPlan,
-    store: &std::path::Path,
-    mounted: &Mounted,
-    (connection, agreement): (BorrowedFd<'_>, &Agreement),
-    lasting: &Lasting,
-    shown: &Shown,
-) -> anyhow::Result<()> {
-    let facts = Facts {
-        store: store.to_owned(),
-        mount_point: mounted.path.clone(),
-        options: plan.words.clone(),
-        trash: plan.options.trash,
-        foreground: plan.foreground,
-        path: mounted.path.clone(),
-        id: mounted.id,
-        unique: mounted.unique,
-        device: (mounted.device.major, mounted.device.minor),
-        question: agreement.question.clone(),
-        answer: agreement.answer.clone(),
-    };
-    let state = serde_json::to_vec(&facts).context("describing the mount")?;
-    let [table, counters] = lasting.files().context("the tree's memory")?;
-    shown.tell(|names| {
-        let mut files = vec![connection, table.as_fd(), counters.as_fd()];
-        files.extend(names.iter().map(|file| file.as_fd()));
-        let keeper = Keeper::start(state, &files)?;
-        if plan.foreground
-            && let Some(pid) = keeper.pid()
-            && let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)])
-        {
-            log::warn!("telling the service manager of the keeper: {error}");
-        }
-        Ok(keeper)
-    })
-}
-
-/// The names that the kernel may know things by: the present ones, and older ones until it has forgotten what was different then.
+/// What is to be kept of a mount, as its keeper has it.
 #[derive(Debug)]
-pub(super) struct Shown {
-    queue: Arc<NotifyQueue>,
+pub(super) struct Keeping {
+    plan: MountPlan,
+    store: PathBuf,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    names: Vec<Arc<File>>,
+    images: One,
+    stores: One,
     keeper: Option<Keeper>,
 }
 
-impl Shown {
-    pub(super) fn new(queue: Arc<NotifyQueue>) -> Arc<Shown> {
-        Arc::new(Shown {
-            queue,
+/// One connection.
+#[derive(Debug, Default)]
+struct One {
+    kept: Option<KeptConnection>,
+    /// Those that the kernel may know things by: the present ones, and older ones until it has forgotten what was different then. Known
+    /// before the connection is.
+    names: Vec<Arc<File>>,
+    /// The keeper has it.
+    told: bool,
+}
+
+impl State {
+    fn of(&mut self, part: Part) -> &mut One {
+        match part {
+            Part::Images => &mut self.images,
+            Part::Stores => &mut self.stores,
+        }
+    }
+
+    /// In the order in which they are told. Without M's own there is nothing to keep.
+    fn all(&self) -> impl Iterator<Item = (&One, &KeptConnection)> {
+        let all = [&self.images, &self.stores].into_iter();
+        all.map_while(|one| Some((one, one.kept.as_ref()?)))
+    }
+
+    fn told(&mut self) {
+        for one in [&mut self.images, &mut self.stores] {
+            one.told = one.kept.is_some();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct KeptConnection {
+    facts: ConnectionFacts,
+    connection: OwnedFd,
+    memory: [File; 2],
+}
+
+impl Keeping {
+    /// Of a mount that has no keeper yet.
+    pub(super) fn new(plan: &MountPlan, store: &Path) -> Arc<Keeping> {
+        Arc::new(Keeping {
+            plan: plan.clone(),
+            store: store.to_owned(),
             state: Mutex::default(),
         })
     }
 
-    /// Begins with what the server before has shown, and its keeper.
-    pub(super) fn inherit(&self, names: &[File], keeper: Keeper) -> anyhow::Result<()> {
-        let names = names.iter().map(|file| file.try_clone().map(Arc::new));
-        let mut state = self.state.lock();
-        state.names = names.collect::<Result<_, _>>()?;
-        state.keeper = Some(keeper);
-        Ok(())
+    /// Of one whose keeper has started this process.
+    pub(super) fn inherited(plan: &MountPlan, store: &Path, keeper: Keeper) -> Arc<Keeping> {
+        let keeping = Keeping::new(plan, store);
+        keeping.state.lock().keeper = Some(keeper);
+        keeping
+    }
+
+    /// A memory for a tree, whose names are told from now on.
+    pub(super) fn memory(
+        self: &Arc<Self>,
+        part: Part,
+        queue: &Arc<NotifyQueue>,
+    ) -> anyhow::Result<Arc<Lasting>> {
+        let memory = Lasting::new().context("making a memory for the tree")?;
+        self.follow(part, queue, &memory);
+        Ok(memory)
+    }
+
+    /// The memory that the server before has left.
+    pub(super) fn inherit(
+        self: &Arc<Self>,
+        part: Part,
+        queue: &Arc<NotifyQueue>,
+        before: &ConnectionBefore,
+    ) -> anyhow::Result<Arc<Lasting>> {
+        let names = before.names.iter().map(|file| file.try_clone());
+        let names = names.map(|file| file.map(Arc::new));
+        let names = names.collect::<Result<_, _>>()?;
+        *self.state.lock().of(part) = One {
+            kept: None,
+            names,
+            told: true,
+        };
+        self.follow(part, queue, &before.lasting);
+        Ok(Arc::clone(&before.lasting))
+    }
+
+    fn follow(self: &Arc<Self>, part: Part, queue: &Arc<NotifyQueue>, memory: &Arc<Lasting>) {
+        let (keeping, queue) = (Arc::clone(self), Arc::clone(queue));
+        memory.follow(move |file| keeping.show(part, &queue, file));
     }
 
     /// The names in `file` are about to be shown.
-    pub(super) fn add(&self, file: Arc<File>) {
-        let alone = self.queue.drain(Duration::ZERO);
+    fn show(&self, part: Part, queue: &NotifyQueue, file: Arc<File>) {
+        let alone = queue.drain(Duration::ZERO);
         let mut state = self.state.lock();
-        if alone {
-            let older = state.names.len().saturating_sub(1);
-            state.names.drain(..older);
-        }
-        if let Some(keeper) = &state.keeper
-            && let Err(error) = keeper.names(file.as_fd(), alone)
+        let told = state.of(part).told;
+        if let Some(keeper) = state.keeper.as_ref().filter(|_| told)
+            && let Err(error) = keeper.names(part.position(), file.as_fd(), alone)
         {
             // It has died; another gets all of them.
             log::debug!("telling the keeper: {error}");
         }
-        state.names.push(file);
+        let names = &mut state.of(part).names;
+        let older = match alone {
+            true => names.len().saturating_sub(1),
+            false => (names.len() + 1).saturating_sub(MAX_NAMES),
+        };
+        names.drain(..older);
+        names.push(file);
     }
 
-    /// Has a keeper made, which is told of everything that is added from then on.
-    fn tell(
+    /// The connection that `session` serves is to be kept.
+    pub(super) fn add(
         &self,
-        start: impl FnOnce(&[Arc<File>]) -> anyhow::Result<Keeper>,
+        part: Part,
+        mounted: &Mounted,
+        session: &Session,
+        memory: &Lasting,
     ) -> anyhow::Result<()> {
-        let mut state = self.state.lock();
-        state.keeper = Some(start(&state.names)?);
+        let (connection, agreement) = session.lasting().context("not a lasting connection")?;
+        let facts = ConnectionFacts {
+            path: mounted.path.clone(),
+            id: mounted.id,
+            unique: mounted.unique,
+            device: (mounted.device.major, mounted.device.minor),
+            question: agreement.question.clone(),
+            answer: agreement.answer.clone(),
+        };
+        let kept = KeptConnection {
+            facts,
+            connection: connection.try_clone()?,
+            memory: memory.files().context("the tree's memory")?,
+        };
+        self.state.lock().of(part).kept = Some(kept);
         Ok(())
+    }
+
+    /// A connection is over.
+    pub(super) fn drop_part(&self, part: Part) {
+        *self.state.lock().of(part) = One::default();
+    }
+
+    /// Has the keeper hold what there is to hold now.
+    pub(super) fn tell(&self) -> anyhow::Result<()> {
+        let mut state = self.state.lock();
+        let Some(keeper) = &state.keeper else {
+            return Ok(());
+        };
+        let (keep, files) = self.all(&state)?;
+        if let Err(error) = keeper.keep(&keep, &files) {
+            // It has died; another is told all of it.
+            log::debug!("telling the keeper: {error}");
+        }
+        state.told();
+        Ok(())
+    }
+
+    /// Starts a keeper.
+    pub(super) fn start(&self) -> anyhow::Result<()> {
+        let mut state = self.state.lock();
+        let keeper = {
+            let (keep, files) = self.all(&state)?;
+            Keeper::start(&keep, &files)?
+        };
+        if self.plan.foreground
+            && let Some(pid) = keeper.pid()
+            && let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)])
+        {
+            log::warn!("telling the service manager of the keeper: {error}");
+        }
+        state.keeper = Some(keeper);
+        state.told();
+        Ok(())
+    }
+
+    fn all<'a>(&self, state: &'a State) -> anyhow::Result<(Message, Vec<BorrowedFd<'a>>)> {
+        let (mut connections, mut names, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        for (one, kept) in state.all() {
+            connections.push(kept.facts.clone());
+            names.push(one.names.len());
+            files.push(kept.connection.as_fd());
+            files.extend(kept.memory.iter().map(AsFd::as_fd));
+            files.extend(one.names.iter().map(|file| file.as_fd()));
+        }
+        let place = state.images.kept.as_ref().map(|kept| &kept.facts.path);
+        let facts = Facts {
+            store: self.store.clone(),
+            mount_point: place.unwrap_or(&self.plan.mount_point).clone(),
+            options: self.plan.words.clone(),
+            trash: self.plan.options.trash,
+            foreground: self.plan.foreground,
+            connections,
+        };
+        let state = serde_json::to_vec(&facts).context("describing the mount")?;
+        Ok((Message::Keep { names, state }, files))
     }
 
     /// This process serves what it has inherited.

@@ -15,15 +15,13 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::answering::Answering;
 use super::control::Control;
 use super::ephemeral::Reaper;
-use super::kept::{self, Before, Shown};
+use super::kept::{Before, Keeping, Part};
 use super::mounted::OwnMount;
 use super::readiness::Reporter;
 use super::stores::{self, Stores};
 use super::volumes::Volumes;
 use super::watch::Watch;
 use super::{MountPlan, mount_point, side_mount};
-use crate::fs::Lasting;
-use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{Session, State};
 use crate::mount_paths::{STORES, VOLUMES};
 use crate::ops::usage::keeping_busy;
@@ -60,8 +58,8 @@ pub(super) fn run_kept(before: Before) -> anyhow::Result<()> {
     provoked();
     let plan = before.plan.clone();
     let service = Service::begin(&plan, Some(before))?;
-    if let Some(lasting) = &service.lasting {
-        lasting.shown.served()?;
+    if let Some(keeping) = &service.keeping {
+        keeping.served()?;
     }
     fork::release_memory();
     service.serve()
@@ -115,13 +113,15 @@ struct Service {
     shared: Arc<Answering>,
     session: Session,
     mounted: OwnMount,
+    /// M has gone, and engines still have mounts on its stores.
+    lingering: bool,
     plan: MountPlan,
     volumes: Option<Volumes>,
     stores: Option<Stores>,
     /// When to mount the volumes and stores again, which somebody has unmounted.
     again: Option<Instant>,
     /// Of a mount that goes on when this process dies.
-    lasting: Option<LastingTree>,
+    keeping: Option<Arc<Keeping>>,
     signals: SignalFd,
     control: Option<Control>,
     watch: Watch,
@@ -138,7 +138,9 @@ impl Service {
     fn serve(mut self) -> anyhow::Result<()> {
         loop {
             self.wait()?;
-            if let Some(signal) = self.signals.take().context("reading signals")? {
+            if !self.lingering
+                && let Some(signal) = self.signals.take().context("reading signals")?
+            {
                 return self.end(signal);
             }
             if self.shared.stop_requested() {
@@ -150,26 +152,25 @@ impl Service {
             match self.session.state() {
                 State::Running => {}
                 State::Ended => {
-                    log::info!("{}: unmounted from outside", self.mounted.shown());
-                    self.mounted.forget();
-                    self.drop_volumes();
-                    self.end_keeper();
-                    self.serve_engines();
-                    return Ok(());
+                    self.linger();
                 }
                 State::Broken(reason) => {
                     if !self.session.connected() {
                         self.mounted.forget();
                     }
                     let shown = self.mounted.shown();
-                    if self.lasting.is_some() {
+                    if self.keeping.is_some() {
                         bail!("{shown}: {reason}; another server takes over");
                     }
                     // The guard detaches the mount.
                     bail!("{shown}: {reason}; the mount is taken away");
                 }
             }
-            self.keep_volumes();
+            self.keep_volumes()?;
+            if self.lingering && self.stores.is_none() {
+                self.end_keeper();
+                return Ok(());
+            }
             self.keep_keeper();
             self.catch_up();
             if let Some(control) = &self.control {
@@ -197,7 +198,7 @@ impl Service {
     }
 
     /// Somebody may unmount the volumes alone: they belong to the mount, and come back while that stands.
-    fn keep_volumes(&mut self) {
+    fn keep_volumes(&mut self) -> anyhow::Result<()> {
         if let Some(volumes) = &mut self.volumes
             && let Some(reason) = volumes.ended()
         {
@@ -205,21 +206,14 @@ impl Service {
             self.drop_volumes();
             self.again = Some(Instant::now() + REMOUNT_PAUSE);
         }
-        if let Some(stores) = &mut self.stores
-            && let Some(reason) = stores.ended()
-        {
-            log::info!("{}/stores: {reason}", self.mounted.shown());
-            *self.shared.stores.lock() = None;
-            self.stores = None;
-            self.again = Some(Instant::now() + REMOUNT_PAUSE);
-        }
+        self.keep_stores()?;
         if self.again.is_none_or(|again| Instant::now() < again) || !self.session.connected() {
-            return;
+            return Ok(());
         }
         self.again = None;
         self.mount_stores_again();
         if self.volumes.is_some() {
-            return;
+            return Ok(());
         }
         let lease = self.lease.as_ref().map(|lease| lease.id().clone());
         let mounted = self.mounted.place().and_then(|(path, device)| {
@@ -243,6 +237,32 @@ impl Service {
             }
             Err(error) => log::error!("mounting the volumes again: {error:#}"),
         }
+        Ok(())
+    }
+
+    /// The same for the stores; those that cannot be served any more by this process are another's.
+    fn keep_stores(&mut self) -> anyhow::Result<()> {
+        let Some(stores) = &mut self.stores else {
+            return Ok(());
+        };
+        let reason = match stores.state() {
+            State::Running => return Ok(()),
+            State::Ended => "unmounted from outside".to_owned(),
+            State::Broken(reason) => reason,
+        };
+        let shown = self.mounted.shown();
+        if self.keeping.is_some() && stores.connected() {
+            bail!("{shown}/stores: {reason}; another server takes over");
+        }
+        log::info!("{shown}/stores: {reason}");
+        *self.shared.stores.lock() = None;
+        self.stores = None;
+        self.again = Some(Instant::now() + REMOUNT_PAUSE);
+        if let Some(keeping) = &self.keeping {
+            keeping.drop_part(Part::Stores);
+            keeping.tell()?;
+        }
+        Ok(())
     }
 
     fn mount_stores_again(&mut self) {
@@ -252,10 +272,18 @@ impl Service {
         let place = self.mounted.place();
         let mounted = place.and_then(|(path, _)| {
             mount_point::clear(&path.join(STORES))?;
-            Stores::mount(&self.plan, &self.shared.store, &path)
+            let stores =
+                Stores::mount(&self.plan, &self.shared.store, &path, self.keeping.as_ref())?;
+            if let Some(keeping) = &self.keeping {
+                keeping.tell()?;
+            }
+            Ok(stores)
         });
         match mounted {
-            Ok(stores) => {
+            Ok(mut stores) => {
+                if self.keeping.is_some() {
+                    stores.keep();
+                }
                 *self.shared.stores.lock() = Some(stores.shared());
                 self.stores = Some(stores);
             }
@@ -263,11 +291,17 @@ impl Service {
         }
     }
 
-    /// M is gone; engines may still have mounts on its stores.
-    fn serve_engines(&mut self) {
+    /// M is gone; engines may still have mounts on its stores, and are served until the last of them has ended.
+    fn linger(&mut self) {
+        if self.lingering {
+            return;
+        }
+        log::info!("{}: unmounted from outside", self.mounted.shown());
+        self.lingering = true;
+        self.mounted.forget();
+        self.drop_volumes();
         if let Some(stores) = &mut self.stores {
             stores.unmount();
-            stores.linger();
         }
     }
 
@@ -279,10 +313,13 @@ impl Service {
     fn wait(&self) -> anyhow::Result<()> {
         let stop = &self.shared.stop;
         let mut fds = vec![
-            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.session.event_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
         ];
+        if !self.lingering {
+            let signals = self.signals.as_fd();
+            fds.push(PollFd::from_borrowed_fd(signals, PollFlags::IN));
+        }
         let watch = self.watch.event_fd();
         let control = self.control.as_ref().map(Control::as_fd);
         fds.extend(
@@ -297,10 +334,7 @@ impl Service {
         if let Some(stores) = &self.stores {
             fds.push(PollFd::from_borrowed_fd(stores.event_fd(), PollFlags::IN));
         }
-        let keeper = self
-            .lasting
-            .as_ref()
-            .and_then(|lasting| lasting.shown.watch());
+        let keeper = self.keeping.as_ref().and_then(|keeping| keeping.watch());
         if let Some(keeper) = &keeper {
             fds.push(PollFd::new(keeper, PollFlags::IN));
         }
@@ -322,24 +356,25 @@ impl Service {
 
     /// Has the mount kept, if it is to be.
     fn start_keeper(&mut self) -> anyhow::Result<()> {
-        let Some(lasting) = &self.lasting else {
-            return Ok(());
-        };
-        let (connection, agreement) = self.session.lasting().context("not a lasting connection")?;
-        let mounted = self.mounted.get().context("not mounted")?;
-        let connection = (connection.as_fd(), agreement);
-        let (memory, shown) = (&lasting.memory, &lasting.shown);
-        let store = self.shared.store.path();
-        kept::start_keeper(&self.plan, store, mounted, connection, memory, shown)?;
-        // From now on the mount does not end with this process.
-        self.mounted.keep();
+        if let Some(keeping) = &self.keeping {
+            keeping.start()?;
+            self.stays();
+        }
         Ok(())
+    }
+
+    /// The mount does not end with this process.
+    fn stays(&mut self) {
+        self.mounted.keep();
+        if let Some(stores) = &mut self.stores {
+            stores.keep();
+        }
     }
 
     /// A keeper that has died has a successor, as a server has.
     fn keep_keeper(&mut self) {
-        if let Some(lasting) = &self.lasting
-            && lasting.shown.is_alone()
+        if let Some(keeping) = &self.keeping
+            && keeping.is_alone()
         {
             log::warn!(
                 "{}: its keeper has died: starting another",
@@ -350,7 +385,7 @@ impl Service {
                     "{}: ends with this process: {error:#}",
                     self.mounted.shown()
                 );
-                self.lasting = None;
+                self.keeping = None;
             }
         }
     }
@@ -361,16 +396,13 @@ impl Service {
         if let Some(volumes) = &mut self.volumes {
             volumes.unmount(REASON);
         }
-        if let Some(stores) = &mut self.stores {
-            stores.unmount();
-        }
         log::info!("{}: {REASON}", self.mounted.shown());
         Ok(())
     }
 
     fn end_keeper(&self) {
-        if let Some(lasting) = &self.lasting {
-            lasting.shown.end();
+        if let Some(keeping) = &self.keeping {
+            keeping.end();
         }
     }
 
@@ -419,33 +451,5 @@ impl Service {
         }
         self.mounted.forget();
         Ok(())
-    }
-}
-
-/// The memory of a tree that goes on when this process dies.
-struct LastingTree {
-    memory: Arc<Lasting>,
-    shown: Arc<Shown>,
-}
-
-impl LastingTree {
-    fn new(queue: &Arc<NotifyQueue>) -> anyhow::Result<LastingTree> {
-        let memory = Lasting::new().context("making a memory for the tree")?;
-        Ok(LastingTree::of(memory, queue))
-    }
-
-    fn inherit(queue: &Arc<NotifyQueue>, before: &mut Before) -> anyhow::Result<LastingTree> {
-        let tree = LastingTree::of(Arc::clone(&before.lasting), queue);
-        if let Some(keeper) = before.keeper.take() {
-            tree.shown.inherit(&before.names, keeper)?;
-        }
-        Ok(tree)
-    }
-
-    fn of(memory: Arc<Lasting>, queue: &Arc<NotifyQueue>) -> LastingTree {
-        let shown = Shown::new(Arc::clone(queue));
-        let follower = Arc::clone(&shown);
-        memory.follow(move |file| follower.add(file));
-        LastingTree { memory, shown }
     }
 }

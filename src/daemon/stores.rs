@@ -2,7 +2,8 @@
 //!
 //! A connection of its own for two reasons. It is the only one that lets itself be mounted with mapped ids
 //! (`FUSE_ALLOW_IDMAP`, Linux 6.12): the kernel then sends no caller with requests that change something, and M needs to know
-//! its callers. And it outlives M's own: an overlay that an engine has mounted on it is served until the engine is done.
+//! its callers. And it outlives M's own: an overlay that an engine has mounted on it is served until the engine is done. With
+//! `survive=on` it outlives this process as M's own does.
 //!
 //! Only where it can be mounted inside (root, or root of a user namespace); elsewhere M has no `stores`.
 
@@ -14,18 +15,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::MountPlan;
+use super::kept::{ConnectionBefore, Keeping, Part};
 use super::mounted::{OwnMount, flags};
-use crate::fs::{FileSystem as _, FsOptions, KernelCache, RmPolicy, Shape, Superblock};
+use crate::fs::{FileSystem as _, FsOptions, KernelCache, Lasting, RmPolicy, Shape, Superblock};
 use crate::fuse::handshake::Link;
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
 use crate::mount_paths::STORES;
-use crate::store::{OpenMode, Store};
+use crate::store::{OpenMode, Store, StoreError};
 use crate::sys::mount::{self, FuseFlags, MountPoint};
-
-/// How long one look for the end of the connection waits.
-const LOOK: Duration = Duration::from_secs(3600);
 
 /// Whether a mount has them.
 pub(super) fn inside(plan: &MountPlan) -> bool {
@@ -48,27 +47,25 @@ pub(super) struct Shared {
 }
 
 impl Stores {
-    /// Mounts on `stores` in the mount at `path`, which is being served.
-    pub(super) fn mount(plan: &MountPlan, store: &Store, path: &Path) -> anyhow::Result<Stores> {
-        // A handle of its own: the layers that M has open are M's, and each closes what it has opened.
-        let store = Store::open(store.path(), OpenMode::ReadOnly)?;
-        let queue = NotifyQueue::new();
+    /// Mounts on `stores` in the mount at `path`, which is being served. To be kept, if `keeping`, which the keeper is not told of yet.
+    pub(super) fn mount(
+        plan: &MountPlan,
+        store: &Store,
+        path: &Path,
+        keeping: Option<&Arc<Keeping>>,
+    ) -> anyhow::Result<Stores> {
         let place = path.join(STORES);
-        let options = FsOptions {
-            shape: Shape::Stores,
-            stores: false,
-            read_only: true,
-            rm: RmPolicy::Off,
-            uid: rustix::process::getuid().as_raw(),
-            gid: rustix::process::getgid().as_raw(),
-            mount_point: place.clone(),
-            squash: false,
-            shift: None,
-            shared_links: false,
-            lease: None,
-        };
+        let (store, options) = (of_its_own(store)?, options(&place));
+        let queue = NotifyQueue::new();
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
-        let tree = Arc::new(Superblock::new(store, options, cache)?);
+        let lasting = match keeping {
+            Some(keeping) => Some(keeping.memory(Part::Stores, &queue)?),
+            None => None,
+        };
+        let tree = match &lasting {
+            Some(memory) => Superblock::lasting(store, options, cache, Arc::clone(memory))?,
+            None => Superblock::new(store, options, cache)?,
+        };
         let point = MountPoint::open(&place).context("mounting the stores")?;
         let source = plan.options.source.as_deref().unwrap_or(mount::SOURCE);
         let flags = FuseFlags {
@@ -78,15 +75,52 @@ impl Stores {
         let (connection, mounted) =
             mount::mount(&point, &flags, source).context("mounting the stores")?;
         drop(point);
-        tree.mounted(mounted.device);
-        let mounted = OwnMount::new(mounted);
+        let link = match lasting {
+            Some(_) => Link::First(connection),
+            None => Link::Own(connection),
+        };
+        let memory = keeping.zip(lasting.as_ref());
+        Stores::serve(tree, &queue, link, OwnMount::new(mounted), memory)
+    }
+
+    /// Goes on with what the server `before` has left.
+    pub(super) fn inherit(
+        store: &Store,
+        before: ConnectionBefore,
+        keeping: &Arc<Keeping>,
+    ) -> anyhow::Result<Stores> {
+        let (store, options) = (of_its_own(store)?, options(&before.mounted.path));
+        let queue = NotifyQueue::new();
+        let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
+        let memory = keeping.inherit(Part::Stores, &queue, &before)?;
+        let tree =
+            Superblock::inherited(store, options, cache, Arc::clone(&memory), &before.names)?;
+        let link = Link::Next(before.connection, before.agreement);
+        let mounted = OwnMount::kept(before.mounted);
+        Stores::serve(tree, &queue, link, mounted, Some((keeping, &memory)))
+    }
+
+    fn serve(
+        tree: Superblock,
+        queue: &Arc<NotifyQueue>,
+        link: Link,
+        mounted: OwnMount,
+        kept: Option<(&Arc<Keeping>, &Arc<Lasting>)>,
+    ) -> anyhow::Result<Stores> {
+        let tree = Arc::new(tree);
+        let (_, device) = mounted.place()?;
+        tree.mounted(device);
         let settings = Settings {
             idmap: true,
             ..Settings::default()
         };
-        let session = session::start(Arc::clone(&tree), Link::Own(connection), &settings, &queue)
+        let session = session::start(Arc::clone(&tree), link, &settings, queue)
             .context("starting the FUSE session of the stores")?;
+        if let (Some((keeping, memory)), Some(mounted)) = (kept, mounted.get()) {
+            keeping.add(Part::Stores, mounted, &session, memory)?;
+        }
         let stats = Arc::clone(session.stats());
+        let queue = Arc::clone(queue);
         Ok(Stores {
             session,
             mounted,
@@ -94,26 +128,32 @@ impl Stores {
         })
     }
 
+    /// They do not end with this process.
+    pub(super) fn keep(&mut self) {
+        self.mounted.keep();
+    }
+
     pub(super) fn shared(&self) -> Shared {
         self.shared.clone()
     }
 
-    /// Readable when [`Stores::ended`] may have changed.
+    /// Readable when [`Stores::state`] may have changed.
     pub(super) fn event_fd(&self) -> BorrowedFd<'_> {
         self.session.event_fd()
     }
 
-    /// Why they are no longer served, if so.
-    pub(super) fn ended(&mut self) -> Option<String> {
-        let reason = match self.session.state() {
-            State::Running => return None,
-            State::Ended => "unmounted from outside".to_owned(),
-            State::Broken(reason) => reason,
-        };
-        if !self.session.connected() {
+    /// How their session stands.
+    pub(super) fn state(&mut self) -> State {
+        let state = self.session.state();
+        if !matches!(state, State::Running) && !self.session.connected() {
             self.mounted.forget();
         }
-        Some(reason)
+        state
+    }
+
+    /// Whether the kernel still has the connection.
+    pub(super) fn connected(&self) -> bool {
+        self.session.connected()
     }
 
     /// Takes the mount away; what engines have mounted on it goes on.
@@ -123,10 +163,26 @@ impl Stores {
         }
         self.mounted.forget();
     }
+}
 
-    /// Serves those who still use it, after the mount has gone.
-    pub(super) fn linger(&self) {
-        while self.session.connected() && !self.session.wait(LOOK) {}
+/// A handle of its own: the layers that M has open are M's, and each closes what it has opened.
+fn of_its_own(store: &Store) -> Result<Store, StoreError> {
+    Store::open(store.path(), OpenMode::ReadOnly)
+}
+
+fn options(place: &Path) -> FsOptions {
+    FsOptions {
+        shape: Shape::Stores,
+        stores: false,
+        read_only: true,
+        rm: RmPolicy::Off,
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        mount_point: place.to_owned(),
+        squash: false,
+        shift: None,
+        shared_links: false,
+        lease: None,
     }
 }
 

@@ -213,8 +213,13 @@ impl Session {
 
     /// Whether the kernel still has the connection, and with it the device number; asks without waiting.
     pub fn connected(&self) -> bool {
-        let mut fds = [PollFd::new(&self.connection, PollFlags::empty())];
-        let asked = poll(&mut fds, Some(&Timespec::default()));
-        asked.is_ok() && fds.iter().all(|fd| !fd.revents().contains(PollFlags::ERR))
+        is_connected(&self.connection)
     }
+}
+
+/// Whether the kernel still has a connection.
+pub fn is_connected(connection: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(connection, PollFlags::empty())];
+    let asked = poll(&mut fds, Some(&Timespec::default()));
+    asked.is_ok() && fds.iter().all(|fd| !fd.revents().contains(PollFlags::ERR))
 }

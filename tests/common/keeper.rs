@@ -62,15 +62,42 @@ pub fn keepers(point: &Path) -> Vec<Pid> {
     pids.filter(keeps).collect()
 }
 
-/// The one keeper.
+/// The one keeper, when it holds what it is to hold.
 #[track_caller]
 pub fn keeper(point: &Path) -> Pid {
     let mut found = Vec::new();
     wait_until("a keeper", || {
         found = keepers(point);
-        found.len() == 1
+        found.len() == 1 && holds(found[0])
     });
     found[0]
+}
+
+fn holds(keeper: Pid) -> bool {
+    let files = fs::read_dir(format!("/proc/{}/fd", keeper.as_raw_nonzero()));
+    let mut files = files.into_iter().flatten().flatten();
+    // The last of what it is given at first.
+    let is_memory = |file: &Path| file.starts_with("/memfd:mica-counters (deleted)");
+    files.any(|file| fs::read_link(file.path()).is_ok_and(|file| is_memory(&file)))
+}
+
+/// The daemon that a keeper has started after `before`, whether or not it has a mount any more.
+#[track_caller]
+pub fn next_daemon(keeper: Pid, before: Pid) -> Pid {
+    let keeper = keeper.as_raw_nonzero();
+    let children = format!("/proc/{keeper}/task/{keeper}/children");
+    let mut found = None;
+    wait_until("the next daemon", || {
+        let children = fs::read_to_string(&children).unwrap_or_default();
+        let pids = children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok());
+        found = pids
+            .filter_map(Pid::from_raw)
+            .find(|pid| *pid != before && runs(*pid));
+        found.is_some()
+    });
+    found.expect("a daemon")
 }
 
 /// Waits, but not for ever.

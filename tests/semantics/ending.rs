@@ -255,11 +255,12 @@ fn fuse_ending_drops_stages() {
     mount.unmount();
 }
 
-/// Volumes and `M/stores` end with their daemon and come back with the next: what was open in them fails with ENOTCONN or ECONNABORTED, and nothing that was written is lost.
+/// Volumes end with their daemon and come back with the next: what was open in them fails with ENOTCONN or ECONNABORTED, and nothing that was written is lost.
 #[test]
 fn fuse_ending_ends_volumes() {
     let sandbox = Sandbox::new();
     let mount = surviving(&sandbox);
+    let stores = File::open(mount.path("stores/containers")).expect("open");
     let inside = mount.path("volumes/data");
     fs::create_dir(&inside).expect("mkdir");
     let mut file = File::create(inside.join("f")).expect("create");
@@ -274,7 +275,11 @@ fn fuse_ending_ends_volumes() {
     wait_until("the volumes are back", || {
         fs::read(inside.join("f")).is_ok_and(|content| content == b"written")
     });
-    assert!(mount.path("stores/containers").is_dir());
+    // Another look finds what was open, and not a mount in its place.
+    let number = |stat: fs::Metadata| (stat.dev(), stat.ino());
+    let now = fs::metadata(mount.path("stores/containers")).expect("stat");
+    assert_eq!(number(now), number(stores.metadata().expect("stat")));
+    drop(stores);
     let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
     let point = mount.point.to_str().expect("a path");
     assert_eq!(table.lines().filter(|line| line.contains(point)).count(), 3);
@@ -408,21 +413,29 @@ fn fuse_ending_with_its_keeper() {
     again.unmount();
 }
 
-/// A daemon that is stopped is waited for, however long.
+/// A daemon that is stopped is waited for, however long, and nothing is lost.
 #[test]
 fn fuse_ending_is_not_stopping() {
     let sandbox = Sandbox::new();
     sandbox.load(&image("app:1"));
     let mount = surviving(&sandbox);
     let daemon = daemon(&mount);
+    let stores = mount.path("stores/containers/overlay-images/images.json");
+    let made = mount.image("made");
     stop(daemon);
     thread::scope(|scope| {
         let read = scope.spawn(|| fs::read(mount.image("app/1/own")));
-        thread::sleep(Duration::from_secs(1));
-        assert!(!read.is_finished());
+        let listed = scope.spawn(|| fs::read(stores));
+        let making = scope.spawn(|| fs::create_dir(&made));
+        thread::sleep(Duration::from_secs(10));
+        assert!(!read.is_finished() && !listed.is_finished() && !making.is_finished());
         kill_process(daemon, Signal::CONT).expect("kill");
         assert_eq!(read.join().expect("a thread").expect("read"), b"app:1");
+        assert!(!listed.join().expect("a thread").expect("read").is_empty());
+        making.join().expect("a thread").expect("mkdir");
     });
+    assert!(made.is_dir());
+    fs::remove_dir(made).expect("rmdir");
     assert_eq!(mount.daemon(), Some(daemon));
     mount.unmount();
 }
@@ -469,104 +482,4 @@ fn fuse_ending_and_removed_images() {
         !held()
     });
     mount.unmount();
-}
-
-/// `mica mount --replace M` has a new version of mica take the place of the daemon, and who uses images sees as little of it as of its death.
-#[test]
-fn fuse_ending_for_an_upgrade() {
-    let sandbox = Sandbox::new();
-    sandbox.load(&image("app:1"));
-    let mount = surviving(&sandbox);
-    let new = copy_of_mica(&sandbox);
-    let mut open = File::open(mount.image("app/1/usr/big")).expect("open");
-    fs::create_dir(mount.path("volumes/data")).expect("mkdir");
-    fs::write(mount.path("volumes/data/f"), "written").expect("write");
-    let program = |pid: rustix::process::Pid| {
-        fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).expect("its program")
-    };
-    let before = daemon(&mount);
-    assert_ne!(program(before), new);
-    replaced(&sandbox, &new, &mount.point).ok();
-    assert!(!runs(before));
-    assert_eq!(program(daemon(&mount)), new);
-    forget_pages();
-    open.read_to_end(&mut Vec::new()).expect("the open file");
-    wait_until("the volumes are back", || {
-        fs::read(mount.path("volumes/data/f")).is_ok_and(|content| content == b"written")
-    });
-    // And the next one after a kill is of the new version, too.
-    kill(&mount);
-    assert_eq!(fs::read(mount.image("app/1/own")).expect("read"), b"app:1");
-    assert_eq!(program(daemon(&mount)), new);
-    drop(open);
-    mount.unmount();
-}
-
-/// A program that cannot take over, a mount without `survive=on` and volumes or stores that somebody uses are refused, and a version that fails to begin is followed by the one before: the mount is served all the time.
-#[test]
-fn fuse_ending_for_no_upgrade() {
-    let sandbox = Sandbox::new();
-    sandbox.load(&image("app:1"));
-    let new = copy_of_mica(&sandbox);
-    let fails = format!("{} crashes", new.display());
-    let mount = surviving_with(&sandbox, "MICA_NEXT_SERVER", &fails);
-    fs::create_dir(mount.path("volumes/data")).expect("mkdir");
-    let before = daemon(&mount);
-    let served = || fs::metadata(mount.image("app/1/own")).is_ok();
-    for program in ["/bin/false", "/bin/no-such-program"] {
-        let answer = mount.control(&format!("replace {program}"));
-        assert!(
-            answer.starts_with("error: ") && answer.contains(program),
-            "{answer}"
-        );
-    }
-    let bound = sandbox.mkdir("bound");
-    rustix::mount::mount_bind(mount.path("volumes/data"), &bound).expect("bind");
-    let refused = replaced(&sandbox, &new, &mount.point).fails();
-    assert!(
-        refused.stderr().contains("would lose its users"),
-        "{}",
-        refused.stderr()
-    );
-    sandbox.umount(&bound);
-    let open = File::create(mount.path("volumes/data/f")).expect("create");
-    replaced(&sandbox, &new, &mount.point).fails();
-    drop(open);
-    assert!(served() && mount.daemon() == Some(before));
-
-    let refused = replaced(&sandbox, &new, &mount.point).fails();
-    assert!(
-        refused.stderr().contains("the one before serves on"),
-        "{}",
-        refused.stderr()
-    );
-    assert!(served() && mount.daemon() != Some(before));
-    mount.unmount();
-
-    let mount = sandbox.mount();
-    let refused = replaced(&sandbox, &new, &mount.point).fails();
-    assert!(
-        refused.stderr().contains("survive=on"),
-        "{}",
-        refused.stderr()
-    );
-    mount.unmount();
-}
-
-fn copy_of_mica(sandbox: &Sandbox) -> PathBuf {
-    let new = sandbox.path("new-mica");
-    // Not by fs::copy: a child that another test forks meanwhile would hold it open for writing.
-    let copied = std::process::Command::new("install")
-        .args(["-m", "755", env!("CARGO_BIN_EXE_mica")])
-        .arg(&new)
-        .status();
-    assert!(copied.expect("install").success());
-    new
-}
-
-fn replaced(sandbox: &Sandbox, program: &Path, point: &Path) -> crate::common::sandbox::Run {
-    let mut command = std::process::Command::new(program);
-    command.env("MICA_STORE", sandbox.store());
-    command.args(["mount", "--replace"]).arg(point);
-    sandbox.run(command)
 }

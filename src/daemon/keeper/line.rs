@@ -1,7 +1,11 @@
 //! The line between a keeper and a server: messages with descriptors.
 //!
 //! A message is a word, and what belongs to it behind a space. The first word of all says the version.
+//!
+//! What is kept of a mount are its connections: for each three descriptors (the connection, and the tree's table and counters), and those of
+//! the names that the kernel may know things of it by.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -21,15 +25,19 @@ const MAX: usize = 64 << 10;
 /// Most descriptors of a message; the kernel's limit is 253.
 const MAX_FILES: usize = 250;
 
+/// The first word, with the version of all of them.
+const KEEP: &[u8] = b"keep-mount/2 ";
+
 /// What is said.
 #[derive(Debug, Eq, PartialEq)]
 pub(in crate::daemon) enum Message {
-    /// With the descriptors of connection, table, counters and names: all that a mount stands by. Either way.
-    Keep(Vec<u8>),
+    /// All that a mount stands by, in place of what was said before. Either way. With the descriptors of each connection, as many names
+    /// of each as `names` says.
+    Keep { names: Vec<usize>, state: Vec<u8> },
     /// The keeper keeps, or the server serves.
     Served,
-    /// From a server, with a descriptor: other names.
-    Names { alone: bool },
+    /// From a server, with a descriptor: other names, of a connection by its position.
+    Names { of: usize, alone: bool },
     /// From a server: the mount is over.
     End,
     /// From a server: this program is to be the next one's, if it can. Answered by `Served` or `No`.
@@ -54,21 +62,27 @@ impl Line {
         message: &Message,
         files: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        let (word, rest): (&[u8], &[u8]) = match message {
-            Message::Keep(state) => (b"keep 1 ", state),
-            Message::Served => (b"served", b""),
-            Message::Names { alone: true } => (b"names alone", b""),
-            Message::Names { alone: false } => (b"names more", b""),
-            Message::End => (b"end", b""),
-            Message::Try(program) => (b"try ", program.as_os_str().as_bytes()),
-            Message::No(reason) => (b"no ", reason.as_bytes()),
+        let (word, rest): (&[u8], Cow<'_, [u8]>) = match message {
+            Message::Keep { names, state } => {
+                let names: Vec<String> = names.iter().map(usize::to_string).collect();
+                let names = format!("{} ", names.join(","));
+                (KEEP, [names.as_bytes(), state].concat().into())
+            }
+            Message::Served => (b"served", b"".into()),
+            Message::Names { of, alone } => {
+                let how = if *alone { "alone" } else { "more" };
+                (b"names ", format!("{of} {how}").into_bytes().into())
+            }
+            Message::End => (b"end", b"".into()),
+            Message::Try(program) => (b"try ", program.as_os_str().as_bytes().into()),
+            Message::No(reason) => (b"no ", reason.as_bytes().into()),
         };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FILES))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
             return Err(io::Error::other("too many descriptors for one message"));
         }
-        let bytes = [IoSlice::new(word), IoSlice::new(rest)];
+        let bytes = [IoSlice::new(word), IoSlice::new(&rest)];
         loop {
             match sendmsg(&self.0, &bytes, &mut control, SendFlags::NOSIGNAL) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -103,8 +117,6 @@ impl Line {
         let bytes = buffer.get(..got).unwrap_or_default();
         let message = match bytes {
             b"served" => Message::Served,
-            b"names alone" => Message::Names { alone: true },
-            b"names more" => Message::Names { alone: false },
             b"end" => Message::End,
             bytes => other(bytes).ok_or_else(|| {
                 io::Error::other(
@@ -138,8 +150,18 @@ impl Line {
 
 /// A message of more than a word.
 fn other(bytes: &[u8]) -> Option<Message> {
-    if let Some(state) = bytes.strip_prefix(b"keep 1 ") {
-        return Some(Message::Keep(state.to_vec()));
+    if let Some(rest) = bytes.strip_prefix(KEEP) {
+        let end = rest.iter().position(|byte| *byte == b' ')?;
+        let (names, state) = (rest.get(..end)?, rest.get(end + 1..)?);
+        let names = std::str::from_utf8(names).ok()?.split(',').map(str::parse);
+        let names = names.collect::<Result<Vec<usize>, _>>().ok()?;
+        let state = state.to_vec();
+        return Some(Message::Keep { names, state });
+    }
+    if let Some(rest) = bytes.strip_prefix(b"names ") {
+        let (of, how) = std::str::from_utf8(rest).ok()?.split_once(' ')?;
+        let (of, alone) = (of.parse().ok()?, how == "alone");
+        return Some(Message::Names { of, alone });
     }
     if let Some(program) = bytes.strip_prefix(b"try ") {
         return Some(Message::Try(OsStr::from_bytes(program).into()));
@@ -170,27 +192,30 @@ mod tests {
         let two = Line::from(two);
         let file = std::fs::File::open("/dev/null").unwrap();
         let files: Vec<BorrowedFd<'_>> = (0..203).map(|_| file.as_fd()).collect();
-        one.send(&Message::Keep(b"x y".to_vec()), &files).unwrap();
-        one.send(&Message::Names { alone: true }, &files[..1])
-            .unwrap();
+        let keep = || Message::Keep {
+            names: vec![200, 3],
+            state: b"x y".to_vec(),
+        };
+        let names = [true, false].map(|alone| Message::Names { of: 1, alone });
+        one.send(&keep(), &files).unwrap();
+        one.send(&names[0], &files[..1]).unwrap();
         one.send(&Message::End, &[]).unwrap();
         let (message, files) = two.receive().unwrap().unwrap();
-        assert_eq!(
-            (message, files.len()),
-            (Message::Keep(b"x y".to_vec()), 203)
-        );
+        assert_eq!((message, files.len()), (keep(), 203));
         let (message, files) = two.receive().unwrap().unwrap();
-        assert_eq!((message, files.len()), (Message::Names { alone: true }, 1));
+        assert_eq!((&message, files.len()), (&names[0], 1));
         assert_eq!(two.receive().unwrap().unwrap().0, Message::End);
         assert!(!two.wait(Duration::ZERO).unwrap() && !two.is_over());
+        let [_, more] = names;
         for message in [
+            more,
             Message::Try("/a b".into()),
             Message::No("why not".to_owned()),
         ] {
             one.send(&message, &[]).unwrap();
             assert_eq!(two.receive().unwrap().unwrap().0, message);
         }
-        rustix::io::write(&one.0, b"keep 2 x").unwrap();
+        rustix::io::write(&one.0, b"keep-mount/1 0 x").unwrap();
         assert!(two.receive().is_err());
         drop(one);
         assert!(two.is_over());

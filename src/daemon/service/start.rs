@@ -10,11 +10,11 @@ use anyhow::{Context as _, anyhow, bail};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{LastingTree, Service};
+use super::Service;
 use crate::daemon::answering::Answering;
 use crate::daemon::control::{Control, Handler as _};
 use crate::daemon::ephemeral::Reaper;
-use crate::daemon::kept::Before;
+use crate::daemon::kept::{Before, ConnectionBefore, Keeping, Part};
 use crate::daemon::mounted::{OwnMount, flags, read_ahead};
 use crate::daemon::stores::{self, Stores};
 use crate::daemon::volumes::Volumes;
@@ -24,7 +24,7 @@ use crate::fs::{FileSystem as _, FsOptions, KernelCache, Shape, Superblock};
 use crate::fuse::handshake::Link;
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Settings};
-use crate::mount_paths::{STORES, VOLUMES};
+use crate::mount_paths::VOLUMES;
 use crate::ops::volume::activity::Activity;
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError};
 use crate::sys::idmap::Shift;
@@ -38,7 +38,7 @@ impl Service {
     }
 
     /// Mounts, or goes on with what the server `before` has left.
-    pub(super) fn begin(plan: &MountPlan, mut before: Option<Before>) -> anyhow::Result<Self> {
+    pub(super) fn begin(plan: &MountPlan, before: Option<Before>) -> anyhow::Result<Self> {
         // Before any thread exists: all of them are to leave signals to the event loop.
         let signals = SignalFd::block().context("blocking signals")?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("making an eventfd")?;
@@ -47,7 +47,7 @@ impl Service {
             None => Some(mount_point::prepare(&plan.mount_point, &plan.store)?),
         };
         let mounted_at = match (&before, &point) {
-            (Some(before), _) => before.mounted.path.clone(),
+            (Some(before), _) => before.images.mounted.path.clone(),
             (None, Some(point)) => point.path().to_owned(),
             (None, None) => plan.mount_point.clone(),
         };
@@ -74,20 +74,24 @@ impl Service {
             lease: lease.as_ref().map(|lease| lease.id().clone()),
         };
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
-        let lasting = match &mut before {
-            Some(before) => Some(LastingTree::inherit(&queue, before)?),
-            None if plan.options.survive => Some(LastingTree::new(&queue)?),
-            None => None,
+        let (before, stores_before, keeping) = match before {
+            Some(before) => {
+                let keeping = Keeping::inherited(plan, store.path(), before.keeper);
+                (Some(before.images), before.stores, Some(keeping))
+            }
+            None if plan.options.survive => (None, None, Some(Keeping::new(plan, store.path()))),
+            None => (None, None, None),
         };
-        let tree = match (&lasting, &before) {
-            (Some(lasting), Some(before)) => {
-                let memory = Arc::clone(&lasting.memory);
+        let memory = match (&keeping, &before) {
+            (Some(keeping), Some(before)) => Some(keeping.inherit(Part::Images, &queue, before)?),
+            (Some(keeping), None) => Some(keeping.memory(Part::Images, &queue)?),
+            (None, _) => None,
+        };
+        let tree = match (memory.clone(), &before) {
+            (Some(memory), Some(before)) => {
                 Superblock::inherited(store.clone(), options, cache, memory, &before.names)?
             }
-            (Some(lasting), None) => {
-                let memory = Arc::clone(&lasting.memory);
-                Superblock::lasting(store.clone(), options, cache, memory)?
-            }
+            (Some(memory), None) => Superblock::lasting(store.clone(), options, cache, memory)?,
             (None, _) => Superblock::new(store.clone(), options, cache)?,
         };
         let tree = Arc::new(tree);
@@ -113,7 +117,7 @@ impl Service {
                 hold_the_place(&store, &point);
                 // The descriptor of the directory below would keep that one busy: dropped here.
                 let (connection, mounted) = mount::mount(&point, &flags(plan), source)?;
-                let link = match lasting {
+                let link = match memory {
                     Some(_) => Link::First(connection),
                     None => Link::Own(connection),
                 };
@@ -130,6 +134,9 @@ impl Service {
         let session = session::start(Arc::clone(&tree), link, &settings, &queue)
             .context("starting the FUSE session")?;
         read_ahead(device);
+        if let (Some(keeping), Some(memory), Some(mounted)) = (&keeping, &memory, mounted.get()) {
+            keeping.add(Part::Images, mounted, &session, memory)?;
+        }
 
         let (volumes, stores) = match is_next {
             false => {
@@ -141,13 +148,13 @@ impl Service {
                 let volumes =
                     Volumes::mount(plan, &store, &path, device, lease_id, side, &activity)?;
                 let stores = match stores::inside(plan) {
-                    true => Some(Stores::mount(plan, &store, &path)?),
+                    true => Some(Stores::mount(plan, &store, &path, keeping.as_ref())?),
                     false => None,
                 };
                 (Some(volumes), stores)
             }
-            // They have ended with the server before, and come back as after an unmount.
-            true => (None, None),
+            // The volumes have ended with the server before, and come back as after an unmount.
+            true => (None, stores_again(&store, stores_before, keeping.as_ref())?),
         };
         rustix::process::chdir("/").context("leaving the working directory")?;
         if !plan.foreground {
@@ -170,9 +177,9 @@ impl Service {
             freeing: store.free_here(),
             store: store.clone(),
             emptying: AtomicBool::new(false),
-            shown: lasting.as_ref().map(|lasting| Arc::clone(&lasting.shown)),
+            keeping: keeping.clone(),
             replacing: AtomicBool::new(false),
-            inner: [volumes_at, path.join(STORES)],
+            volumes_at,
             stop,
         });
         let reaper = match &lease {
@@ -183,11 +190,12 @@ impl Service {
             shared,
             session,
             mounted,
+            lingering: false,
             plan: plan.clone(),
             volumes,
             stores,
             again: is_next.then(Instant::now),
-            lasting,
+            keeping,
             signals,
             control,
             watch,
@@ -196,11 +204,27 @@ impl Service {
             lease,
         };
         match is_next {
-            true => service.keep_volumes(),
+            true => service.keep_volumes()?,
             false => service.start_keeper()?,
         }
         Ok(service)
     }
+}
+
+/// The stores that the server before has served, if they still are there.
+fn stores_again(
+    store: &Store,
+    before: Option<ConnectionBefore>,
+    keeping: Option<&Arc<Keeping>>,
+) -> anyhow::Result<Option<Stores>> {
+    let (Some(before), Some(keeping)) = (before, keeping) else {
+        return Ok(None);
+    };
+    if !session::is_connected(&before.connection) {
+        keeping.tell()?;
+        return Ok(None);
+    }
+    Stores::inherit(store, before, keeping).map(Some)
 }
 
 /// Takes the lease and listens on its socket, so that verbs find this mount. A store that cannot be written to has no verbs.

@@ -17,6 +17,7 @@
 //! | `staged:INO` | a file whose link count the kernel has lowered for a removal that is not committed |
 //! | `kept` | repositories that stay though they are empty |
 
+mod store_text;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,9 @@
 //! Places and subjects as words of a line. What has no such form is not remembered.
 
+use super::store_text;
 use crate::fs::images::nodes::{InfoFile, LayerFileName, Place, TagFile};
 use crate::fs::images::trees::Subject;
-use crate::oci::{DiffId, Digest, ImageId, TagRef};
+use crate::oci::{ChainId, DiffId, Digest, ImageId, TagRef};
 
 pub(super) fn place(place: &Place) -> Option<String> {
     Some(match place {
@@ -22,7 +23,8 @@ pub(super) fn place(place: &Place) -> Option<String> {
             let name = name_of(&LayerFileName::ALL, file)?;
             format!("layer-file {name} {}", layer.hex())
         }
-        // The fixed ones need no number; the stores of engines are not kept.
+        Place::Store(place) => format!("store {}", store_text::place(place)?),
+        // The fixed ones need no number.
         _ => return None,
     })
 }
@@ -37,6 +39,7 @@ pub(super) fn read_place(text: &str) -> Option<Place> {
             Place::InfoTag(tag, id)
         }
         "layer" => Place::Layer(layer(rest)?),
+        "store" => Place::Store(store_text::read_place(rest)?),
         "link" => {
             let pairs = (0..rest.len()).step_by(2);
             let bytes = pairs.map(|at| u8::from_str_radix(rest.get(at..at + 2)?, 16).ok());
@@ -62,7 +65,11 @@ pub(super) fn subject(subject: &Subject) -> Option<String> {
         Subject::ById(id) => format!("id {}", id.hex()),
         Subject::Dangling(id) => format!("dangling {}", id.hex()),
         Subject::Layer(layer) => format!("layer {}", layer.hex()),
-        Subject::Chained(..) | Subject::Chain(..) => return None,
+        Subject::Chained(id, layer) => format!("chained {} {}", id.hex(), layer.hex()),
+        Subject::Chain(chain, layers) => {
+            let layers: Vec<String> = layers.iter().map(|layer| layer.hex()).collect();
+            format!("chain {} {}", chain.hex(), layers.join(" "))
+        }
     })
 }
 
@@ -76,6 +83,16 @@ pub(super) fn read_subject(text: &str) -> Option<Subject> {
         "id" => Subject::ById(image(rest)?),
         "dangling" => Subject::Dangling(image(rest)?),
         "layer" => Subject::Layer(layer(rest)?),
+        "chained" => {
+            let (id, of) = rest.split_once(' ')?;
+            Subject::Chained(Digest::from_hex(id).ok()?, layer(of)?)
+        }
+        "chain" => {
+            let (chain, layers) = rest.split_once(' ')?;
+            let layers = layers.split(' ').map(layer);
+            let layers = layers.collect::<Option<Vec<DiffId>>>()?;
+            Subject::Chain(ChainId(Digest::from_hex(chain).ok()?), layers.into())
+        }
         _ => return None,
     })
 }
@@ -110,6 +127,7 @@ fn of_name<T: Copy>(all: &[(&'static str, T)], wanted: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::images::stores::StorePlace;
 
     #[test]
     fn every_place_comes_back() {
@@ -123,6 +141,7 @@ mod tests {
             Place::Layer(diff_id),
             Place::Link(b"\n /x".as_slice().into()),
             Place::Link(Box::default()),
+            Place::Store(StorePlace::Layer(digest, diff_id)),
         ];
         let files = TagFile::ALL.map(|(_, file)| Place::File(InfoFile::Tag(tag.clone(), id, file)));
         places.extend(files);
@@ -139,6 +158,8 @@ mod tests {
             Subject::ById(id),
             Subject::Dangling(id),
             Subject::Layer(diff_id),
+            Subject::Chained(digest, diff_id),
+            Subject::Chain(ChainId(digest), [diff_id, diff_id].into()),
         ];
         for wanted in subjects {
             assert_eq!(read_subject(&subject(&wanted).unwrap()), Some(wanted));
