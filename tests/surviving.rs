@@ -16,6 +16,8 @@ use crate::common::sandbox::Sandbox;
 use crate::common::tier;
 use crate::common::user::as_user;
 
+mod load;
+
 const USER: u32 = 54_321;
 
 #[test]
