@@ -63,7 +63,7 @@ toolchain:
 	@contrib/toolchain "$(CARGO)"
 
 release:
-	$(CARGO) build --release --bin mica
+	$(CARGO) build --release --bin mica --bin mica-keeper
 
 snapshotter:
 	$(CARGO) build --release -p mica-snapshotter
@@ -95,6 +95,8 @@ deb: release
 	@contrib/deb
 
 uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/libexec/mica/mica-keeper
+	-rmdir $(DESTDIR)$(PREFIX)/libexec/mica 2>/dev/null
 	rm -f $(bin)/mica $(bin)/mica-snapshotter $(man)/man1/mica.1 $(man)/man1/mica-*.1 $(man)/man7/mica-fs.7
 	rm -f $(bash_dir)/mica $(zsh_dir)/_mica $(fish_dir)/mica.fish
 	rm -f $(addprefix $(DESTDIR)$(SBINDIR)/,mount.fuse.mica umount.fuse.mica)

@@ -33,6 +33,7 @@ mod watch;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
@@ -104,6 +105,19 @@ pub fn part(word: &OsStr) -> Option<fn() -> anyhow::Result<()>> {
         Some(keeper::SERVE) => Some(serve_kept),
         Some(keeper::TRY) => Some(kept::try_kept),
         _ => None,
+    }
+}
+
+/// The keeper of a mount, as a program that is nothing else: it is told everything by who starts it.
+pub fn keeper() -> ExitCode {
+    keeper::Words::begin();
+    crate::sys::signal::survive_file_size_limit();
+    match keeper::keep() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! The keeper of a mount: a small process that holds what the mount stands by, and starts the next server when one has died.
 //!
-//! It is the same program, started anew so that nothing of its starter's memory is in it. It serves nothing and reads no store; what it
+//! It is a small program of its own (`mica-keeper`), as one like `mica` has more than a megabyte of addresses in it that are its own in each
+//! process; where that is not installed it is the same program, started anew. It serves nothing and reads no store; what it
 //! holds are the connections to the kernel (of M and of `M/stores`), for each the two files of the tree's memory, and the files of the
 //! names that the kernel may know things by. A server that ends as it should says so, and the keeper ends too. A line that breaks means that its server has died: the next
 //! one is started, at most [`TRIES`] times; if none serves within [`PATIENCE`], the keeper ends, and the kernel with it the
 //! connection: who waits gets ENOTCONN.
 
 mod line;
+mod programs;
+mod words;
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,6 +24,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 pub(super) use line::{Line, Message};
+pub(super) use words::Words;
 
 use crate::sys::proc;
 use crate::sys::signal::SignalFd;
@@ -50,8 +54,10 @@ pub(super) const MAX_NAMES: usize = 100;
 struct Kept {
     /// What the server wants to be told; nothing that the keeper reads.
     state: Vec<u8>,
+    /// The program of the server that has said so.
+    server: Option<OwnedFd>,
     connections: Vec<Connection>,
-    /// The program of the next server, if it is another than this one's.
+    /// The program of the next server, if it is another.
     program: Option<OwnedFd>,
 }
 
@@ -133,13 +139,9 @@ pub(super) fn own_line() -> anyhow::Result<Line> {
     Ok(Line::from(line))
 }
 
-/// This program again, or another, as `verb`, with a line as its standard input.
-fn start(verb: &str, program: Option<&OwnedFd>) -> io::Result<(Line, Child)> {
+/// A program as `verb`, with a line as its standard input.
+fn start(verb: &str, program: &Path) -> io::Result<(Line, Child)> {
     let (ours, theirs) = Line::pair()?;
-    // By the descriptor: what has been tried is what is run.
-    let program = program.map_or("/proc/self/exe".to_owned(), |program| {
-        format!("/proc/self/fd/{}", program.as_raw_fd())
-    });
     let child = Command::new(program)
         .arg0("mica")
         .arg(verb)
@@ -147,6 +149,11 @@ fn start(verb: &str, program: Option<&OwnedFd>) -> io::Result<(Line, Child)> {
         .stdin(Stdio::from(theirs))
         .spawn()?;
     Ok((ours, child))
+}
+
+/// What has been tried is what is run.
+fn by_descriptor(program: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", program.as_raw_fd()).into()
 }
 
 /// Makes sure of the end of a server whose line is broken. It is about to end, and may have something to say first.
@@ -176,6 +183,7 @@ impl Kept {
         files: Vec<OwnedFd>,
     ) -> anyhow::Result<()> {
         let mut files = files.into_iter();
+        let server = files.next().context("a descriptor is missing")?;
         let mut connections = Vec::with_capacity(names.len());
         for count in names {
             let mut next = || files.next().context("a descriptor is missing");
@@ -185,6 +193,7 @@ impl Kept {
             });
         }
         (self.state, self.connections) = (state, connections);
+        self.server = Some(server);
         Ok(())
     }
 
@@ -237,7 +246,7 @@ impl Kept {
         let program = openat(CWD, path, flags, Mode::empty());
         let program = program.with_context(|| shown.to_string())?;
         let (line, child) =
-            start(TRY, Some(&program)).with_context(|| format!("starting {shown}"))?;
+            start(TRY, &by_descriptor(&program)).with_context(|| format!("starting {shown}"))?;
         let began = self.begin(&line, Instant::now() + TRY_PATIENCE);
         let status = end(child)?;
         match began? {
@@ -287,7 +296,9 @@ impl Kept {
         let end_of_patience = Instant::now() + PATIENCE;
         let mut failed = 0;
         while failed < TRIES {
-            let (line, child) = start(SERVE, self.program.as_ref()).context("starting a server")?;
+            let program = self.program.as_ref().or(self.server.as_ref());
+            let program = by_descriptor(program.context("no program for a server")?);
+            let (line, child) = start(SERVE, &program).context("starting a server")?;
             let began = self.begin(&line, end_of_patience);
             match began {
                 Ok(Some(Over::Ended)) => {
@@ -312,9 +323,9 @@ impl Kept {
     /// Gives a server all that it needs and waits until it serves.
     fn begin(&mut self, line: &Line, end: Instant) -> anyhow::Result<Option<Over>> {
         let all = self.connections.iter();
-        let files: Vec<BorrowedFd<'_>> = all
-            .flat_map(|one| one.files.iter().chain(&one.names).map(AsFd::as_fd))
-            .collect();
+        let of_all = all.flat_map(|one| one.files.iter().chain(&one.names));
+        let files = self.server.iter().chain(of_all).map(AsFd::as_fd);
+        let files: Vec<BorrowedFd<'_>> = files.collect();
         let names = self.connections.iter().map(|one| one.names.len());
         let keep = Message::Keep {
             names: names.collect(),
@@ -348,7 +359,23 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Starts one, tells it `keep`, and waits until it holds everything.
     pub(super) fn start(keep: &Message, files: &[BorrowedFd<'_>]) -> anyhow::Result<Keeper> {
-        let (line, child) = start(KEEP, None).context("starting the keeper")?;
+        let (small, own) = programs::keepers();
+        for program in small {
+            match Keeper::start_by(&program, keep, files) {
+                Ok(keeper) => return Ok(keeper),
+                // Of another version, most likely.
+                Err(error) => log::warn!("{}: {error:#}", program.display()),
+            }
+        }
+        Keeper::start_by(&own, keep, files)
+    }
+
+    fn start_by(
+        program: &Path,
+        keep: &Message,
+        files: &[BorrowedFd<'_>],
+    ) -> anyhow::Result<Keeper> {
+        let (line, child) = start(KEEP, program).context("starting the keeper")?;
         let mut keeper = Keeper {
             line,
             child: Some(child),

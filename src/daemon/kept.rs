@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
 use super::MountPlan;
@@ -83,7 +84,8 @@ impl Before {
         let facts: Facts = serde_json::from_slice(state).context("what the keeper has said")?;
         let mut options = MountOptions::parse(&facts.options)?;
         options.trash = facts.trash;
-        let mut files = files.into_iter();
+        // The first is the program that serves, which is this one or is not wanted.
+        let mut files = files.into_iter().skip(1);
         let connections = facts.connections.into_iter().zip(names);
         let connections =
             connections.map(|(facts, names)| ConnectionBefore::of(facts, *names, &mut files));
@@ -162,6 +164,8 @@ impl Part {
 pub(super) struct Keeping {
     plan: MountPlan,
     store: PathBuf,
+    /// The program that serves.
+    program: OwnedFd,
     state: Mutex<State>,
 }
 
@@ -213,19 +217,26 @@ struct KeptConnection {
 
 impl Keeping {
     /// Of a mount that has no keeper yet.
-    pub(super) fn new(plan: &MountPlan, store: &Path) -> Arc<Keeping> {
-        Arc::new(Keeping {
+    pub(super) fn new(plan: &MountPlan, store: &Path) -> anyhow::Result<Arc<Keeping>> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let program = openat(CWD, "/proc/self/exe", flags, Mode::empty());
+        Ok(Arc::new(Keeping {
             plan: plan.clone(),
             store: store.to_owned(),
+            program: program.context("opening this program")?,
             state: Mutex::default(),
-        })
+        }))
     }
 
     /// Of one whose keeper has started this process.
-    pub(super) fn inherited(plan: &MountPlan, store: &Path, keeper: Keeper) -> Arc<Keeping> {
-        let keeping = Keeping::new(plan, store);
+    pub(super) fn inherited(
+        plan: &MountPlan,
+        store: &Path,
+        keeper: Keeper,
+    ) -> anyhow::Result<Arc<Keeping>> {
+        let keeping = Keeping::new(plan, store)?;
         keeping.state.lock().keeper = Some(keeper);
-        keeping
+        Ok(keeping)
     }
 
     /// A memory for a tree, whose names are told from now on.
@@ -347,8 +358,9 @@ impl Keeping {
         Ok(())
     }
 
-    fn all<'a>(&self, state: &'a State) -> anyhow::Result<(Message, Vec<BorrowedFd<'a>>)> {
-        let (mut connections, mut names, mut files) = (Vec::new(), Vec::new(), Vec::new());
+    fn all<'a>(&'a self, state: &'a State) -> anyhow::Result<(Message, Vec<BorrowedFd<'a>>)> {
+        let (mut connections, mut names) = (Vec::new(), Vec::new());
+        let mut files = vec![self.program.as_fd()];
         for (one, kept) in state.all() {
             connections.push(kept.facts.clone());
             names.push(one.names.len());

@@ -2,7 +2,7 @@
 //!
 //! A message is a word, and what belongs to it behind a space. The first word of all says the version.
 //!
-//! What is kept of a mount are its connections: for each three descriptors (the connection, and the tree's table and counters), and those of
+//! What is kept of a mount are the program that serves it, and its connections: for each three descriptors (the connection, and the tree's table and counters), and those of
 //! the names that the kernel may know things of it by.
 
 use std::borrow::Cow;
@@ -26,12 +26,12 @@ const MAX: usize = 64 << 10;
 const MAX_FILES: usize = 250;
 
 /// The first word, with the version of all of them.
-const KEEP: &[u8] = b"keep-mount/2 ";
+const KEEP: &[u8] = b"keep-mount/3 ";
 
 /// What is said.
 #[derive(Debug, Eq, PartialEq)]
 pub(in crate::daemon) enum Message {
-    /// All that a mount stands by, in place of what was said before. Either way. With the descriptors of each connection, as many names
+    /// All that a mount stands by, in place of what was said before. Either way. With the descriptors of the program and of each connection, as many names
     /// of each as `names` says.
     Keep { names: Vec<usize>, state: Vec<u8> },
     /// The keeper keeps, or the server serves.

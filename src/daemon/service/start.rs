@@ -76,10 +76,10 @@ impl Service {
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
         let (before, stores_before, keeping) = match before {
             Some(before) => {
-                let keeping = Keeping::inherited(plan, store.path(), before.keeper);
+                let keeping = Keeping::inherited(plan, store.path(), before.keeper)?;
                 (Some(before.images), before.stores, Some(keeping))
             }
-            None if plan.options.survive => (None, None, Some(Keeping::new(plan, store.path()))),
+            None if plan.options.survive => (None, None, Some(Keeping::new(plan, store.path())?)),
             None => (None, None, None),
         };
         let memory = match (&keeping, &before) {
