@@ -20,6 +20,7 @@ use crate::common::mount::runs;
 use crate::common::random::Random;
 use crate::common::sandbox::Sandbox;
 use crate::common::walk;
+use crate::running;
 
 /// Of many sizes, in several directories.
 fn large(name: &str) -> ImageBuilder {
@@ -482,4 +483,28 @@ fn fuse_ending_and_removed_images() {
         !held()
     });
     mount.unmount();
+}
+
+/// A container of `mica run` ends with the process that started it, also when that is killed: nobody keeps its private connection.
+#[test]
+fn root_ending_of_a_container_s_own() {
+    let sandbox = running::sandbox();
+    let words = ["run", "--name", "web", "app:1", "sleep", "600"];
+    let supervisor = running::Started::new(&sandbox, &words);
+    let inspect = ["inspect", "--format", "{{.State.Pid}}", "web"];
+    let mut pid = None;
+    wait_until("it runs", || {
+        let shown = sandbox.mica(inspect).stdout();
+        pid = shown
+            .trim()
+            .parse()
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        pid.is_some_and(runs)
+    });
+    // By SIGKILL.
+    drop(supervisor);
+    wait_until("it has ended", || !pid.is_some_and(runs));
+    let row = running::shown(&sandbox, "ps -a --format {{.Status}}");
+    assert!(row.starts_with("Exited (137)"), "{row}");
 }
