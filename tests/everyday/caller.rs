@@ -115,3 +115,34 @@ fn root_everyday_callers_variables() {
         ],
     );
 }
+
+/// What a service manager starts: no terminal, no home, a socket for its output, and SIGTERM in the end.
+const UNIT: &str = r#"python3 -c 'import os, socket, subprocess
+ours, its = socket.socketpair()
+loop = "trap \"exit 0\" TERM; echo up; while :; do sleep 0.1; done"
+unit = subprocess.Popen([os.environ["MICA"], "run", "--rm", "--name", "unit", "app:1", "sh", "-c", loop],
+    stdin=subprocess.DEVNULL, stdout=its, stderr=its, cwd="/", start_new_session=True,
+    env={name: os.environ[name] for name in ("PATH", "MICA_STORE")})
+print(ours.recv(3).decode(), end="", flush=True)
+unit.terminate()
+print(unit.wait())'
+mica ps -aq | wc -l"#;
+
+#[test]
+fn root_everyday_callers_that_are_no_shell() {
+    let s = sandbox();
+    print(
+        &s,
+        &[
+            (UNIT, "up\n0\n0\n"),
+            (
+                "env -i MICA_STORE=$MICA_STORE $MICA run --rm app:1 echo x </dev/null 2>&1 | cat",
+                "x\n",
+            ),
+            (
+                "cd /; setsid -w $MICA run --rm app:1 echo x </dev/null",
+                "x\n",
+            ),
+        ],
+    );
+}

@@ -53,7 +53,16 @@ const PROGRAMS: [(&str, &str, &str); 7] = [
 ];
 
 /// Programs of the host, if it has them.
-const OF_THE_HOST: [(&str, &str, &str, &str); 2] = [
+const OF_THE_HOST: [(&str, &str, &str, &str); 3] = [
+    // Written in Go, with threads, pipes and compression.
+    (
+        "skopeo",
+        "/usr/bin/skopeo",
+        "mkdir /tmp/d && printf '{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"config\":{\"mediaType\":\"application/vnd.oci.image.config.v1+json\",\"digest\":\"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a\",\"size\":2},\"layers\":[]}' >/tmp/d/manifest.json && \
+         printf '{}' >/tmp/d/44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a && printf 'Directory Transport Version: 1.1\n' >/tmp/d/version && \
+         skopeo --tmpdir /tmp --insecure-policy copy -q dir:/tmp/d oci:/tmp/o:x && ls /tmp/o/blobs/sha256 | wc -l",
+        "2",
+    ),
     (
         "java",
         "/usr/lib/jvm/java-17-openjdk-amd64/bin/java",
