@@ -28,17 +28,18 @@ use crate::ephemeral::until;
 const PATIENCE: Duration = Duration::from_secs(60);
 const FILES: usize = 6;
 
-/// The calls, each with the error it meets in the short form.
-const CALLS: &[(&str, &str)] = &[
-    ("openat,openat2", "EMFILE"),
-    ("pread64", "EIO"),
-    ("pwrite64,write", "ENOSPC"),
-    ("statx,newfstatat,fstat", "ENOMEM"),
-    ("getdents64", "EIO"),
-    ("mkdirat,unlinkat,renameat2", "ENOSPC"),
-    ("fsync,fdatasync", "EIO"),
-    ("mmap", "ENOMEM"),
-    ("flock,ioctl", "ENOMEM"),
+/// The calls, each with the error it meets in the short form, and when: from which call of a thread on, and each how manieth.
+const CALLS: &[(&str, &str, &str)] = &[
+    ("openat,openat2", "EMFILE", "2+3"),
+    ("pread64", "EIO", "2+3"),
+    ("pwrite64,write", "ENOSPC", "2+3"),
+    // Each second: of a file and its name, which are compared, the name.
+    ("statx,newfstatat,fstat", "ENOMEM", "1+2"),
+    ("getdents64", "EIO", "2+3"),
+    ("mkdirat,unlinkat,renameat2", "ENOSPC", "2+3"),
+    ("fsync,fdatasync", "EIO", "2+3"),
+    ("mmap", "ENOMEM", "2+3"),
+    ("flock,ioctl", "ENOMEM", "2+3"),
 ];
 const ERRORS: &[(&str, Errno)] = &[
     ("ENOMEM", Errno::NOMEM),
@@ -283,9 +284,9 @@ fn fuse_an_error_below_is_its_callers_alone() {
         println!("{calls}:error={error}:when={when}: {injected} failed calls, {errors} errors");
         total = (total.0 + injected, total.1 + errors);
     };
-    for (calls, error) in CALLS {
+    for (calls, error, when) in CALLS {
         let Some(wanted) = &wanted else {
-            round(calls, error, "2+3");
+            round(calls, error, when);
             continue;
         };
         for (error, _) in ERRORS {

@@ -142,14 +142,7 @@ impl Store {
             };
             lock::lock(&file, mode).map_err(StoreError::io("lock", &path))?;
             // Pruned while this waited: that file is no more, and what it locked neither.
-            let here = fs::metadata(&path).ok();
-            let same = |stat: &fs::Metadata| -> io::Result<bool> {
-                use std::os::unix::fs::MetadataExt as _;
-                let own = file.metadata()?;
-                Ok((own.dev(), own.ino()) == (stat.dev(), stat.ino()))
-            };
-            let same = here.as_ref().map_or(Ok(false), same);
-            if !same.map_err(StoreError::io("stat", &path))? {
+            if !lock::is_named(&file, &path).map_err(StoreError::io("stat", &path))? {
                 continue;
             }
             let data = directory.join("data");

@@ -234,7 +234,7 @@ fn append(root: &Path, events: &[Event]) -> io::Result<()> {
         lock::lock(&file, LockMode::Exclusive)?;
         let stat = file.metadata()?;
         // Another may have begun a new one meanwhile.
-        if fs::metadata(&path).map_or(0, |now| now.ino()) != stat.ino() {
+        if !lock::is_named(&file, &path)? {
             continue;
         }
         if stat.len() >= MAX_BYTES {

@@ -231,8 +231,7 @@ impl Numbers {
                 .open(&path)?;
             lock::lock(&file, LockMode::Exclusive)?;
             // It may have been written anew while we waited.
-            let (ours, there) = (file.metadata()?, fs::metadata(&path));
-            if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+            if lock::is_named(&file, &path)? {
                 return Ok(file);
             }
         }

@@ -325,12 +325,7 @@ impl Store {
                 return Ok(None);
             }
             // Another has replaced it before it was locked.
-            let same = |a: &fs::Metadata, b: &fs::Metadata| {
-                use std::os::unix::fs::MetadataExt as _;
-                (a.dev(), a.ino()) == (b.dev(), b.ino())
-            };
-            let ours = file.metadata().map_err(StoreError::io("stat", &path))?;
-            if !fs::metadata(&path).is_ok_and(|there| same(&ours, &there)) {
+            if !lock::is_named(&file, &path).map_err(StoreError::io("stat", &path))? {
                 continue;
             }
             let bytes = read(&path)?.unwrap_or_default();

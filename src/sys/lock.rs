@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -64,6 +65,18 @@ pub fn unlock(file: &File) -> io::Result<()> {
     Ok(flock(file, FlockOperation::Unlock)?)
 }
 
+/// Whether `path` is still the name of `file`: who waits for a lock may get that of a file which somebody has replaced. What cannot be
+/// told is an error, never "no", on which a caller tries again.
+pub fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let identity = |stat: &std::fs::Metadata| (stat.dev(), stat.ino());
+    let own = identity(&file.metadata()?);
+    match std::fs::metadata(path) {
+        Ok(there) => Ok(identity(&there) == own),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The process that has a lock on `file`, as far as this pid namespace can tell.
 pub fn holder(file: &File) -> Option<u32> {
     let inode = file.metadata().ok()?.ino();
@@ -118,6 +131,22 @@ mod tests {
         let two = File::open(&path).unwrap();
         assert!(is_free(&two, LockMode::Exclusive).unwrap());
         drop(copy);
+    }
+
+    /// What cannot be told is no reason to try again for ever.
+    #[test]
+    fn regression_a_name_that_cannot_be_looked_up_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let file = File::create(&path).unwrap();
+        assert!(is_named(&file, &path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert!(!is_named(&file, &path).unwrap());
+        drop(File::create(&path).unwrap());
+        assert!(!is_named(&file, &path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert!(is_named(&file, &path).is_err());
     }
 
     #[test]
