@@ -27,6 +27,7 @@
 )]
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -329,6 +330,10 @@ pub fn main() -> ExitCode {
         return serve(part);
     }
     completion::answer();
+    if will_start_a_program(std::env::args_os().skip(1)) {
+        // Here it costs least: what follows is done once. The verb asks again, and says why it cannot.
+        let _ = crate::runtime::OutOfReach::ensure();
+    }
     let parsed = switches::parse(std::env::args_os()).and_then(|matches| {
         let cli = Cli::from_arg_matches(&matches);
         cli.map_err(|error| error.format(&mut help::command()))
@@ -356,6 +361,20 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Whether a command line is of a verb that starts a program in a container; for one that cannot be told it is no.
+fn will_start_a_program(mut words: impl Iterator<Item = OsString>) -> bool {
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("run" | "exec" | "start") => return true,
+            Some("container") => {}
+            Some("--store") => drop(words.next()),
+            Some(option) if option.starts_with("--store=") => {}
+            _ => return false,
+        }
+    }
+    false
 }
 
 fn run(verb: Verb, context: &Context) -> anyhow::Result<ExitCode> {

@@ -344,7 +344,10 @@ fn ids(layout: &Layout) -> Result<Vec<LeaseId>, StoreError> {
 pub(super) fn leavings(layout: &Layout, probe: LockMode) -> Result<Leavings, StoreError> {
     let mut leavings = Leavings::default();
     let mut alive = BTreeSet::new();
-    for id in ids(layout)? {
+    let mut names = file_names(&layout.leases())?;
+    names.sort();
+    for id in names.iter().filter_map(|name| name.strip_suffix(".json")) {
+        let id = LeaseId(id.to_owned());
         let path = record_path(layout, &id);
         let Some(file) = super::layout::open_if_there(&path)? else {
             continue;
@@ -355,7 +358,7 @@ pub(super) fn leavings(layout: &Layout, probe: LockMode) -> Result<Leavings, Sto
             alive.insert(id.0);
         }
     }
-    for name in file_names(&layout.leases())? {
+    for name in names {
         if let Some(id) = name.strip_suffix(".sock")
             && !alive.contains(id)
         {

@@ -64,6 +64,16 @@ fn regression_a_verb_that_waits_says_for_whom() {
         words(&said)
     );
     assert_eq!(words(&said).lines().count(), 1);
+    // Until then it sleeps.
+    let status = format!("/proc/{}/status", tag.id());
+    let awake = || {
+        let status = fs::read_to_string(&status).expect("its status");
+        let switches = status.lines().find(|line| line.starts_with("voluntary_"));
+        switches.expect("a count").to_owned()
+    };
+    let before = awake();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(awake(), before);
     drop(lock);
     assert!(tag.wait().expect("mica").success());
 }
