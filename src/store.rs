@@ -16,6 +16,7 @@ mod change;
 pub mod check;
 pub mod containers;
 mod contents;
+mod difference;
 pub mod engines;
 pub mod error;
 pub mod events;
@@ -54,6 +55,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 pub use builds::{BuildEntry, Builds, CacheMount};
+pub use difference::differences;
 pub use error::StoreError;
 pub use events::{Cause, Event, EventReader};
 pub use gc::GcPlan;
@@ -87,7 +89,7 @@ struct Inner {
     layout: Layout,
     /// Why this store must not be changed, if so.
     read_only: Option<String>,
-    names: Mutex<Option<Snapshot>>,
+    names: Arc<Mutex<Option<Snapshot>>>,
     volumes: Mutex<Option<volumes::VolumesSnapshot>>,
     layers: Mutex<HashMap<DiffId, OpenLayer>>,
     configs: Mutex<HashMap<ImageId, Weak<ImageConfig>>>,
@@ -101,6 +103,24 @@ struct Inner {
     held: Mutex<Vec<freeing::Holder>>,
     /// Mounts show it differently now, and have not been told.
     untold: AtomicBool,
+}
+
+impl Inner {
+    fn new(layout: Layout, read_only: Option<String>) -> Inner {
+        Inner {
+            layout,
+            read_only,
+            names: Arc::default(),
+            volumes: Mutex::default(),
+            layers: Mutex::default(),
+            configs: Mutex::default(),
+            trash: Mutex::default(),
+            reindexing: Mutex::default(),
+            freeing: OnceLock::new(),
+            held: Mutex::default(),
+            untold: AtomicBool::default(),
+        }
+    }
 }
 
 /// The last `index.json` read. The file stays open, so that its inode number cannot come back as another
@@ -144,20 +164,21 @@ impl Store {
         if mode == OpenMode::ReadOnly {
             read_only.get_or_insert_with(|| "it was opened for reading".to_owned());
         }
-        let inner = Arc::new(Inner {
-            layout,
-            read_only,
-            names: Mutex::default(),
-            volumes: Mutex::default(),
-            layers: Mutex::default(),
-            configs: Mutex::default(),
-            trash: Mutex::default(),
-            reindexing: Mutex::default(),
-            freeing: OnceLock::new(),
-            held: Mutex::default(),
-            untold: AtomicBool::default(),
-        });
+        let inner = Arc::new(Inner::new(layout, read_only));
         Ok(Store(inner, Cause::default()))
+    }
+
+    /// The same store, only to be read, with layers of its own: each handle closes what it has opened. Names that one of both has
+    /// read are known to the other.
+    pub fn for_reading(&self) -> Store {
+        let inner = Inner {
+            names: Arc::clone(&self.0.names),
+            ..Inner::new(
+                self.layout().clone(),
+                Some("it was opened for reading".to_owned()),
+            )
+        };
+        Store(Arc::new(inner), Cause::default())
     }
 
     /// The same store for changes that somebody else asked for: their events say who.

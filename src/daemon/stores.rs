@@ -23,7 +23,7 @@ use crate::fuse::notify::NotifyQueue;
 use crate::fuse::session::{self, Session, Settings, State};
 use crate::fuse::stats::Stats;
 use crate::mount_paths::STORES;
-use crate::store::{OpenMode, Store, StoreError};
+use crate::store::Store;
 use crate::sys::mount::{self, FuseFlags, MountPoint};
 
 /// Whether a mount has them.
@@ -55,7 +55,7 @@ impl Stores {
         keeping: Option<&Arc<Keeping>>,
     ) -> anyhow::Result<Stores> {
         let place = path.join(STORES);
-        let (store, options) = (of_its_own(store)?, options(&place));
+        let (store, options) = (store.for_reading(), options(&place));
         let queue = NotifyQueue::new();
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
         let lasting = match keeping {
@@ -89,7 +89,7 @@ impl Stores {
         before: ConnectionBefore,
         keeping: &Arc<Keeping>,
     ) -> anyhow::Result<Stores> {
-        let (store, options) = (of_its_own(store)?, options(&before.mounted.path));
+        let (store, options) = (store.for_reading(), options(&before.mounted.path));
         let queue = NotifyQueue::new();
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
         let memory = keeping.inherit(Part::Stores, &queue, &before)?;
@@ -163,11 +163,6 @@ impl Stores {
         }
         self.mounted.forget();
     }
-}
-
-/// A handle of its own: the layers that M has open are M's, and each closes what it has opened.
-fn of_its_own(store: &Store) -> Result<Store, StoreError> {
-    Store::open(store.path(), OpenMode::ReadOnly)
 }
 
 fn options(place: &Path) -> FsOptions {

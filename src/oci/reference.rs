@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::digest::{Digest, DigestError};
 
@@ -52,16 +53,17 @@ pub enum ReferenceError {
     TagWithDigest,
 }
 
-/// A normalised repository: domain and path (`docker.io`, `library/nginx`).
+/// A normalised repository: domain and path (`docker.io`, `library/nginx`). Cheap to clone, as all names of a store are at
+/// each change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Repository {
-    domain: String,
-    path: String,
+    domain: Arc<str>,
+    path: Arc<str>,
 }
 
 /// A tag: `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tag(String);
+pub struct Tag(Arc<str>);
 
 /// A repository and a tag: what an image is called in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,7 +110,7 @@ impl Repository {
     /// Unlike docker's, the domain or `library/` stays where the shorter text would mean another repository:
     /// `docker.io/example.com/app` is not `example.com/app`. Two repositories never share a familiar name.
     pub fn familiar(&self) -> String {
-        if self.domain != HUB {
+        if *self.domain != *HUB {
             return self.canonical();
         }
         if let Some(name) = self.path.strip_prefix(OFFICIAL)
@@ -118,7 +120,7 @@ impl Repository {
             return name.to_owned();
         }
         match self.path.split_once('/') {
-            Some((first, _)) if !is_domain_like(first) => self.path.clone(),
+            Some((first, _)) if !is_domain_like(first) => self.path.as_ref().to_owned(),
             _ => self.canonical(),
         }
     }
@@ -138,14 +140,14 @@ impl Tag {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
         match valid {
-            true => Ok(Tag(text.to_owned())),
+            true => Ok(Tag(text.into())),
             false => Err(ReferenceError::Format),
         }
     }
 
     /// `latest`.
     pub fn latest() -> Self {
-        Tag("latest".to_owned())
+        Tag("latest".into())
     }
 
     /// The text.
@@ -214,8 +216,8 @@ impl Reference {
         }
         Ok(Reference {
             repository: Repository {
-                domain: domain.to_owned(),
-                path: path.to_owned(),
+                domain: domain.into(),
+                path: path.into(),
             },
             tag,
             digest,

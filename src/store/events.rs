@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::difference::differences;
 use super::error::StoreError;
 use super::names::Names;
 use crate::oci::ImageId;
@@ -111,13 +112,14 @@ impl Store {
             events.len() - 1
         };
         let mut named = Vec::new();
-        for (tag, record) in &old.tags {
-            if !new.tags.contains_key(tag) {
+        let tags: Vec<_> = differences(&old.tags, &new.tags).collect();
+        for (tag, before, after) in &tags {
+            if let (Some(record), None) = (before, after) {
                 named.push((image("untag", &record.id), tag.familiar(), None));
             }
         }
-        for (tag, record) in &new.tags {
-            let before = old.tags.get(tag);
+        for (tag, before, after) in &tags {
+            let Some(record) = after else { continue };
             if before.is_none_or(|before| before.id != record.id) {
                 let previous = before.map(|before| before.id.to_string());
                 named.push((image("tag", &record.id), tag.familiar(), previous));

@@ -87,58 +87,100 @@ struct EntryTrashed {
 }
 
 /// The bytes of `index.json` for `names`.
+///
+/// It is written at each change, whole: what all entries of an image have in common is made once, and a tag's own part is text.
 pub fn write(names: &Names) -> Result<Vec<u8>, String> {
-    let mut manifests = Vec::with_capacity(names.tags.len());
+    let empty = Document {
+        schema_version: 2,
+        media_type: MEDIA_TYPE.to_owned(),
+        manifests: Vec::new(),
+    };
+    let mut bytes = open(&empty, "]}")?;
+    bytes.reserve(names.tags.len().saturating_mul(512));
+    let begin = bytes.len();
+    let mut time = LastTime::default();
     let images = names.images.values().map(|image| (image, false));
     let trashed = names.trash.images.values().map(|image| (image, true));
     for (image, in_trash) in images.chain(trashed) {
         let mut facts = image_facts(image)?;
         facts.extend(trash_facts(names, &image.id, in_trash)?);
-        let mut facts = Some(facts);
-        let mut entry = |name: BTreeMap<String, String>| {
-            let mut annotations = facts.take().unwrap_or_default();
-            annotations.insert(IMAGE.to_owned(), image.id.to_string());
-            annotations.extend(name);
-            Entry {
-                media_type: image.manifest.media_type.0.clone(),
-                digest: image.manifest.digest,
-                size: image.manifest.size,
-                platform: image.manifest.platform.as_ref().map(|p| EntryPlatform {
-                    architecture: p.architecture.clone(),
-                    os: p.os.clone(),
-                    variant: p.variant.clone(),
-                }),
-                annotations,
+        let facts = open(&entry(image, facts), "}}")?;
+        let plain = open(&entry(image, BTreeMap::new()), "}}")?;
+        let next = |bytes: &mut Vec<u8>, first: bool| {
+            if bytes.len() > begin {
+                bytes.push(b',');
             }
+            bytes.extend_from_slice(if first { &facts } else { &plain });
         };
         if image.tags.is_empty() || in_trash {
-            manifests.push(entry(BTreeMap::new()));
+            next(&mut bytes, true);
+            bytes.extend_from_slice(b"}}");
             continue;
         }
-        for tag in &image.tags {
+        for (number, tag) in image.tags.iter().enumerate() {
             let record = names
                 .tags
                 .get(tag)
                 .ok_or_else(|| format!("tag {tag} has no record"))?;
-            let mut name = BTreeMap::from([
-                (REF_NAME.to_owned(), tag.familiar()),
-                (FULL_NAME.to_owned(), tag.canonical()),
-                (TAGGED.to_owned(), time_text(record.tagged)?),
-            ]);
+            next(&mut bytes, number == 0);
+            annotate(&mut bytes, REF_NAME, &tag.familiar())?;
+            annotate(&mut bytes, FULL_NAME, &tag.canonical())?;
+            annotate(&mut bytes, TAGGED, time.text(record.tagged)?)?;
             if record.pinned {
-                name.insert(PINNED.to_owned(), "true".to_owned());
+                annotate(&mut bytes, PINNED, "true")?;
             }
-            manifests.push(entry(name));
+            bytes.extend_from_slice(b"}}");
         }
     }
-    let document = Document {
-        schema_version: 2,
-        media_type: MEDIA_TYPE.to_owned(),
-        manifests,
-    };
-    let mut bytes = serde_json::to_vec(&document).map_err(|error| error.to_string())?;
-    bytes.push(b'\n');
+    bytes.extend_from_slice(b"]}\n");
     Ok(SUM.seal(&bytes))
+}
+
+/// An entry of `image` with its ID and these annotations.
+fn entry(image: &ImageRecord, mut annotations: BTreeMap<String, String>) -> Entry {
+    annotations.insert(IMAGE.to_owned(), image.id.to_string());
+    Entry {
+        media_type: image.manifest.media_type.0.clone(),
+        digest: image.manifest.digest,
+        size: image.manifest.size,
+        platform: image.manifest.platform.as_ref().map(|p| EntryPlatform {
+            architecture: p.architecture.clone(),
+            os: p.os.clone(),
+            variant: p.variant.clone(),
+        }),
+        annotations,
+    }
+}
+
+/// `value` without its `end`: more of what it ends with can follow.
+fn open(value: &impl Serialize, end: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+    match bytes.ends_with(end.as_bytes()) {
+        true => bytes.truncate(bytes.len() - end.len()),
+        false => return Err(format!("an entry does not end with {end}")),
+    }
+    Ok(bytes)
+}
+
+/// One more annotation, behind others.
+fn annotate(bytes: &mut Vec<u8>, key: &str, value: &str) -> Result<(), String> {
+    bytes.push(b',');
+    serde_json::to_writer(&mut *bytes, key).map_err(|error| error.to_string())?;
+    bytes.push(b':');
+    serde_json::to_writer(bytes, value).map_err(|error| error.to_string())
+}
+
+/// The text of the last time: one verb tags many at one moment.
+#[derive(Default)]
+struct LastTime(Option<(SystemTime, String)>);
+
+impl LastTime {
+    fn text(&mut self, time: SystemTime) -> Result<&str, String> {
+        if self.0.as_ref().is_none_or(|(last, _)| *last != time) {
+            self.0 = Some((time, time_text(time)?));
+        }
+        Ok(self.0.as_ref().map_or("", |(_, text)| text))
+    }
 }
 
 fn image_facts(image: &ImageRecord) -> Result<BTreeMap<String, String>, String> {

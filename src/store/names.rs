@@ -315,15 +315,15 @@ impl Names {
 
     /// Makes the inverse table true again after changes by hand, and checks that every tag has its image.
     pub(super) fn settle(&mut self) -> Result<(), StoreError> {
-        for image in self.images.values_mut() {
-            image.tags.clear();
-        }
+        let mut inverse: BTreeMap<ImageId, Vec<TagRef>> = BTreeMap::new();
         for (tag, record) in &self.tags {
-            self.images
-                .get_mut(&record.id)
-                .ok_or(StoreError::NoSuchImage(record.id))?
-                .tags
-                .insert(tag.clone());
+            inverse.entry(record.id).or_default().push(tag.clone());
+        }
+        if let Some(id) = inverse.keys().find(|id| !self.images.contains_key(id)) {
+            return Err(StoreError::NoSuchImage(*id));
+        }
+        for (id, image) in &mut self.images {
+            image.tags = inverse.remove(id).unwrap_or_default().into_iter().collect();
         }
         self.trash.settle(&self.images);
         Ok(())

@@ -393,7 +393,7 @@ fn listed<'a>(view: &'a View, place: &Place, options: &FsOptions) -> std::vec::I
         }
         Place::Info => vec!["df", "events", "images", "version", "volumes"],
         Place::Repo(path) | Place::InfoRepo(path) => {
-            let dir = view.dirs.get(path);
+            let dir = view.dirs.get(&**path);
             let entries = dir.into_iter().flat_map(|dir| &dir.entries);
             entries
                 .map(|(name, Entry::Dir | Entry::Tag(_))| &**name)

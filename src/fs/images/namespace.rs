@@ -8,6 +8,8 @@
 
 mod alias;
 mod changes;
+mod flat;
+mod following;
 mod links;
 #[cfg(test)]
 mod tests;
@@ -22,7 +24,7 @@ pub(super) use links::unique;
 
 use crate::fs::api::Timestamp;
 use crate::oci::{DiffId, ImageId, Repository, TagRef};
-use crate::store::Names;
+use crate::store::{Names, TagRecord};
 
 /// The entry of `images/` that holds images without a tag.
 pub(super) use crate::mount_paths::DANGLING;
@@ -47,7 +49,7 @@ pub(super) enum Entry {
 /// One directory of `images/`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Dir {
-    pub entries: BTreeMap<Box<str>, Entry>,
+    pub entries: BTreeMap<Arc<str>, Entry>,
     pub mtime: Timestamp,
 }
 
@@ -58,21 +60,31 @@ pub(super) struct Flat<V> {
     pub mtime: Timestamp,
 }
 
-/// All names at one moment.
+/// All names at one moment. Views share what is the same in them.
 #[derive(Debug)]
 pub(super) struct View {
     pub names: Arc<Names>,
     /// By path below `images/`.
-    pub dirs: BTreeMap<Box<str>, Dir>,
+    pub dirs: BTreeMap<Arc<str>, Arc<Dir>>,
     pub dangling: Flat<ImageId>,
-    pub by_id: Flat<ImageId>,
-    pub layers: Flat<DiffId>,
+    pub by_id: Arc<Flat<ImageId>>,
+    pub layers: Arc<Flat<DiffId>>,
+    /// Repositories that stay though they are empty.
+    kept: BTreeSet<Box<str>>,
 }
 
 impl View {
     /// The view of `names` with the empty repositories `kept`; takes the times of what has not changed from `before`.
     pub fn new(names: Arc<Names>, kept: &BTreeSet<Box<str>>, before: Option<&View>) -> View {
-        let mut dirs: BTreeMap<Box<str>, Dir> = BTreeMap::new();
+        match before {
+            Some(before) => View::following(before, names.clone(), kept)
+                .unwrap_or_else(|| View::whole(names, kept, Some(before))),
+            None => View::whole(names, kept, None),
+        }
+    }
+
+    fn whole(names: Arc<Names>, kept: &BTreeSet<Box<str>>, before: Option<&View>) -> View {
+        let mut dirs: BTreeMap<Arc<str>, Dir> = BTreeMap::new();
         let oldest = Timestamp::default();
         let mut directory = |path: &str, mtime: Timestamp| {
             for prefix in prefixes(path) {
@@ -97,78 +109,28 @@ impl View {
             directory(&tag.repository.familiar(), record.tagged.into());
         }
         for (tag, record) in &names.tags {
-            let entry = Entry::Tag(Arc::new(TagEntry {
-                tag: tag.clone(),
-                id: record.id,
-                tagged: record.tagged,
-            }));
+            let entry = Entry::of(tag, record);
             if let Some(dir) = dirs.get_mut(tag.repository.familiar().as_str()) {
                 let name = tag.tag.as_str();
                 let name = match dir.entries.contains_key(name) {
-                    true => format!(":{name}").into(),
+                    true => marked(name).into(),
                     false => name.into(),
                 };
                 dir.entries.insert(name, entry);
             }
         }
-        let added = |ids: &mut dyn Iterator<Item = ImageId>| -> Timestamp {
-            let times = ids.filter_map(|id| names.images.get(&id));
-            times
-                .map(|image| image.added.into())
-                .max()
-                .unwrap_or_default()
-        };
-        let dangling = dangling(&names);
-        let by_id: BTreeMap<Box<str>, ImageId> = names
-            .images
-            .keys()
-            .map(|id| (id.hex().into(), *id))
-            .collect();
-        let layers: BTreeMap<Box<str>, DiffId> = names
-            .layers()
-            .into_iter()
-            .map(|layer| (layer.hex().into(), layer))
-            .collect();
-        let all_added = added(&mut names.images.keys().copied());
-        let mut view = View {
-            dangling: Flat {
-                mtime: added(&mut dangling.values().copied()),
-                entries: dangling,
-            },
-            by_id: Flat {
-                entries: by_id,
-                mtime: all_added,
-            },
-            layers: Flat {
-                entries: layers,
-                mtime: all_added,
-            },
-            names,
-            dirs,
-        };
         if let Some(before) = before {
-            view.settle_times(before);
+            settle_times(&mut dirs, &names, before);
         }
-        view
-    }
-
-    /// Moves the times of what differs from `before`, and keeps the others.
-    fn settle_times(&mut self, before: &View) {
-        let listed = !self.dangling.entries.is_empty();
-        let was_listed = !before.dangling.entries.is_empty();
-        for (path, dir) in &mut self.dirs {
-            dir.mtime = match before.dirs.get(path) {
-                Some(old) if old.entries == dir.entries => match path.is_empty() {
-                    true if listed != was_listed => old.mtime.next(),
-                    _ => old.mtime,
-                },
-                Some(old) => old.mtime.next(),
-                None => Timestamp::now(),
-            };
+        let dirs = dirs.into_iter().map(|(path, dir)| (path, Arc::new(dir)));
+        View {
+            dirs: dirs.collect(),
+            dangling: Flat::dangling(&names, before),
+            by_id: Flat::by_id(&names, before),
+            layers: Flat::layers(&names, before),
+            kept: kept.clone(),
+            names,
         }
-        self.dangling.settle(&before.dangling);
-        self.by_id.settle(&before.by_id);
-        self.layers.settle(&before.layers);
     }
 
     /// The path of a tag below `images/`, as it is listed.
@@ -181,7 +143,7 @@ impl View {
     fn listed_name(&self, repository: &str, tag: &TagRef) -> Option<String> {
         let dir = self.dirs.get(repository)?;
         let plain = tag.tag.as_str().to_owned();
-        let marked = format!(":{plain}");
+        let marked = marked(&plain);
         [plain, marked]
             .into_iter()
             .find(|name| matches!(dir.entries.get(name.as_str()), Some(Entry::Tag(_))))
@@ -218,27 +180,35 @@ impl View {
     }
 }
 
-impl<V: PartialEq> Flat<V> {
-    fn settle(&mut self, before: &Flat<V>) {
-        self.mtime = match self.entries == before.entries {
-            true => before.mtime,
-            false => before.mtime.next(),
-        };
+impl Entry {
+    fn of(tag: &TagRef, record: &TagRecord) -> Entry {
+        Entry::Tag(Arc::new(TagEntry {
+            tag: tag.clone(),
+            id: record.id,
+            tagged: record.tagged,
+        }))
     }
 }
 
-/// Images without a tag by the first 12 digits of their ID; where two share them, by all 64.
-fn dangling(names: &Names) -> BTreeMap<Box<str>, ImageId> {
-    let ids: Vec<ImageId> = names.dangling().map(|image| image.id).collect();
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for id in &ids {
-        *seen.entry(id.short()).or_default() += 1;
+/// How a tag is listed beside a directory of its name.
+fn marked(tag: &str) -> String {
+    format!(":{tag}")
+}
+
+/// Moves the times of the directories that differ from `before`, and keeps the others.
+fn settle_times(dirs: &mut BTreeMap<Arc<str>, Dir>, names: &Names, before: &View) {
+    let listed = names.dangling().next().is_some();
+    let was_listed = !before.dangling.entries.is_empty();
+    for (path, dir) in dirs {
+        dir.mtime = match before.dirs.get(path) {
+            Some(old) if old.entries == dir.entries => match path.is_empty() {
+                true if listed != was_listed => old.mtime.next(),
+                _ => old.mtime,
+            },
+            Some(old) => old.mtime.next(),
+            None => Timestamp::now(),
+        };
     }
-    let name = |id: &ImageId| match seen.get(&id.short()) {
-        Some(1) => id.short(),
-        _ => id.hex(),
-    };
-    ids.iter().map(|id| (name(id).into(), *id)).collect()
 }
 
 /// Whether `path` is `top` or lies below it.

@@ -28,7 +28,7 @@ impl Superblock {
         let path = join(parent, name);
         let changing = self.changing();
         let view = self.view();
-        if !view.dirs.contains_key(parent) {
+        if !view.dirs.contains_key(&**parent) {
             return Err(FsError::NotFound);
         }
         if view.resolve(parent, name).is_some() {
@@ -118,7 +118,7 @@ impl Superblock {
         let changing = self.changing();
         let view = self.view();
         let source = view.resolve(from_dir, from_name).ok_or(FsError::NotFound)?;
-        if !view.dirs.contains_key(to_dir) {
+        if !view.dirs.contains_key(&**to_dir) {
             return Err(FsError::NotFound);
         }
         if view.resolve(to_dir, to_name).is_some() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Entry, Flat, TagEntry, View};
+use crate::store::differences;
 
 /// One difference.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,22 +35,23 @@ pub(in crate::fs::images) fn changes(old: &View, new: &View) -> Vec<Change> {
     let none = BTreeMap::new();
     for (path, before) in &old.dirs {
         let after = new.dirs.get(path);
+        if after.is_some_and(|after| Arc::ptr_eq(before, after)) {
+            continue;
+        }
         let now = after.map_or(&none, |dir| &dir.entries);
-        for (name, entry) in &before.entries {
-            match (entry, now.get(name)) {
-                (Entry::Dir, Some(Entry::Dir)) => {}
-                (Entry::Tag(old), Some(Entry::Tag(new)))
+        for (name, entry, now) in differences(&before.entries, now) {
+            match (entry, now) {
+                (None, _) => {}
+                (Some(Entry::Tag(old)), Some(Entry::Tag(new)))
                     if (&old.tag, old.id) == (&new.tag, new.id) =>
                 {
-                    if old.tagged != new.tagged {
-                        found.push(Change::Tagged(new.clone()));
-                    }
+                    found.push(Change::Tagged(new.clone()));
                 }
-                _ => found.push(Change::Name(path.clone(), name.clone())),
+                (Some(_), _) => found.push(Change::Name((&**path).into(), (&**name).into())),
             }
         }
         if after.is_none_or(|after| after.mtime != before.mtime) {
-            found.push(Change::Listing(path.clone()));
+            found.push(Change::Listing((&**path).into()));
         }
     }
     let mut flat =
@@ -70,10 +72,7 @@ pub(in crate::fs::images) fn changes(old: &View, new: &View) -> Vec<Change> {
 
 /// The names that are gone or mean another thing, and whether anything differs.
 fn left<V: PartialEq>(old: &Flat<V>, new: &Flat<V>) -> (Vec<Box<str>>, bool) {
-    let gone = old
-        .entries
-        .iter()
-        .filter(|(name, value)| new.entries.get(*name) != Some(value));
-    let gone = gone.map(|(name, _)| name.clone()).collect();
+    let gone = differences(&old.entries, &new.entries).filter(|(_, before, _)| before.is_some());
+    let gone = gone.map(|(name, ..)| name.clone()).collect();
     (gone, old.mtime != new.mtime)
 }

@@ -419,3 +419,78 @@ fn tagging_anew_moves_the_time_only() {
         "{all:?}"
     );
 }
+
+type Shape<'v> = Vec<(&'v str, Option<&'v BTreeMap<Arc<str>, Entry>>, bool)>;
+
+/// What is listed, and which times have moved since `before`: the moment itself is each view's own.
+fn shape<'v>(view: &'v View, before: &View) -> (Shape<'v>, [Vec<&'v str>; 3]) {
+    let dirs = view.dirs.iter().map(|(path, dir)| {
+        let moved = before
+            .dirs
+            .get(path)
+            .is_none_or(|old| old.mtime != dir.mtime);
+        (&**path, Some(&dir.entries), moved)
+    });
+    let flats = [
+        ("dangling", view.dangling.mtime != before.dangling.mtime),
+        ("by-id", view.by_id.mtime != before.by_id.mtime),
+        ("layers", view.layers.mtime != before.layers.mtime),
+    ];
+    let flats = flats.map(|(name, moved)| (name, None, moved));
+    let names = [
+        view.dangling.entries.keys().map(|name| &**name).collect(),
+        view.by_id.entries.keys().map(|name| &**name).collect(),
+        view.layers.entries.keys().map(|name| &**name).collect(),
+    ];
+    (dirs.chain(flats).collect(), names)
+}
+
+/// What follows a change of tags is what all names would make.
+#[test]
+fn a_view_that_follows_is_the_whole_one() {
+    let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let first = names(&[
+        (
+            "a",
+            &["app:1", "app:2", "app/sub:x", "app:sub", "org/tool:1"],
+        ),
+        ("b", &["app:3", "other:1"]),
+        ("c", &[]),
+    ]);
+    let mut names = Names::clone(&first);
+    let mut kept: BTreeSet<Box<str>> = BTreeSet::new();
+    let mut before = View::new(first, &kept, None);
+    let tags = [
+        "app:1",
+        "app:2",
+        "app:3",
+        "app:sub",
+        "app/sub:x",
+        "app/sub:y",
+        "other:1",
+        "org/tool:1",
+    ];
+    let (mut followed, mut seed) = (0, 7_u64);
+    for round in 0..2000_u64 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let pick = usize::try_from(seed >> 40).unwrap();
+        let name = tag(tags[pick % tags.len()]);
+        let image = id(["a", "b", "c"][pick % 3]);
+        let now = epoch + Duration::from_secs(round);
+        match (pick / 64) % 5 {
+            0 | 1 => drop(names.untag(&name)),
+            4 if pick % 7 == 0 => drop(kept.insert("empty/one".into())),
+            4 => drop(names.set_pin(&name, pick % 2 == 0)),
+            _ => drop(names.tag(&name, image, now)),
+        }
+        let present = Arc::new(names.clone());
+        let whole = View::whole(present.clone(), &kept, Some(&before));
+        if let Some(view) = View::following(&before, present, &kept) {
+            followed += 1;
+            assert_eq!(shape(&view, &before), shape(&whole, &before));
+            assert_eq!(changes(&before, &view), changes(&before, &whole));
+        }
+        before = whole;
+    }
+    assert!(followed > 1000, "{followed}");
+}
