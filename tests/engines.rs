@@ -13,12 +13,12 @@ use crate::common::registry::{Kind, Registry};
 use crate::common::sandbox::{Mount, Run, Sandbox};
 
 mod bad;
+mod configuration;
 mod plugin;
 pub(crate) mod reader;
 pub(crate) mod rootless;
 mod store;
 mod system;
-
 mod together;
 mod users;
 
@@ -111,7 +111,7 @@ fn tools(layer: LayerBuilder) -> LayerBuilder {
     let points = ["proc", "sys", "dev", "run"];
     let layer = points.iter().fold(layer, |l, point| l.dir(point, 0o755));
     let applets = [
-        "sh", "cat", "id", "ls", "stat", "touch", "echo", "rm", "chown",
+        "sh", "cat", "id", "ls", "stat", "touch", "echo", "rm", "chown", "true", "su", "chmod",
     ];
     applets
         .iter()

@@ -141,7 +141,7 @@ pub fn disconnect(args: DisconnectArgs, context: &Context) -> anyhow::Result<Exi
     }
     let store = context.store()?;
     let files = Files::find(args.user)?;
-    let text = podman::disconnect(&files.text);
+    let text = podman::disconnect(&files.text).with_context(|| files.conf.display().to_string())?;
     let changed = text != files.text;
     if let Some(stores) = podman::connected(&files.text) {
         // What stays of it harms nobody: an ordinary user cannot look below a mount.
@@ -190,10 +190,15 @@ impl Files {
                 .map(PathBuf::from)
                 .context("HOME is not set")
         };
+        // As podman looks for them.
+        let own = |name: &str, below: &str| match std::env::var_os(name) {
+            Some(dir) if !dir.is_empty() => Ok(PathBuf::from(dir)),
+            _ => home().map(|home| home.join(below)),
+        };
         let named = std::env::var_os("CONTAINERS_STORAGE_CONF").map(PathBuf::from);
         let conf = match (named, user) {
             (Some(named), _) => named,
-            (None, true) => home()?.join(".config/containers/storage.conf"),
+            (None, true) => own("XDG_CONFIG_HOME", ".config")?.join("containers/storage.conf"),
             (None, false) => PathBuf::from("/etc/containers/storage.conf"),
         };
         let text = read(&conf)?;
@@ -203,7 +208,7 @@ impl Files {
                 let run = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
                 let run = run.unwrap_or_else(|| format!("/run/user/{uid}").into());
                 (
-                    home()?.join(".local/share/containers/storage"),
+                    own("XDG_DATA_HOME", ".local/share")?.join("containers/storage"),
                     run.join("containers"),
                 )
             }
@@ -212,7 +217,8 @@ impl Files {
                 "/run/containers/storage".into(),
             ),
         };
-        let graphroot = podman::parse(&text).graphroot.unwrap_or(graphroot);
+        let conf_says = podman::parse(&text).with_context(|| conf.display().to_string())?;
+        let graphroot = conf_says.graphroot.unwrap_or(graphroot);
         Ok(Files {
             conf,
             text,
@@ -263,6 +269,13 @@ fn read(path: &Path) -> anyhow::Result<String> {
     let stat = file.metadata().with_context(shown)?;
     if !stat.is_file() || stat.uid() != own {
         bail!("{}: no file of your own", path.display());
+    }
+    if stat.len() > MAX_CONF {
+        bail!(
+            "{}: {} bytes are no configuration",
+            path.display(),
+            stat.len()
+        );
     }
     let mut text = String::new();
     file.take(MAX_CONF)

@@ -65,7 +65,7 @@ pub(super) fn disconnect(named: Option<&Path>, context: &Context) -> anyhow::Res
     let store = context.store()?;
     let conf = conf(named);
     let before = read(&conf)?;
-    let after = podman::disconnect(&before);
+    let after = podman::disconnect(&before).with_context(|| conf.display().to_string())?;
     if after == before {
         bail!("{}: containerd is not connected", conf.display());
     }

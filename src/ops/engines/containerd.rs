@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::podman::{BEGIN, END, disconnect};
+use super::podman::{self, BEGIN, END, disconnect};
 
 /// Where the snapshotter listens.
 pub const SOCKET: &str = "/run/mica/snapshotter.sock";
@@ -15,6 +15,9 @@ pub enum ConfError {
     /// Somebody has one of that name.
     #[error("proxy_plugins has mica, or is no table, already; set its address to {0:?} by hand")]
     Taken(PathBuf),
+    /// What the marks or a parser say.
+    #[error(transparent)]
+    Text(#[from] podman::ConfError),
     /// A path that TOML cannot carry as it is.
     #[error(
         "{0}: a socket with quotes or backslashes in its path cannot be given to containerd; choose another"
@@ -68,20 +71,23 @@ pub const FOR_THE_KUBELET_2: &str = "[plugins.\"io.containerd.cri.v1.images\"]
 /// The text of the file with the snapshotter added; of one that has it already, the same.
 pub fn connect(text: &str, socket: &Path) -> Result<String, ConfError> {
     let lines = lines(socket)?;
-    let text = disconnect(text);
-    let taken = |line: &str| {
-        let squeezed: String = line.chars().filter(|c| !c.is_whitespace()).collect();
-        let squeezed = squeezed.replace(['"', '\''], "");
-        squeezed.starts_with("[proxy_plugins.mica]") || squeezed.starts_with("proxy_plugins=")
-    };
-    if text.lines().any(taken) {
+    let text = disconnect(text)?;
+    let document = podman::document(&text)?;
+    let plugins = document.get("proxy_plugins");
+    if plugins.is_some_and(|plugins| !plugins.is_table() || plugins.get("mica").is_some()) {
         return Err(ConfError::Taken(socket.to_owned()));
     }
     let version = match text.trim().is_empty() {
         true => "version = 2\n",
         false => "",
     };
-    Ok(format!("{text}{BEGIN}\n{version}{lines}\n{END}\n"))
+    let end = match text.is_empty() || text.ends_with('\n') {
+        true => "",
+        false => "\n",
+    };
+    let text = format!("{text}{end}{BEGIN}\n{version}{lines}\n{END}\n");
+    podman::document(&text)?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -100,7 +106,7 @@ mod tests {
             assert!(with.contains("address = \"/run/mica/snapshotter.sock\""));
             assert_eq!(with.matches("version").count(), 1, "{with}");
             assert_eq!(connect(&with, socket).unwrap(), with);
-            assert_eq!(disconnect(&with), text);
+            assert_eq!(disconnect(&with).unwrap(), text);
         }
     }
 
@@ -113,6 +119,10 @@ mod tests {
         ] {
             let refused = connect(text, Path::new(SOCKET));
             assert!(matches!(refused, Err(ConfError::Taken(_))), "{text}");
+        }
+        for text in ["[proxy_plugins\n", "# mica begin\n"] {
+            let refused = connect(text, Path::new(SOCKET));
+            assert!(matches!(refused, Err(ConfError::Text(_))), "{text}");
         }
         let refused = connect("", Path::new("/a\"b"));
         assert!(matches!(refused, Err(ConfError::Path(_))));
