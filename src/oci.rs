@@ -25,6 +25,7 @@ pub mod digest;
 pub mod dockerfile;
 pub mod document;
 mod fields;
+pub mod go;
 pub mod manifest;
 pub mod platform;
 pub mod reference;

@@ -14,6 +14,7 @@ use crate::common::sandbox::{Mount, Run, Sandbox};
 
 mod bad;
 mod configuration;
+mod facts;
 mod plugin;
 pub(crate) mod reader;
 pub(crate) mod rootless;

@@ -147,10 +147,13 @@ impl Places {
         })
     }
 
-    /// A container may see the overlay and not what is below it: then the text is all there is.
+    /// A container may see the overlay and not what is below it: then the text is all there is. Of a relative path nobody knows any
+    /// more where it began: the name of a layer of ours counts, wherever it was.
     fn has(&self, lower: &Layer) -> bool {
         let is_on = |device| self.devices.contains(&device);
-        lower.device.is_some_and(is_on) || self.paths.iter().any(|p| lower.path.starts_with(p))
+        lower.path.is_relative()
+            || lower.device.is_some_and(is_on)
+            || self.paths.iter().any(|p| lower.path.starts_with(p))
     }
 }
 
@@ -299,6 +302,13 @@ mod tests {
             Some(vec![app.id])
         );
         assert_eq!(on(vec![own(), "/usr/diff".to_owned()]), None);
+        // From a working directory that nobody knows.
+        assert_eq!(
+            on(vec![format!("l/{}", link(&ids[1]))]),
+            Some(vec![base.id])
+        );
+        let relative = format!("{}/diff", ids[2].hex());
+        assert_eq!(on(vec![relative]), Some(vec![app.id]));
         // The same layer, of another store.
         assert_eq!(on(vec![l(2).replace("/m/", "/other/")]), None);
         // The image that ended with it is gone: whoever has the layer keeps it.

@@ -2,7 +2,7 @@
 //!
 //! Nothing here asks the mount itself anything: a request handler may look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,12 +28,20 @@ const FRESH: Duration = Duration::from_millis(200);
 
 /// The last look at `/proc`.
 #[derive(Debug, Default)]
-pub(in crate::fs::images) struct UsersCache(Mutex<Option<(Instant, Arc<Vec<Held>>)>>);
+pub(in crate::fs::images) struct UsersCache(Mutex<Option<(Instant, Found)>>);
+
+/// What was seen then.
+#[derive(Clone, Debug, Default)]
+struct Found {
+    held: Arc<Vec<Held>>,
+    /// What engines have, running or not.
+    engines: Arc<BTreeMap<ImageId, Vec<String>>>,
+}
 
 impl Superblock {
-    fn all_users(&self) -> Result<Arc<Vec<Held>>, FsError> {
+    fn all_users(&self) -> Result<Found, FsError> {
         let Some(device) = self.device() else {
-            return Ok(Arc::default());
+            return Ok(Found::default());
         };
         let mut cached = self.users.0.lock();
         if let Some((when, users)) = &*cached
@@ -41,19 +49,28 @@ impl Superblock {
         {
             return Ok(users.clone());
         }
-        let users = Arc::new(look(device)?);
-        *cached = Some((Instant::now(), users.clone()));
-        Ok(users)
+        let engines = users::engines(&self.store.live_leases()?, &self.view().names)?;
+        let found = Found {
+            held: Arc::new(look(device)?),
+            engines: Arc::new(engines),
+        };
+        *cached = Some((Instant::now(), found.clone()));
+        Ok(found)
     }
 
     /// The users of an image, one per line: pid, command, how.
     pub(super) fn users_of_image(&self, id: ImageId) -> Result<String, FsError> {
         let view = self.view();
         let mut text = String::new();
-        for user in self.all_users()?.iter() {
+        let found = self.all_users()?;
+        for user in found.held.iter() {
             if self.image_used_by(&view, user) == Some(id) {
                 line(&mut text, user);
             }
+        }
+        for who in found.engines.get(&id).into_iter().flatten() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "--\t{}\tengine", who.escape_debug());
         }
         for lease in self.store.live_leases()? {
             if matches!(lease.record.kind, LeaseKind::Run { image, .. } if image == id) {

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::documents;
 use crate::fs::api::{FsError, Timestamp};
+use crate::oci::go;
 use crate::oci::{ChainId, DiffId, Digest, ImageId, ManifestOrIndex, MediaType};
 use crate::ops::engines::{layer_id, link};
 use crate::store::{ImageRecord, Names, Origin, Store};
@@ -205,9 +206,17 @@ fn facts(store: &Store, image: &ImageRecord, known: Option<&Facts>) -> Result<Fa
         })?;
         Ok(found.len())
     };
+    // podman lists nothing at all while there is one config or manifest that it cannot read.
+    let unread = |what: &'static str| {
+        move |field: String| {
+            FsError::Store(format!("programs in Go cannot read its {what}: {field}"))
+        }
+    };
+    let bytes = store.blob(&manifest)?;
+    go::reads_manifest(&bytes).map_err(unread("manifest"))?;
+    go::reads_config(&store.blob(&image.id.0)?).map_err(unread("config"))?;
     let mut blobs = vec![None; image.layers.len()];
     if let Some(origin) = origin {
-        let bytes = store.blob(&origin.digest)?;
         let media_type = Some(MediaType(origin.media_type.clone()));
         if let Ok(ManifestOrIndex::Manifest(manifest)) =
             ManifestOrIndex::parse(&bytes, media_type.as_ref())
@@ -218,8 +227,6 @@ fn facts(store: &Store, image: &ImageRecord, known: Option<&Facts>) -> Result<Fa
             }
         }
     }
-    // podman lists nothing at all while there is one config that it cannot read.
-    store.blob(&image.id.0)?;
     Ok(Facts {
         manifest,
         manifest_size: size(&manifest)?,
