@@ -18,6 +18,7 @@ mod facts;
 mod plugin;
 pub(crate) mod reader;
 pub(crate) mod rootless;
+mod shifted;
 mod store;
 mod system;
 mod together;

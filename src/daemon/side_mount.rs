@@ -39,7 +39,9 @@ impl Drop for SideMount {
 
 /// Where the volumes of a mount at `path` go if they cannot go inside; what a daemon that died has left there is taken away.
 pub(super) fn prepare(plan: &MountPlan, path: &Path) -> anyhow::Result<Option<SideMount>> {
-    let inside = rustix::process::geteuid().is_root() || plan.options.allow_other.unwrap_or(false);
+    let options = &plan.options;
+    let others = options.allow_other.unwrap_or(false) && !options.read_only;
+    let inside = rustix::process::geteuid().is_root() || others;
     if inside {
         return Ok(None);
     }

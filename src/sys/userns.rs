@@ -11,6 +11,9 @@ use super::container::{Namespaces, clone_into, exit_now, unshare};
 use super::fork::Fork;
 use super::idmap::{IdMap, IdRange};
 
+/// `user_namespaces(7)`: lines of a map.
+const MAX_RANGES: usize = 340;
+
 /// The map for a container of this user, and why it is a single id if it is.
 pub fn plan() -> (IdMap, Option<String>) {
     let (uid, gid) = (
@@ -44,7 +47,7 @@ pub fn plan() -> (IdMap, Option<String>) {
         ("/etc/subuid", &mut ids.uids),
         ("/etc/subgid", &mut ids.gids),
     ] {
-        let text = fs::read_to_string(file).unwrap_or_default();
+        let text = text_of(file);
         let mut inside = 1u32;
         for (outside, count) in subordinate(&text, name.as_deref(), uid) {
             let Some(next) = inside.checked_add(count) else {
@@ -64,6 +67,40 @@ pub fn plan() -> (IdMap, Option<String>) {
     (ids, None)
 }
 
+/// A file of the system; bytes that are no text in somebody's line concern nobody else.
+fn text_of(file: &str) -> String {
+    let bytes = fs::read(file).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The ids that the user's podman has: the same ranges, the lowest first (containers/storage, `pkg/idtools`).
+///
+/// # Errors
+/// In words: why there is no such user namespace.
+pub fn plan_of_podman() -> Result<IdMap, String> {
+    let (mut ids, alone) = plan();
+    if let Some(why) = alone {
+        return Err(why);
+    }
+    for ranges in [&mut ids.uids, &mut ids.gids] {
+        if ranges.len() > MAX_RANGES {
+            let given = ranges.len() - 1;
+            return Err(format!(
+                "{given} ranges of subordinate ids; the kernel takes {MAX_RANGES}"
+            ));
+        }
+        if let Some((_, subordinate)) = ranges.split_first_mut() {
+            subordinate.sort_by_key(|range| range.outside);
+            let mut inside = 1u32;
+            for range in subordinate {
+                range.inside = inside;
+                inside = inside.saturating_add(range.count);
+            }
+        }
+    }
+    Ok(ids)
+}
+
 /// The ranges that lines `name:first:count` give a user.
 fn subordinate(text: &str, name: Option<&str>, uid: u32) -> Vec<(u32, u32)> {
     let number = uid.to_string();
@@ -79,7 +116,7 @@ fn subordinate(text: &str, name: Option<&str>, uid: u32) -> Vec<(u32, u32)> {
 
 /// The name of a user by `/etc/passwd`.
 fn user_name(uid: u32) -> Option<String> {
-    let text = fs::read_to_string("/etc/passwd").ok()?;
+    let text = text_of("/etc/passwd");
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;

@@ -264,6 +264,15 @@ impl Sandbox {
         mount
     }
 
+    /// A mount that something else has made, to be taken down as if we had.
+    pub fn mounted_already(&self, point: &Path) -> Mount {
+        Mount {
+            point: point.to_owned(),
+            inner: Arc::clone(&self.inner),
+            up: true,
+        }
+    }
+
     /// Every file of the store with its size, sorted: two states of a store can be compared. Without the daemons' log,
     /// leases, which come and go with processes, and the inode numbers that a mount has given.
     pub fn store_files(&self) -> Vec<(PathBuf, u64)> {

@@ -81,11 +81,11 @@ pub fn named_user(uid: u32) {
 
 /// Gives the user subordinate ids, 65,536 from 200,000 on, in `/etc/subuid` and `/etc/subgid` that only this test sees.
 pub fn subordinate_ids(uid: u32) {
-    subordinate_ids_by(&format!("{uid}:200000:65536"));
+    subordinate_ids_by(format!("{uid}:200000:65536\n"));
 }
 
-/// The same by a line of the files.
-pub fn subordinate_ids_by(line: &str) {
+/// The same by the text of the files.
+pub fn subordinate_ids_by(text: impl AsRef<[u8]>) {
     root();
     for path in ["/etc/subuid", "/etc/subgid"] {
         assert!(
@@ -93,7 +93,7 @@ pub fn subordinate_ids_by(line: &str) {
             "this test needs {path}: install uidmap (and passwd)"
         );
         let copy = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(copy.path(), format!("{line}\n")).expect("writing");
+        std::fs::write(copy.path(), text.as_ref()).expect("writing");
         rustix::fs::chmod(copy.path(), Mode::from_raw_mode(0o644)).expect("chmod");
         // An earlier copy, which has lost its name; there may be none.
         let _ = rustix::mount::unmount(path, UnmountFlags::DETACH);

@@ -270,11 +270,8 @@ fn shift(plan: &MountPlan) -> anyhow::Result<Option<Shift>> {
     if !plan.options.shift_owners {
         return Ok(None);
     }
-    let (map, alone) = userns::plan();
-    if let Some(why) = alone {
-        bail!("mount option idmap=subid: {why}");
-    }
-    let shift = Shift::new(map).map_err(|why| anyhow!("mount option idmap=subid: {why}"))?;
+    let shift = userns::plan_of_podman().and_then(Shift::new);
+    let shift = shift.map_err(|why| anyhow!("mount option idmap=subid: {why}"))?;
     Ok(Some(shift))
 }
 

@@ -224,7 +224,9 @@ impl Superblock {
             // What an upper layer deletes is for nobody else's eyes.
             Place::Layers => each_time(directory(0o500, view.layers.mtime)),
             Place::Layer(_) => forever(directory(0o555, view.layers.mtime)),
-            Place::Info | Place::InfoVolumes | Place::Volumes | Place::Stores => {
+            // fusermount3 mounts for an ordinary user only where he could write.
+            Place::Volumes => forever(directory(0o755, self.started())),
+            Place::Info | Place::InfoVolumes | Place::Stores => {
                 forever(directory(0o555, self.started()))
             }
             Place::InfoTag(tag, _) => {
