@@ -13,8 +13,11 @@ use crate::common::registry::{Kind, Registry};
 use crate::common::sandbox::{Mount, Run, Sandbox};
 
 mod bad;
+mod compose;
 mod configuration;
+mod dockerd;
 mod facts;
+mod page;
 mod plugin;
 pub(crate) mod reader;
 pub(crate) mod rootless;

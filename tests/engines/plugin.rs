@@ -4,10 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 
+use super::dockerd::Dockerd;
 use super::*;
 
 /// A process of the test's own, killed at the end.
-struct Process(Child);
+pub(super) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -17,7 +18,7 @@ impl Drop for Process {
     }
 }
 
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < end, "waited in vain for {what}");
@@ -25,7 +26,7 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn plugin(sandbox: &Sandbox, socket: &Path) -> Process {
+pub(super) fn plugin(sandbox: &Sandbox, socket: &Path) -> Process {
     let mut command = sandbox.command();
     command.args(["volume", "plugin", "--socket"]).arg(socket);
     let process = Process(command.spawn().expect("mica"));
@@ -333,68 +334,8 @@ fn root_plugin_gives_podman_volumes() {
 #[test]
 fn root_plugin_gives_docker_volumes() {
     let sandbox = Sandbox::new();
-    crate::common::tier::root();
-    sandbox
-        .sh("mkdir -p /run/docker && mount -t tmpfs tmpfs /run/docker && mkdir d")
-        .ok();
-    let _plugin = plugin(&sandbox, Path::new("/run/docker/plugins/mica.sock"));
-    let log = fs::File::create(sandbox.path("dockerd.log")).unwrap();
-    let address = format!("unix://{}", sandbox.path("d.sock").display());
-    let mut engine = Command::new("dockerd");
-    engine
-        .args([
-            "--iptables=false",
-            "--bridge=none",
-            "--default-ulimit",
-            "nofile=1024:1024",
-        ])
-        .args(["--host", &address])
-        .arg("--data-root")
-        .arg(sandbox.path("d/data"))
-        .arg("--exec-root")
-        .arg(sandbox.path("d/exec"))
-        .arg("--pidfile")
-        .arg(sandbox.path("d/pid"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log);
-    // It ends its containerd when it is asked to, not when it is killed.
-    struct Engine(Child);
-    impl Drop for Engine {
-        fn drop(&mut self) {
-            let pid = rustix::process::Pid::from_child(&self.0);
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            let _ = self.0.wait();
-        }
-    }
-    let _engine = Engine(
-        engine
-            .spawn()
-            .expect("dockerd: is the package docker.io installed?"),
-    );
-    let docker = |line: &str| {
-        let (words, script) = line.split_once(" -- ").unwrap_or((line, ""));
-        let mut command = Command::new("docker");
-        command
-            .env("DOCKER_HOST", &address)
-            .env("HOME", sandbox.dir());
-        command
-            .args(words.split_whitespace())
-            .current_dir(sandbox.dir());
-        command.args(Some(script).filter(|script| !script.is_empty()));
-        sandbox.run(command)
-    };
-    let log = || fs::read_to_string(sandbox.path("dockerd.log")).unwrap_or_default();
-    let end = Instant::now() + Duration::from_secs(60);
-    while !docker("version").status.success() {
-        assert!(Instant::now() < end, "no dockerd:\n{}", log());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    // docker takes no layer with a name given twice.
-    let plain = ImageBuilder::new("app:1").layer(tools);
-    let plain = plain.layer(|l| l.dir("data", 0o755).file("data/old", "new"));
-    plain.docker_archive(&sandbox.path("app.tar"));
-    docker("load -q -i app.tar").ok();
+    let dockerd = Dockerd::start(&sandbox);
+    let docker = |line: &str| dockerd.docker(line);
     sandbox.mica(["volume", "create", "made"]).ok();
     docker("volume create -d mica -o labels=a=b data").ok();
     let listed = docker("volume ls --format {{.Driver}}:{{.Name}}")

@@ -15,22 +15,28 @@ fn installed(sandbox: &Sandbox) -> PathBuf {
     root
 }
 
+/// The helpers where mount(8) looks, for this test alone.
+pub(super) fn helpers(sandbox: &Sandbox) {
+    let root = installed(sandbox);
+    sandbox
+        .sh(&format!(
+            "mkdir up && mount -t tmpfs tmpfs up && mkdir up/u up/w && cp {}/sbin/* up/u/ && \
+             mount -t overlay -o lowerdir=/usr/sbin,upperdir=up/u,workdir=up/w overlay /usr/sbin",
+            root.display()
+        ))
+        .ok();
+}
+
 /// `mount -t fuse.mica`, a line of fstab, and a plain `umount`, which takes volumes and stores along.
 #[test]
 fn root_system_mount_8_and_fstab() {
     let sandbox = Sandbox::new();
     tier::root();
     sandbox.load(&image("app:1"));
-    let root = installed(&sandbox);
+    helpers(&sandbox);
+    sandbox.mkdir("m");
     let store = sandbox.store();
-    let (root, store) = (root.display(), store.display());
-    // The helpers where mount(8) looks, for this test alone.
-    sandbox
-        .sh(&format!(
-            "mkdir up m && mount -t tmpfs tmpfs up && mkdir up/u up/w && cp {root}/sbin/* up/u/ && \
-         mount -t overlay -o lowerdir=/usr/sbin,upperdir=up/u,workdir=up/w overlay /usr/sbin"
-        ))
-        .ok();
+    let store = store.display();
     let options = "nofail,x-systemd.requires=network.target,_netdev,nonsense";
     let refused = sandbox
         .sh(&format!("mount -t fuse.mica {store} m -o {options}"))
