@@ -19,6 +19,7 @@ mod dockerd;
 mod facts;
 mod page;
 mod plugin;
+mod plugin_attacks;
 pub(crate) mod reader;
 pub(crate) mod rootless;
 mod shifted;

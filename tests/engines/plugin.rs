@@ -8,7 +8,7 @@ use super::dockerd::Dockerd;
 use super::*;
 
 /// A process of the test's own, killed at the end.
-pub(super) struct Process(Child);
+pub(super) struct Process(pub(super) Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -35,7 +35,7 @@ pub(super) fn plugin(sandbox: &Sandbox, socket: &Path) -> Process {
 }
 
 /// Sends bytes as they are; the answer until the other side closes or there is a whole one.
-fn raw(socket: &Path, bytes: &[u8]) -> String {
+pub(super) fn raw(socket: &Path, bytes: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
@@ -48,7 +48,7 @@ fn raw(socket: &Path, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn call(socket: &Path, call: &str, body: &str) -> Value {
+pub(super) fn call(socket: &Path, call: &str, body: &str) -> Value {
     let head = format!(
         "POST /{call} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()

@@ -61,12 +61,19 @@ fn root_system_mount_8_and_fstab() {
     assert!(broken.stderr().contains("store"), "{}", broken.describe());
 }
 
-/// The units are right by systemd's own judgement.
+/// The units are right by systemd's own judgement, and begin before the engines; the program that is installed has no symbols.
 #[test]
 fn root_system_units_verify() {
     let sandbox = Sandbox::new();
     let root = installed(&sandbox);
     let units = root.join("units");
+    for unit in ["mica@.service", "mica-volumes.socket"] {
+        let text = fs::read_to_string(units.join("system").join(unit)).unwrap();
+        let before = text.lines().find_map(|l| l.strip_prefix("Before="));
+        assert_eq!(before, Some("docker.service podman.service"), "{unit}");
+    }
+    let symbols = sandbox.sh("nm root/bin/mica").ok().stderr();
+    assert!(symbols.contains("no symbols"), "{symbols}");
     for unit in ["system/mica-volumes.socket", "system/mica-volumes.service"] {
         let mut command = Command::new("systemd-analyze");
         command.args(["verify", "--man=no"]).arg(units.join(unit));
