@@ -159,6 +159,12 @@ fn root_plugin_answers_whatever_it_is_sent() {
         }
     });
     drop(silent);
+    // Who does not wait for the answer.
+    for _ in 0..50 {
+        let mut hasty = UnixStream::connect(&socket).unwrap();
+        let head = b"POST /Plugin.Activate HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
+        hasty.write_all(head).unwrap();
+    }
     let listed = call(&socket, "VolumeDriver.List", "{}");
     assert_eq!(listed["Volumes"].as_array().unwrap().len(), 5, "{listed}");
     // A second one is told so.
@@ -359,7 +365,14 @@ fn root_plugin_gives_docker_volumes() {
     assert_eq!(users.stdout().trim(), "persistent:0");
     docker("run -d --name web --network none -v data:/d app:1 sh -c -- while :; do cat /dev/null; done").ok();
     docker("volume rm data").fails();
-    sandbox.mica(["volume", "rm", "data"]).fails();
+    let refused = sandbox.mica(["volume", "rm", "data"]).fails();
+    assert!(
+        refused.stderr().contains("in use"),
+        "{}",
+        refused.describe()
+    );
+    let users = sandbox.mica(["users", "data"]).ok().stdout();
+    assert!(users.contains(" sh "), "{users}");
     docker("rm -f web").ok();
     docker("volume rm data").ok();
     assert_eq!(sandbox.mica(["volume", "ls", "-q"]).ok().stdout(), "made\n");

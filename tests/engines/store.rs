@@ -59,6 +59,12 @@ fn root_engines_podman_maps_ids() {
     let lines: Vec<&str> = seen.lines().collect();
     assert_eq!(lines[..4], ["0", "7:8", "0:0", "5:6"], "{seen}");
     assert!(lines[4].contains("100000"), "{seen}");
+    // The ids that podman picks by itself are subordinate ones of `containers`.
+    crate::common::tier::subordinate_ids_by("containers:300000:200000\n");
+    let seen = engines.container("--userns auto:size=1024", "app:1", script);
+    let lines: Vec<&str> = seen.lines().collect();
+    assert_eq!(lines[..4], ["0", "7:8", "0:0", "5:6"], "{seen}");
+    assert!(lines[4].contains("300000"), "{seen}");
 }
 
 /// What engines make of the image is the image, bit for bit.

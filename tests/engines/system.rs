@@ -57,6 +57,10 @@ fn root_system_mount_8_and_fstab() {
     );
     fs::write(sandbox.path("fstab"), line).unwrap();
     sandbox.sh("mount --bind fstab /etc/fstab && mount m && cat m/images/app/1/data/old && mount -a && umount m").ok();
+    // As at a shutdown.
+    sandbox
+        .sh("mount m && umount -a -t fuse.mica && ! mountpoint -q m")
+        .ok();
     let broken = sandbox.sh("mount -t fuse.mica /etc m").fails();
     assert!(broken.stderr().contains("store"), "{}", broken.describe());
 }
