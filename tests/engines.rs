@@ -25,6 +25,7 @@ pub(crate) mod rootless;
 mod shifted;
 mod store;
 mod system;
+mod systemd;
 mod together;
 mod users;
 

@@ -44,6 +44,7 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
         bail!("{shown}: mounted by user {owner}; only that user and root can unmount it");
     }
     let mounted = point.identify(&mount);
+    let is_inside = is_inside(point.path());
     // Found now: after the unmount nothing leads from the mount to its daemon. And the descriptor would make it busy.
     let daemon = proc::fuse_server(mount.device).and_then(|pid| Process::open(pid).ok().flatten());
     // What stands in a dead mount cannot be reached; it goes with it.
@@ -74,13 +75,25 @@ pub fn unmount(path: &Path, lazy: bool) -> anyhow::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    if let Some(daemon) = daemon.filter(|_| !lazy)
+    // Of a mount inside another the daemon goes on, and puts it back in a while.
+    if let Some(daemon) = daemon.filter(|_| !lazy && !is_inside)
         && !daemon.wait(PATIENCE)?
     {
         // Another mount of the same connection (a bind mount) keeps it serving; nothing is wrong with that.
         log::info!("{shown}: unmounted; its daemon still serves another mount");
     }
     Ok(())
+}
+
+/// Whether this is the volumes or the stores of a mount, inside it. systemd takes those away before what they lie in.
+fn is_inside(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let around = || {
+        let point = MountPoint::open(path.parent()?).ok()?;
+        point.mounted_here().ok()?
+    };
+    name.is_some_and(|name| [VOLUMES, STORES].contains(&name))
+        && around().is_some_and(|mount| mount.fs_type == FS_TYPE)
 }
 
 /// What is mounted inside, and where.

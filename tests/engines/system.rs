@@ -4,7 +4,7 @@ use super::*;
 use crate::common::tier;
 
 /// Everything that is installed, below the sandbox, with the program at its real place.
-fn installed(sandbox: &Sandbox) -> PathBuf {
+pub(super) fn installed(sandbox: &Sandbox) -> PathBuf {
     let root = sandbox.mkdir("root");
     let bin = sandbox.path("root/bin");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/install-files");
