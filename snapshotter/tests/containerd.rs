@@ -7,6 +7,7 @@ use crate::work::{chains, image, start, wait_until};
 
 mod cri;
 mod nodes;
+mod orders;
 mod users;
 
 fn snapshots(containerd: &Containerd) -> String {

@@ -7,6 +7,7 @@
 #[path = "../../tests/common"]
 mod common {
     pub mod image;
+    pub mod keeper;
     pub mod mount;
     pub mod registry;
     pub mod sandbox;
