@@ -7,15 +7,18 @@
 //! A panic in a handler is answered with EIO and logged; a thread that ends while the connection lives is reported, and the
 //! owner of the session takes the mount down rather than serve on with fewer threads.
 
+mod adapter;
 mod connection;
 mod convert;
 mod errno;
 mod events;
+mod handler;
 pub mod handshake;
 mod images;
 mod kernel;
 pub mod notify;
 pub mod options;
+mod reply;
 pub mod session;
 pub mod stats;
 mod volumes;

@@ -51,7 +51,7 @@ use crate::sys::mountinfo::DeviceId;
 pub use attr::{Attr, Change, VolumeError};
 pub use files::{FileNo, Listed, Opened, Write};
 pub use keep::{Keeping, Named};
-pub use locks::LockRequest;
+pub use locks::{Blocking, LockRequest};
 
 /// How the volumes of a mount behave.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,19 +1,15 @@
-//! What every request of every connection shares: its count, its caller, its failure, and its panic.
+//! What every request of every connection shares: its count, its caller, and its panic.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use fuser::{
-    Errno, INodeNo, InitFlags, KernelConfig, ReplyEmpty, ReplyStatfs, ReplyXattr, Request,
-};
+use fuser::{Errno, INodeNo, InitFlags, KernelConfig, Request};
 
-use super::errno::Failure;
 use super::events::Events;
 use super::kernel;
-
 use super::stats::{Op, Stats};
-use crate::fs::{Caller, Full, InodeNo, StatFs};
+use crate::fs::Caller;
 
 /// The largest read and write request: 256 pages, the kernel's own limit.
 const MAX_REQUEST: u32 = 1024 * 1024;
@@ -58,61 +54,6 @@ impl RequestContext {
         self.stats.count(op);
         Errno::ENOSYS
     }
-}
-
-/// The errno of a failure, after logging it as loudly as its kind asks.
-pub(super) fn failed(op: Op, ino: INodeNo, error: &impl Failure) -> Errno {
-    log::log!(error.level(), "{} on inode {ino}: {error}", op.name());
-    error.errno()
-}
-
-pub(super) fn inode(ino: INodeNo) -> InodeNo {
-    InodeNo(ino.0)
-}
-
-pub(super) fn empty<E: Failure>(reply: ReplyEmpty, op: Op, ino: INodeNo, result: Result<(), E>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(failed(op, ino, &error)),
-    }
-}
-
-/// getxattr(2) and listxattr(2): size 0 asks for the size.
-pub(super) fn xattr<E: Failure>(
-    reply: ReplyXattr,
-    op: Op,
-    ino: INodeNo,
-    size: u32,
-    result: Result<Vec<u8>, E>,
-) {
-    match result {
-        Ok(value) => match (u32::try_from(value.len()), size) {
-            (Ok(length), 0) => reply.size(length),
-            (Ok(length), size) if length <= size => reply.data(&value),
-            _ => reply.error(Errno::ERANGE),
-        },
-        Err(error) => reply.error(failed(op, ino, &error)),
-    }
-}
-
-pub(super) fn space<E: Failure>(reply: ReplyStatfs, ino: INodeNo, result: Result<StatFs, E>) {
-    match result {
-        Ok(s) => reply.statfs(
-            s.blocks,
-            s.free,
-            s.available,
-            s.files,
-            s.files_free,
-            s.block_size,
-            255,
-            s.block_size,
-        ),
-        Err(error) => reply.error(failed(Op::StatFs, ino, &error)),
-    }
-}
-
-pub(super) fn full(full: bool) -> Full {
-    if full { Full::Yes } else { Full::No }
 }
 
 /// Asks for those of the capabilities that the kernel has, and for the largest requests.

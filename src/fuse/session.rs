@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use super::adapter::Adapter;
 use super::connection::RequestContext;
 use super::events::Events;
+use super::handler::Handler;
 use super::handshake::{self, Agreement, Link};
 use super::images::Images;
 use super::notify::NotifyQueue;
@@ -103,11 +105,11 @@ pub fn start_volumes(
     })
 }
 
-fn serve<A: fuser::Filesystem>(
+fn serve<H: Handler>(
     link: Link,
     settings: &Settings,
     queue: &Arc<NotifyQueue>,
-    adapter: impl FnOnce(Arc<Stats>, Arc<Events>) -> A,
+    handler: impl FnOnce(Arc<Stats>, Arc<Events>) -> H,
 ) -> io::Result<Session> {
     let events = Arc::new(Events {
         signal: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -115,7 +117,7 @@ fn serve<A: fuser::Filesystem>(
         outcome: Mutex::new(None),
     });
     let stats = Arc::new(Stats::default());
-    let adapter = adapter(Arc::clone(&stats), Arc::clone(&events));
+    let adapter = Adapter(handler(Arc::clone(&stats), Arc::clone(&events)));
     let (connection, again) = match &link {
         Link::Own(connection) | Link::First(connection) => (connection, false),
         Link::Next(connection, _) => (connection, true),
