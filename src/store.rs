@@ -20,8 +20,11 @@ mod difference;
 pub mod engines;
 pub mod error;
 pub mod events;
+mod files;
 pub mod freeing;
 pub mod gc;
+pub mod ids;
+mod image_record;
 pub mod import;
 mod index_json;
 pub mod layout;
@@ -36,6 +39,7 @@ mod privacy;
 mod reindex;
 mod reserve;
 mod settings;
+mod setup;
 pub mod snapshots;
 mod sum;
 pub mod trash;
@@ -59,19 +63,18 @@ pub use difference::differences;
 pub use error::StoreError;
 pub use events::{Cause, Event, EventReader};
 pub use gc::GcPlan;
+pub use ids::{LeaseId, VolumeId, VolumeName, VolumeNameError};
+pub use image_record::{ImageRecord, Origin};
 pub use import::{Committed, CommittedImage, Import, LayerSink, NewImage, NewOrigin};
 pub use layout::{Layout, OpenMode, default_path};
-pub use lease::{Lease, LeaseId, LeaseKind, LeaseRecord, LiveLease};
+pub use lease::{Lease, LeaseKind, LeaseRecord, LiveLease};
 pub use lock::StoreLock;
-pub use names::{ImageRecord, Names, Origin, TagRecord, Untagged};
+pub use names::{Names, TagRecord, Untagged};
 pub use numbers::{NumberLimits, Numbered, Numbers};
 pub use partial::{Partial, Partials};
 pub use trash::{Trash, Trashed};
 pub use usage::DiskUsage;
-pub use volumes::{
-    DataHold, NewVolume, Ownership, Volume, VolumeHold, VolumeId, VolumeKind, VolumeName,
-    VolumeNameError, Volumes,
-};
+pub use volumes::{DataHold, NewVolume, Ownership, Volume, VolumeHold, VolumeKind, Volumes};
 
 use crate::layer::LayerFile;
 use crate::oci::{DiffId, ImageConfig, ImageId};
@@ -155,12 +158,12 @@ impl Store {
         let absolute = std::path::absolute(path).map_err(StoreError::io("resolve", path))?;
         let layout = Layout::new(absolute);
         privacy::admit(&layout, mode)?;
-        if mode == OpenMode::Create && !layout::is_there(&layout.meta_json())? {
+        if mode == OpenMode::Create && !files::is_there(&layout.meta_json())? {
             let empty = index_json::write(&Names::default())
                 .map_err(|reason| damaged_names(&layout, reason))?;
-            layout::create(&layout, &empty)?;
+            setup::create(&layout, &empty)?;
         }
-        let mut read_only = layout::admit(&layout)?;
+        let mut read_only = setup::admit(&layout)?;
         if mode == OpenMode::ReadOnly {
             read_only.get_or_insert_with(|| "it was opened for reading".to_owned());
         }

@@ -93,29 +93,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
         "runtime",
         &["attach", "child", "stdio", "supervisor", "visit"],
     ),
-    // Leases name containers, volumes and engines, which hold leases; the layout and its errors name all of them.
-    (
-        "store",
-        &[
-            "builds",
-            "containers",
-            "engines",
-            "error",
-            "events",
-            "layout",
-            "lease",
-            "lock",
-            "names",
-            "notify",
-            "partial",
-            "plugin",
-            "privacy",
-            "reserve",
-            "settings",
-            "trash",
-            "volumes",
-        ],
-    ),
 ];
 
 /// Inside a module, too, what stands above uses what stands below: its children form no circle.

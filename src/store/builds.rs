@@ -17,18 +17,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
-use super::layout::{Layout, open_if_there};
-use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease, file_names};
+use super::files::file_names;
+use super::files::{self, open_if_there};
+use super::ids::LeaseId;
+use super::layout::Layout;
+use super::lease::{LeaseKind, LeaseRecord, LiveLease};
 use super::lock::StoreLock;
 use super::{Store, read_limited};
 use crate::oci::{DiffId, Digest};
 use crate::sys::deep;
 use crate::sys::lock::{self, LockMode};
-
-/// The file's name.
-pub(super) const BUILDS_JSON: &str = "builds.json";
-/// Where its replacement is written.
-pub(super) const BUILDS_JSON_NEW: &str = "builds.json.new";
 
 /// The parent of the shared directories.
 const CACHE_MOUNTS: &str = "build";
@@ -102,7 +100,7 @@ impl Store {
         let mut builds = before.clone();
         let value = edit(&mut builds);
         if builds != before {
-            let path = self.path().join(BUILDS_JSON);
+            let path = self.path().join(files::BUILDS_JSON);
             let document = Document {
                 format: FORMAT,
                 entries: builds.entries.into_values().collect(),
@@ -111,7 +109,7 @@ impl Store {
                 .map_err(io::Error::from)
                 .map_err(StoreError::io("write", &path))?;
             bytes.push(b'\n');
-            self.replace_document(BUILDS_JSON_NEW, BUILDS_JSON, &bytes)?;
+            self.replace_document(files::BUILDS_JSON_NEW, files::BUILDS_JSON, &bytes)?;
         }
         Ok(value)
     }
@@ -221,7 +219,7 @@ pub(super) fn as_lease(layout: &Layout) -> Result<Option<LiveLease>, StoreError>
 }
 
 fn read(layout: &Layout) -> Result<Builds, StoreError> {
-    let path = layout.root().join(BUILDS_JSON);
+    let path = layout.root().join(files::BUILDS_JSON);
     let Some(file) = open_if_there(&path)? else {
         return Ok(Builds::default());
     };
@@ -279,7 +277,7 @@ mod tests {
         let leases = store.live_leases().unwrap();
         assert_eq!(leases.len(), 1);
         assert!(leases[0].held.contains(&one.layer.unwrap().0));
-        fs::write(store.path().join(BUILDS_JSON), "{").unwrap();
+        fs::write(store.path().join(files::BUILDS_JSON), "{").unwrap();
         assert_eq!(store.builds().unwrap(), Builds::default());
     }
 

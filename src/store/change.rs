@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use super::files;
 use super::{
     Cause, GcPlan, Names, Snapshot, Store, StoreError, StoreLock, damaged_names, gc, index_json,
-    layout, lease, reserve, stamp,
+    lease, reserve, stamp,
 };
 use crate::sys::lock::LockMode;
 
@@ -98,7 +99,7 @@ impl Store {
     fn commit_names(&self, names: Names) -> Result<(), StoreError> {
         let bytes =
             index_json::write(&names).map_err(|reason| damaged_names(self.layout(), reason))?;
-        let file = self.replace_document(layout::INDEX_JSON_NEW, layout::INDEX_JSON, &bytes)?;
+        let file = self.replace_document(files::INDEX_JSON_NEW, files::INDEX_JSON, &bytes)?;
         self.0.untold.store(true, Ordering::Relaxed);
         reserve::keep(self.layout(), bytes.len() as u64);
         // The change is durable. Without a stamp the next reader parses the file.

@@ -22,8 +22,9 @@ use parking_lot::Mutex;
 pub use finding::{Finding, Problem, Role};
 
 use super::error::StoreError;
+use super::files::file_names;
 use super::gc::{self, allocated};
-use super::lease::{Lease, LeaseKind, file_names};
+use super::lease::{Lease, LeaseKind};
 use super::lock::StoreLock;
 use super::names::Names;
 use super::volumes::VolumeKind;
@@ -68,7 +69,7 @@ impl CheckLease {
     fn take(store: &Store) -> Result<CheckLease, StoreError> {
         let lease = store.lease(LeaseKind::Check)?;
         let dir = store.layout().tmp().join(lease.id().as_str());
-        super::privacy::make_new_directory(&dir).map_err(StoreError::io("create", &dir))?;
+        super::files::make_new_directory(&dir).map_err(StoreError::io("create", &dir))?;
         Ok(CheckLease { lease, dir })
     }
 }
@@ -171,7 +172,7 @@ impl<'a> Check<'a> {
             // The source of a bind may come and go.
             let own = !matches!(volume.kind, VolumeKind::Bind { .. });
             let path = self.store.volume_root(&volume);
-            if own && !super::layout::is_there(&path)? {
+            if own && !super::files::is_there(&path)? {
                 let name = volume.name;
                 self.find(Problem::VolumeMissing { name, path });
             }

@@ -25,16 +25,19 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 pub use record::{
-    ContainerConfig, ContainerId, ContainerRecord, ContainerState, MountSource, MountUse, Pause,
-    Seccomp, Security, Status, Ulimit, VERSION as RECORD_VERSION,
+    ContainerConfig, ContainerRecord, ContainerState, MountSource, MountUse, Pause, Seccomp,
+    Security, Status, Ulimit, VERSION as RECORD_VERSION,
 };
 
 use super::error::StoreError;
 use super::events::{self, Event};
-use super::layout::{Layout, open_if_there};
-use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease, file_names};
+use super::files::file_names;
+use super::files::{self, open_if_there};
+pub use super::ids::ContainerId;
+use super::ids::LeaseId;
+use super::layout::Layout;
+use super::lease::{LeaseKind, LeaseRecord, LiveLease};
 use super::lock::StoreLock;
-use super::privacy;
 use super::{Store, read_limited};
 use crate::oci::Digest;
 use crate::sys::lock::{self, LockMode};
@@ -500,13 +503,13 @@ fn put(
 }
 
 fn make_private(directory: &Path) -> Result<(), StoreError> {
-    privacy::make_directory(directory).map_err(StoreError::io("create", directory))
+    files::make_directory(directory).map_err(StoreError::io("create", directory))
 }
 
 /// A new file, or one emptied.
 fn private_file(path: &Path, new: bool) -> io::Result<File> {
     let mut options = File::options();
-    options.read(true).write(true).mode(privacy::FILE);
+    options.read(true).write(true).mode(files::FILE);
     match new {
         true => options.create_new(true).open(path),
         false => options.create(true).truncate(true).open(path),

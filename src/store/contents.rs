@@ -6,9 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use super::{
-    DiskUsage, ImageRecord, MAX_DOCUMENT_BYTES, Store, StoreError, layout, read_limited, usage,
-};
+use super::files;
+use super::{DiskUsage, ImageRecord, MAX_DOCUMENT_BYTES, Store, StoreError, read_limited, usage};
 use crate::layer::{IndexError, LayerFile, LayerIndex};
 use crate::oci::{DiffId, Digest, ImageConfig, ImageId};
 
@@ -38,7 +37,7 @@ impl Store {
     /// A small blob (config, manifest), verified against its digest.
     pub fn blob(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.blob_path(digest);
-        let file = layout::open_if_there(&path)?.ok_or(StoreError::BlobMissing(*digest))?;
+        let file = files::open_if_there(&path)?.ok_or(StoreError::BlobMissing(*digest))?;
         let stat = file.metadata().map_err(StoreError::io("stat", &path))?;
         let bytes = read_limited(&file, &stat, MAX_DOCUMENT_BYTES, &path)?;
         let found = Digest::of(&bytes);
@@ -60,7 +59,7 @@ impl Store {
     /// A layer, open: shared by all who have it open in this process. It stays readable after a removal.
     pub fn open_layer(&self, layer: &DiffId) -> Result<Arc<LayerFile>, StoreError> {
         let path = self.blob_path(&layer.0);
-        let blob = layout::open_if_there(&path)?.ok_or(StoreError::LayerMissing(*layer))?;
+        let blob = files::open_if_there(&path)?.ok_or(StoreError::LayerMissing(*layer))?;
         let stat = blob.metadata().map_err(StoreError::io("stat", &path))?;
         let identity = (stat.dev(), stat.ino());
         if let Some((open, of)) = self.0.layers.lock().get(layer)
@@ -102,7 +101,7 @@ impl Store {
             Ok(index) => Ok(Arc::new(index)),
             Err(IndexError::Version { .. }) => self.reindex(layer).map(Arc::new),
             // The layer is gone as a whole.
-            Err(_) if !layout::is_there(&self.blob_path(&layer.0))? => {
+            Err(_) if !files::is_there(&self.blob_path(&layer.0))? => {
                 Err(StoreError::LayerMissing(*layer))
             }
             Err(IndexError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {

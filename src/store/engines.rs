@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::files;
+use super::ids::LeaseId;
 use super::layout::Layout;
-use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease};
+use super::lease::{LeaseKind, LeaseRecord, LiveLease};
 use super::lock::StoreLock;
 use super::{Store, StoreError, read_limited};
 
-pub(super) const ENGINES_JSON: &str = "engines.json";
-pub(super) const ENGINES_JSON_NEW: &str = "engines.json.new";
 /// More engines than anybody has.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -28,15 +28,15 @@ struct Document {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Engine {
     /// Its `graphroot`, absolute.
-    #[serde(with = "super::lease::path_text")]
+    #[serde(with = "super::files::path_text")]
     pub graphroot: PathBuf,
     /// Since when.
     pub since: Timestamp,
 }
 
 fn read(layout: &Layout) -> Result<Document, StoreError> {
-    let path = layout.root().join(ENGINES_JSON);
-    let Some(file) = super::layout::open_if_there(&path)? else {
+    let path = layout.root().join(files::ENGINES_JSON);
+    let Some(file) = super::files::open_if_there(&path)? else {
         return Ok(Document::default());
     };
     let stat = file.metadata().map_err(StoreError::io("stat", &path))?;
@@ -105,7 +105,7 @@ impl Store {
         let bytes = serde_json::to_vec_pretty(document)
             .map_err(std::io::Error::from)
             .map_err(StoreError::io("write", self.layout().root()))?;
-        self.replace_document(ENGINES_JSON_NEW, ENGINES_JSON, &bytes)?;
+        self.replace_document(files::ENGINES_JSON_NEW, files::ENGINES_JSON, &bytes)?;
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::volumes::VolumeName;
+use super::ids::VolumeName;
 use crate::layer::{IndexError, ReadError};
 use crate::oci::{DiffId, Digest, ImageId, Repository, TagRef};
 
@@ -33,7 +33,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The store, or something in it, belongs to another user.
-    #[error("{} belongs to user {owner}; {}", path.display(), super::privacy::way_out(*owner, *me))]
+    #[error("{} belongs to user {owner}; {}", path.display(), way_out(*owner, *me))]
     Foreign {
         /// What.
         path: PathBuf,
@@ -252,5 +252,19 @@ impl StoreError {
             StoreError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
             _ => false,
         }
+    }
+}
+
+/// The way out for somebody who has come upon another's store.
+fn way_out(owner: u32, me: u32) -> String {
+    match (owner, me) {
+        (0, _) => {
+            "run this as root (sudo), or choose a store of your own with --store or MICA_STORE"
+                .to_owned()
+        }
+        (_, 0) => format!(
+            "run this as that user and not as root (sudo -u '#{owner}'), or choose root's own store with --store /var/lib/mica"
+        ),
+        _ => "choose a store of your own with --store or MICA_STORE".to_owned(),
     }
 }

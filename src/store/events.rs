@@ -231,7 +231,7 @@ fn append(root: &Path, events: &[Event]) -> io::Result<()> {
             .read(true)
             .append(true)
             .create(true)
-            .mode(super::privacy::FILE)
+            .mode(super::files::FILE)
             .open(&path)?;
         lock::lock(&file, LockMode::Exclusive)?;
         let stat = file.metadata()?;

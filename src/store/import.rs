@@ -20,10 +20,12 @@ use serde::Serialize;
 pub use sink::LayerSink;
 
 use super::error::StoreError;
-use super::layout::{Layout, is_there};
+use super::files::is_there;
+use super::image_record::{ImageRecord, Origin};
+use super::layout::Layout;
 use super::lease::{Lease, LeaseKind};
 use super::lock::StoreLock;
-use super::names::{ImageRecord, Names, Origin, manifest_descriptor};
+use super::names::{Names, manifest_descriptor};
 use super::{Store, gc};
 use crate::layer::merged;
 use crate::oci::{DiffId, Digest, ImageConfig, ImageId, MediaType, Repository, TagRef};
@@ -89,7 +91,7 @@ impl Import {
     pub(super) fn begin(store: &Store) -> Result<Import, StoreError> {
         let lease = store.lease(LeaseKind::Import)?;
         let dir = store.layout().tmp().join(lease.id().as_str());
-        super::privacy::make_new_directory(&dir).map_err(StoreError::io("create", &dir))?;
+        super::files::make_new_directory(&dir).map_err(StoreError::io("create", &dir))?;
         Ok(Import {
             store: store.clone(),
             lease,

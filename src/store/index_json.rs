@@ -10,7 +10,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::{ImageRecord, Names, Origin, TagRecord, manifest_descriptor};
+use super::image_record::{ImageRecord, Origin};
+use super::names::{Names, TagRecord, manifest_descriptor};
 use super::sum::Place;
 use super::trash::Trashed;
 use crate::oci::{DiffId, Digest, ImageId, Platform, Repository, TagRef};

@@ -1,25 +1,15 @@
-//! Where things are in a store, how one is created, and whether this program may touch it.
+//! Where things are in a store.
 
-use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::error::StoreError;
-use super::lock::StoreLock;
-use super::privacy;
-use super::volumes::VolumeId;
+use super::files::{INDEX_JSON, VOLUMES_JSON};
+use super::ids::VolumeId;
 use crate::oci::{DiffId, Digest};
-use crate::sys::atomic;
 
 /// The on-disk format that this program writes.
 pub const FORMAT: u32 = 1;
-
-/// Features that this program knows, by name. None exist yet.
-const KNOWN_FEATURES: &[&str] = &[];
-
-const OCI_LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
 
 /// How a store is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +67,7 @@ impl Layout {
     }
     /// The volumes.
     pub fn volumes_json(&self) -> PathBuf {
-        self.root.join(super::volumes::VOLUMES_JSON)
+        self.root.join(VOLUMES_JSON)
     }
     /// Directory of the volumes' data; made with the first volume.
     pub fn volumes(&self) -> PathBuf {
@@ -99,7 +89,7 @@ impl Layout {
     pub fn oci_layout(&self) -> PathBuf {
         self.root.join("oci-layout")
     }
-    /// What [`StoreLock`] locks.
+    /// What [`super::StoreLock`] locks.
     pub fn lock_file(&self) -> PathBuf {
         self.root.join("lock")
     }
@@ -146,106 +136,9 @@ impl Layout {
         self.root.join("partial")
     }
 
-    fn directories(&self) -> [PathBuf; 4] {
+    pub(super) fn directories(&self) -> [PathBuf; 4] {
         [self.blobs(), self.layers(), self.leases(), self.tmp()]
     }
-}
-
-/// Name of the file that holds all names.
-pub const INDEX_JSON: &str = "index.json";
-/// Where its replacement is written.
-pub const INDEX_JSON_NEW: &str = "index.json.new";
-
-/// Makes a store at `layout`, or completes one whose creation was cut short. `meta.json` comes last: without
-/// it there is no store.
-pub fn create(layout: &Layout, empty_index: &[u8]) -> Result<(), StoreError> {
-    let root = layout.root();
-    privacy::make_root(root)?;
-    let begun = is_there(&layout.lock_file())? && privacy::is_unfinished(root)?;
-    if !begun && !is_empty(root)? {
-        return Err(StoreError::NotEmpty {
-            path: root.to_owned(),
-        });
-    }
-    privacy::shut_root(root)?;
-    let _lock = StoreLock::exclusive(layout, true)?;
-    if is_there(&layout.meta_json())? {
-        return Ok(());
-    }
-    let blobs = root.join("blobs");
-    for dir in [blobs.clone()].into_iter().chain(layout.directories()) {
-        privacy::make_directory(&dir).map_err(StoreError::io("create", &dir))?;
-        atomic::sync_dir(&dir).map_err(StoreError::io("sync", &dir))?;
-    }
-    atomic::sync_dir(&blobs).map_err(StoreError::io("sync", &blobs))?;
-    let put = |name: &str, bytes: &[u8]| {
-        atomic::replace(root, &format!("{name}.new"), name, bytes)
-            .map_err(StoreError::io("write", &root.join(name)))
-    };
-    if !is_there(&layout.index_json())? {
-        put(INDEX_JSON, empty_index)?;
-    }
-    put("oci-layout", OCI_LAYOUT)?;
-    super::reserve::keep(layout, 0);
-    let meta = Meta {
-        format: FORMAT,
-        features: Features::default(),
-    };
-    let meta = serde_json::to_vec_pretty(&meta)
-        .map_err(io::Error::from)
-        .map_err(StoreError::io("write", &layout.meta_json()))?;
-    put("meta.json", &meta)?;
-    if let Some(parent) = root.parent() {
-        atomic::sync_dir(parent).map_err(StoreError::io("sync", parent))?;
-    }
-    Ok(())
-}
-
-/// Checks `meta.json`. The answer is why the store must not be written to, if so.
-pub fn admit(layout: &Layout) -> Result<Option<String>, StoreError> {
-    let path = layout.meta_json();
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(StoreError::NotAStore {
-                path: layout.root().to_owned(),
-            });
-        }
-        Err(error) => return Err(StoreError::io("read", &path)(error)),
-    };
-    let meta: Meta = serde_json::from_slice(&bytes).map_err(|error| StoreError::MetaDamaged {
-        path: path.clone(),
-        reason: error.to_string(),
-    })?;
-    let too_new = |what: String| StoreError::TooNew {
-        path: layout.root().to_owned(),
-        what,
-    };
-    if meta.format != FORMAT {
-        return Err(too_new(format!("format {}", meta.format)));
-    }
-    let unknown = |names: &[String]| {
-        names
-            .iter()
-            .find(|name| !KNOWN_FEATURES.contains(&name.as_str()))
-            .cloned()
-    };
-    if let Some(name) = unknown(&meta.features.incompatible) {
-        return Err(too_new(format!("the feature {name:?}")));
-    }
-    Ok(unknown(&meta.features.read_only_compatible)
-        .map(|name| format!("it has the feature {name:?}, which this mica cannot write")))
-}
-
-/// Whether nothing is in a directory but what a new file system begins with.
-fn is_empty(dir: &Path) -> Result<bool, StoreError> {
-    for entry in fs::read_dir(dir).map_err(StoreError::io("read", dir))? {
-        let entry = entry.map_err(StoreError::io("read", dir))?;
-        if entry.file_name() != "lost+found" {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// The store that is meant when none is named: `MICA_STORE`, else `/var/lib/mica` for root, else
@@ -263,18 +156,4 @@ pub fn default_path() -> PathBuf {
     }
     let home = var("HOME").unwrap_or_else(|| "/".into());
     Path::new(&home).join(".local/share/mica")
-}
-
-/// Whether `path` is there. Not being able to tell is an error, never "no".
-pub(crate) fn is_there(path: &Path) -> Result<bool, StoreError> {
-    path.try_exists().map_err(StoreError::io("stat", path))
-}
-
-/// Opens a file of the store for reading; `None` if it is not there.
-pub(crate) fn open_if_there(path: &Path) -> Result<Option<File>, StoreError> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::io("open", path)(error)),
-    }
 }

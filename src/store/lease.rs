@@ -8,65 +8,23 @@
 //! A process that forks after taking a lease shares it with its child: take leases after daemonising.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::path::PathBuf;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::containers::ContainerId;
 use super::error::StoreError;
+use super::files::{self, file_names, open_if_there, path_text};
+use super::ids::{ContainerId, LeaseId, VolumeName};
 use super::layout::Layout;
 use super::lock::{SharedLock, StoreLock};
 use super::partial::{self, Partials};
-use super::volumes::VolumeName;
 use crate::oci::Digest;
 use crate::sys::atomic;
 use crate::sys::lock::{self, LockMode};
-
-/// The name of a lease: `import-4711-1a2b3c-0`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LeaseId(String);
-
-impl LeaseId {
-    fn new(kind: &str) -> LeaseId {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let nanos = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos());
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        LeaseId(format!("{kind}-{}-{nanos:x}-{next}", std::process::id()))
-    }
-
-    pub(super) fn of_builds() -> LeaseId {
-        LeaseId("builds".to_owned())
-    }
-
-    pub(super) fn of_container(id: &ContainerId) -> LeaseId {
-        LeaseId(format!("run-{id}"))
-    }
-
-    pub(super) fn of_plugin() -> LeaseId {
-        LeaseId("plugin".to_owned())
-    }
-
-    pub(super) fn of_snapshot(number: usize) -> LeaseId {
-        LeaseId(format!("snapshot-{number}"))
-    }
-
-    pub(super) fn of_engine(number: usize) -> LeaseId {
-        LeaseId(format!("engine-{number}"))
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 /// Why somebody holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +144,7 @@ impl Lease {
         let file = File::options()
             .append(true)
             .create_new(true)
-            .mode(super::privacy::FILE)
+            .mode(files::FILE)
             .open(&path)
             .map_err(StoreError::io("create", &path))?;
         // From here on the drop of `lease` removes the file.
@@ -281,11 +239,11 @@ impl Drop for Lease {
 }
 
 pub(super) fn record_path(layout: &Layout, id: &LeaseId) -> PathBuf {
-    layout.leases().join(format!("{}.json", id.0))
+    layout.leases().join(format!("{}.json", id.as_str()))
 }
 
 pub(super) fn socket_path(layout: &Layout, id: &LeaseId) -> PathBuf {
-    layout.leases().join(format!("{}.sock", id.0))
+    layout.leases().join(format!("{}.sock", id.as_str()))
 }
 
 /// All leases whose holders live. One that is being taken or given back at this moment may be missing, unless
@@ -294,7 +252,7 @@ pub(super) fn live(layout: &Layout) -> Result<Vec<LiveLease>, StoreError> {
     let mut found = Vec::new();
     for id in ids(layout)? {
         let path = record_path(layout, &id);
-        let Some(file) = super::layout::open_if_there(&path)? else {
+        let Some(file) = open_if_there(&path)? else {
             continue;
         };
         if lock::is_free(&file, LockMode::Shared).map_err(StoreError::io("lock", &path))? {
@@ -332,7 +290,7 @@ fn ids(layout: &Layout) -> Result<Vec<LeaseId>, StoreError> {
     let mut ids = Vec::new();
     for name in file_names(&layout.leases())? {
         if let Some(id) = name.strip_suffix(".json") {
-            ids.push(LeaseId(id.to_owned()));
+            ids.push(LeaseId::found(id));
         }
     }
     ids.sort();
@@ -347,15 +305,15 @@ pub(super) fn leavings(layout: &Layout, probe: LockMode) -> Result<Leavings, Sto
     let mut names = file_names(&layout.leases())?;
     names.sort();
     for id in names.iter().filter_map(|name| name.strip_suffix(".json")) {
-        let id = LeaseId(id.to_owned());
+        let id = LeaseId::found(id);
         let path = record_path(layout, &id);
-        let Some(file) = super::layout::open_if_there(&path)? else {
+        let Some(file) = open_if_there(&path)? else {
             continue;
         };
         if lock::is_free(&file, probe).map_err(StoreError::io("lock", &path))? {
             leavings.leases.push(path);
         } else {
-            alive.insert(id.0);
+            alive.insert(id.as_str().to_owned());
         }
     }
     for name in names {
@@ -373,13 +331,13 @@ pub(super) fn leavings(layout: &Layout, probe: LockMode) -> Result<Leavings, Sto
     for name in file_names(layout.root())? {
         if matches!(
             name.as_str(),
-            super::layout::INDEX_JSON_NEW
-                | super::engines::ENGINES_JSON_NEW
-                | super::plugin::PLUGIN_JSON_NEW
-                | super::volumes::VOLUMES_JSON_NEW
-                | super::settings::SETTINGS_NEW
-                | super::numbers::NUMBERS_NEW
-                | super::builds::BUILDS_JSON_NEW
+            files::INDEX_JSON_NEW
+                | files::ENGINES_JSON_NEW
+                | files::PLUGIN_JSON_NEW
+                | files::VOLUMES_JSON_NEW
+                | files::SETTINGS_NEW
+                | files::NUMBERS_NEW
+                | files::BUILDS_JSON_NEW
                 | "meta.json.new"
                 | "oci-layout.new"
         ) {
@@ -418,48 +376,6 @@ impl Leavings {
     pub(super) fn into_paths(self) -> impl Iterator<Item = PathBuf> {
         let first = self.partials.into_iter().chain(self.tmp);
         first.chain(self.sockets).chain(self.leases)
-    }
-}
-
-/// The names in a directory that are UTF-8: all of ours are.
-pub(super) fn file_names(dir: &Path) -> Result<Vec<String>, StoreError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(StoreError::io("read", dir))? {
-        let entry = entry.map_err(StoreError::io("read", dir))?;
-        if let Ok(name) = entry.file_name().into_string() {
-            names.push(name);
-        }
-    }
-    Ok(names)
-}
-
-/// Paths as JSON: a string, or the bytes where they are not UTF-8.
-pub(super) mod path_text {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    use std::path::{Path, PathBuf};
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum Form {
-        Text(String),
-        Bytes(Vec<u8>),
-    }
-
-    pub fn serialize<S: Serializer>(path: &Path, s: S) -> Result<S::Ok, S::Error> {
-        match path.to_str() {
-            Some(text) => Form::Text(text.to_owned()).serialize(s),
-            None => Form::Bytes(path.as_os_str().as_bytes().to_vec()).serialize(s),
-        }
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
-        Ok(match Form::deserialize(d)? {
-            Form::Text(text) => text.into(),
-            Form::Bytes(bytes) => OsString::from_vec(bytes).into(),
-        })
     }
 }
 

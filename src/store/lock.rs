@@ -74,7 +74,7 @@ fn open(layout: &Layout, create: bool) -> Result<File, StoreError> {
         .write(true)
         .create(create)
         .truncate(false)
-        .mode(super::privacy::FILE)
+        .mode(super::files::FILE)
         .open(&path);
     opened.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

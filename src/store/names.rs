@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use super::error::StoreError;
+use super::image_record::{ImageRecord, Origin};
 use super::trash::{Trash, Trashed};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId, MediaType, Repository, TagRef};
 
@@ -20,43 +21,6 @@ pub struct Names {
     pub tags: BTreeMap<TagRef, TagRecord>,
     /// What was removed and can be brought back.
     pub trash: Trash,
-}
-
-/// What is known of an image without opening a blob.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageRecord {
-    /// sha256 of the config.
-    pub id: ImageId,
-    /// The manifest in this store: uncompressed layers. With platform, without annotations.
-    pub manifest: Descriptor,
-    /// Bottom first.
-    pub layers: Vec<DiffId>,
-    /// By the config; `None` if it says nothing usable.
-    pub created: Option<jiff::Timestamp>,
-    /// Sum of the layers' content sizes: docker's SIZE.
-    pub size: u64,
-    /// When it came into this store.
-    pub added: SystemTime,
-    /// Manifests it came by, byte for byte in `blobs/`.
-    pub origins: Vec<Origin>,
-    /// The local image it was made from, if one was.
-    pub parent: Option<ImageId>,
-    /// Tags that name it.
-    pub tags: BTreeSet<TagRef>,
-}
-
-/// A manifest as a registry or archive had it: what `Digest` and `RepoDigests` show.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Origin {
-    /// Repository it was served for, if it was.
-    pub repository: Option<Repository>,
-    /// sha256 of its bytes.
-    pub digest: Digest,
-    /// As served.
-    pub media_type: String,
-    /// Positions of layers whose blob in this manifest was never seen, so that nobody knows whether it is that layer:
-    /// they were here already. Ascending.
-    pub unproved: Vec<u16>,
 }
 
 /// What a tag points to.
@@ -341,21 +305,6 @@ impl Names {
             .values()
             .flat_map(|image| image.layers.iter().copied())
             .collect()
-    }
-}
-
-impl ImageRecord {
-    /// Its config and its manifests, original ones included.
-    pub fn documents(&self) -> impl Iterator<Item = Digest> {
-        [self.id.0, self.manifest.digest]
-            .into_iter()
-            .chain(self.origins.iter().map(|origin| origin.digest))
-    }
-
-    /// Every blob this image needs.
-    pub fn blobs(&self) -> impl Iterator<Item = Digest> {
-        self.documents()
-            .chain(self.layers.iter().map(|layer| layer.0))
     }
 }
 

@@ -15,7 +15,8 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::VolumeId;
-use super::lease::{LeaseId, LeaseKind, LiveLease};
+use super::ids::LeaseId;
+use super::lease::{LeaseKind, LiveLease};
 use crate::oci::Digest;
 
 /// How long a verb waits for all mounts together.

@@ -17,14 +17,10 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Store;
+use super::files;
 use crate::oci::{ChainId, DiffId, Digest, ImageId, TagRef};
 use crate::sys::atomic;
 use crate::sys::lock::{self, LockMode};
-
-/// Name of the file.
-pub const NUMBERS: &str = "numbers";
-/// Where its replacement is written.
-pub const NUMBERS_NEW: &str = "numbers.new";
 
 /// Lines about things that are gone before the file is written anew.
 const SLACK: usize = 4096;
@@ -164,7 +160,7 @@ impl Numbers {
     }
 
     fn look(&self, state: &mut State) -> io::Result<()> {
-        match File::open(self.store.path().join(NUMBERS)) {
+        match File::open(self.store.path().join(files::NUMBERS)) {
             Ok(mut file) => state.catch_up(&mut file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -222,7 +218,7 @@ impl Numbers {
 
     /// The file, locked for adding to it; made if need be.
     fn locked(&self) -> io::Result<File> {
-        let path = self.store.path().join(NUMBERS);
+        let path = self.store.path().join(files::NUMBERS);
         loop {
             let file = File::options()
                 .read(true)
@@ -244,12 +240,12 @@ impl Numbers {
         for (key, number) in &state.known {
             text.push_str(&line(key, *number));
         }
-        let temp = dir.join(NUMBERS_NEW);
+        let temp = dir.join(files::NUMBERS_NEW);
         atomic::remove_if_there(&temp)?;
         drop(atomic::write_new(&temp, text.as_bytes())?);
         let file = File::options().read(true).append(true).open(&temp)?;
         lock::lock(&file, LockMode::Exclusive)?;
-        fs::rename(&temp, dir.join(NUMBERS))?;
+        fs::rename(&temp, dir.join(files::NUMBERS))?;
         atomic::sync_dir(dir)?;
         let stat = file.metadata()?;
         state.file = Some((stat.dev(), stat.ino()));

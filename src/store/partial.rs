@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use super::Store;
 use super::error::StoreError;
-use super::layout::{Layout, open_if_there};
-use super::lease::file_names;
+use super::files::file_names;
+use super::files::open_if_there;
+use super::layout::Layout;
 use crate::oci::Digest;
 use crate::sys::atomic;
 use crate::sys::lock::{self, LockMode};
@@ -59,7 +60,7 @@ impl Store {
             return None;
         }
         let dir = self.layout().partial();
-        let opened = super::privacy::make_directory(&dir)
+        let opened = super::files::make_directory(&dir)
             .and_then(|()| open(dir.join(blob.hex()), size))
             .map_err(|error| log::debug!("cannot keep a download in {}: {error}", dir.display()));
         opened.ok().flatten()
@@ -84,7 +85,7 @@ fn open(path: PathBuf, size: u64) -> io::Result<Option<Partial>> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(super::privacy::FILE)
+        .mode(super::files::FILE)
         .open(&path)?;
     if !lock::try_lock(&file, LockMode::Exclusive)? {
         return Ok(None);

@@ -9,13 +9,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease};
+use super::files;
+use super::ids::LeaseId;
+use super::lease::{LeaseKind, LeaseRecord, LiveLease};
 use super::lock::StoreLock;
 use super::volumes::VolumeName;
 use super::{Store, StoreError, read_limited};
 
-const PLUGIN_JSON: &str = "plugin.json";
-pub(super) const PLUGIN_JSON_NEW: &str = "plugin.json.new";
 const MAX_BYTES: u64 = 64 << 20;
 
 /// What engines have mounted.
@@ -59,12 +59,12 @@ impl PluginHolds {
 impl Store {
     /// What is mounted, of this boot.
     pub fn plugin_holds(&self) -> Result<PluginHolds, StoreError> {
-        let path = self.path().join(PLUGIN_JSON);
+        let path = self.path().join(files::PLUGIN_JSON);
         let fresh = PluginHolds {
             boot: boot(),
             ..PluginHolds::default()
         };
-        let Some(file) = super::layout::open_if_there(&path)? else {
+        let Some(file) = super::files::open_if_there(&path)? else {
             return Ok(fresh);
         };
         let stat = file.metadata().map_err(StoreError::io("stat", &path))?;
@@ -107,7 +107,7 @@ impl Store {
         let bytes = serde_json::to_vec_pretty(holds)
             .map_err(std::io::Error::from)
             .map_err(StoreError::io("write", self.path()))?;
-        self.replace_document(PLUGIN_JSON_NEW, PLUGIN_JSON, &bytes)?;
+        self.replace_document(files::PLUGIN_JSON_NEW, files::PLUGIN_JSON, &bytes)?;
         Ok(())
     }
 }

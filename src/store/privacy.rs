@@ -7,7 +7,7 @@
 //! Of `volumes/*/_data` and `containers/*/upper` nothing is asked: they belong to whom the containers' programs are.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -15,12 +15,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::error::StoreError;
-use super::layout::{INDEX_JSON, Layout, Meta, OpenMode};
+use super::files::{DIRECTORY, FILE, INDEX_JSON, NUMBERS, VOLUMES_JSON};
+use super::layout::{Layout, Meta, OpenMode};
 
-/// Of a directory of the store.
-pub(super) const DIRECTORY: u32 = 0o700;
-/// Of a file of the store.
-pub(super) const FILE: u32 = 0o600;
 /// The largest `meta.json` that is one.
 const MAX_META: u64 = 64 << 10;
 /// What others may not have.
@@ -40,12 +37,12 @@ const DIRECTORIES: [&str; 8] = [
 /// The files on top.
 const FILES: [&str; 12] = [
     INDEX_JSON,
-    super::volumes::VOLUMES_JSON,
+    VOLUMES_JSON,
     "meta.json",
     "oci-layout",
     "settings.json",
     "lock",
-    super::numbers::NUMBERS,
+    NUMBERS,
     "reserve",
     "events.log",
     "events.log.1",
@@ -262,35 +259,6 @@ fn open(at: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd
 
 fn stat(directory: &OwnedFd, path: &Path) -> Result<Stat, StoreError> {
     rustix::fs::fstat(directory).map_err(|errno| StoreError::io("stat", path)(errno.into()))
-}
-
-/// The way out for somebody who has come upon another's store.
-pub(super) fn way_out(owner: u32, me: u32) -> String {
-    match (owner, me) {
-        (0, _) => {
-            "run this as root (sudo), or choose a store of your own with --store or MICA_STORE"
-                .to_owned()
-        }
-        (_, 0) => format!(
-            "run this as that user and not as root (sudo -u '#{owner}'), or choose root's own store with --store /var/lib/mica"
-        ),
-        _ => "choose a store of your own with --store or MICA_STORE".to_owned(),
-    }
-}
-
-/// Makes a directory of the store; one that is there is the answer.
-pub(super) fn make_directory(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    match std::fs::DirBuilder::new().mode(DIRECTORY).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Makes a directory of the store that must not be there.
-pub(super) fn make_new_directory(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().mode(DIRECTORY).create(path)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Store;
 use super::error::StoreError;
-use super::layout;
+use super::files;
 use crate::layer::{IndexBuilder, LayerIndex, LayerScanner, Limits};
 use crate::oci::{DiffId, Digest};
 use crate::sys::atomic;
@@ -79,7 +79,7 @@ impl Store {
         }
         log::info!("the index of layer {layer} is of another version of mica: making it anew");
         let blob = self.blob_path(&layer.0);
-        let file = layout::open_if_there(&blob)?.ok_or(StoreError::LayerMissing(*layer))?;
+        let file = files::open_if_there(&blob)?.ok_or(StoreError::LayerMissing(*layer))?;
         let scanned = scan(file).map_err(StoreError::io("read", &blob))?;
         if scanned.digest != layer.0 {
             return Err(StoreError::BlobDamaged {

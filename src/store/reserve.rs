@@ -30,7 +30,7 @@ pub(super) fn keep(layout: &Layout, length: u64) {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(super::privacy::FILE)
+        .mode(super::files::FILE)
         .open(&path)
         .and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, wanted)?));
     if made.is_err() {

@@ -9,13 +9,10 @@ use serde_json::{Map, Value};
 
 use super::Store;
 use super::error::StoreError;
+use super::files;
 use super::lock::StoreLock;
 use crate::sys::atomic;
 
-/// The file's name.
-const SETTINGS: &str = "settings.json";
-/// Where its replacement is written.
-pub(super) const SETTINGS_NEW: &str = "settings.json.new";
 /// How long removed names are kept, in seconds.
 const TRASH: &str = "trash_seconds";
 
@@ -47,18 +44,18 @@ impl Store {
         self.writable()?;
         let mut settings = self.settings()?;
         settings.insert(TRASH.to_owned(), time.as_secs().into());
-        let path = self.path().join(SETTINGS);
+        let path = self.path().join(files::SETTINGS);
         let mut bytes = serde_json::to_vec_pretty(&settings)
             .map_err(io::Error::from)
             .map_err(StoreError::io("write", &path))?;
         bytes.push(b'\n');
-        atomic::replace(self.path(), SETTINGS_NEW, SETTINGS, &bytes)
+        atomic::replace(self.path(), files::SETTINGS_NEW, files::SETTINGS, &bytes)
             .map_err(StoreError::io("write", &path))?;
         Ok(())
     }
 
     fn settings(&self) -> Result<Map<String, Value>, StoreError> {
-        let path = self.path().join(SETTINGS);
+        let path = self.path().join(files::SETTINGS);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Map::new()),

@@ -24,9 +24,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::files;
+use super::ids::LeaseId;
 use super::layout::Layout;
-use super::lease::{LeaseId, LeaseKind, LeaseRecord, LiveLease};
-use super::{Store, StoreError, privacy};
+use super::lease::{LeaseKind, LeaseRecord, LiveLease};
+use super::{Store, StoreError};
 use crate::oci::ChainId;
 use crate::sys::atomic;
 use crate::sys::lock::{self, LockMode};
@@ -246,7 +248,7 @@ fn line(changes: &[Change]) -> io::Result<Vec<u8>> {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some(file) = super::layout::open_if_there(path)? else {
+    let Some(file) = super::files::open_if_there(path)? else {
         return Ok(None);
     };
     let mut bytes = Vec::new();
@@ -311,13 +313,13 @@ impl Store {
     pub fn snapshot_log(&self) -> Result<Option<SnapshotLog>, StoreError> {
         self.writable()?;
         let directory = directory(self.layout());
-        privacy::make_directory(&directory).map_err(StoreError::io("create", &directory))?;
+        files::make_directory(&directory).map_err(StoreError::io("create", &directory))?;
         let path = directory.join(LOG);
         loop {
             let mut options = File::options();
             options.read(true).write(true).create(true);
             let file = options
-                .mode(privacy::FILE)
+                .mode(files::FILE)
                 .custom_flags(libc::O_NOFOLLOW)
                 .open(&path)
                 .map_err(StoreError::io("open", &path))?;
@@ -446,7 +448,7 @@ impl SnapshotLog {
             .read(true)
             .write(true)
             .create_new(true)
-            .mode(privacy::FILE)
+            .mode(files::FILE)
             .open(&temp)
             .map_err(failed())?;
         let mut write = || -> io::Result<(u64, usize)> {
@@ -490,7 +492,7 @@ impl SnapshotLog {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             made => made,
         };
-        let made = make(&path, privacy::DIRECTORY)
+        let made = make(&path, files::DIRECTORY)
             .and_then(|()| make(&path.join("fs"), 0o755))
             .and_then(|()| make(&path.join("work"), 0o711));
         made.map_err(StoreError::io("create", &path))?;
@@ -515,7 +517,7 @@ impl SnapshotLog {
 
 /// Directories of no snapshot.
 fn strays(directory: &Path, known: &BTreeSet<u64>) -> Result<Vec<PathBuf>, StoreError> {
-    let names = super::lease::file_names(directory)?;
+    let names = super::files::file_names(directory)?;
     let stray = |name: String| {
         let number: u64 = name.parse().ok()?;
         (!known.contains(&number)).then(|| directory.join(name))
@@ -559,7 +561,7 @@ pub(super) fn faults(
             None if snapshot.kind == SnapshotKind::View => {}
             None => {
                 let upper = directory.join(snapshot.number.to_string()).join("fs");
-                if !super::layout::is_there(&upper)? {
+                if !super::files::is_there(&upper)? {
                     faults.push(format!("snapshot {name}: {} is missing", upper.display()));
                 }
             }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::names::{ImageRecord, Origin};
+use super::image_record::{ImageRecord, Origin};
 use crate::oci::{Digest, ImageId, TagRef};
 
 /// What was removed.

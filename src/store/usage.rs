@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::Store;
 use super::error::StoreError;
+use super::files::file_names;
 use super::gc::{allocated, tree_allocated};
-use super::lease::file_names;
 use crate::oci::{DiffId, Digest};
 
 /// Disk space by what it is for, in bytes allocated.

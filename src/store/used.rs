@@ -7,7 +7,7 @@ use std::fs::{self, File, FileTimes};
 use std::time::{Duration, SystemTime};
 
 use super::Store;
-use super::names::ImageRecord;
+use super::image_record::ImageRecord;
 
 /// How exact it is.
 pub const COARSENESS: Duration = Duration::from_secs(3600);

@@ -17,7 +17,6 @@ mod changes;
 mod data;
 mod hold;
 mod json;
-mod name;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -29,16 +28,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+pub use super::ids::{VolumeId, VolumeName, VolumeNameError};
 pub use data::{DataHold, Ownership};
 pub use hold::VolumeHold;
-pub use name::{VolumeId, VolumeName, VolumeNameError};
 
 use super::{Stamp, Store, StoreError, read_limited, stamp};
 
-/// Name of the file that holds the volumes.
-pub(super) const VOLUMES_JSON: &str = "volumes.json";
-/// Where its replacement is written.
-pub(super) const VOLUMES_JSON_NEW: &str = "volumes.json.new";
 /// The directory in which ordinary users' volumes are mounted, or what its name begins with; see [`side_mount_name`].
 pub const SIDE_MOUNTS: &str = "mica-volumes";
 /// The largest `volumes.json` that is read: a hundred thousand volumes with labels.
@@ -227,7 +222,7 @@ impl Store {
         {
             return Ok(Arc::clone(&snapshot.volumes));
         }
-        let (file, volumes) = match super::layout::open_if_there(&path)? {
+        let (file, volumes) = match super::files::open_if_there(&path)? {
             None => (None, Volumes::default()),
             Some(file) => {
                 let stat = file.metadata().map_err(StoreError::io("stat", &path))?;

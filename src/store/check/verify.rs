@@ -9,8 +9,8 @@ use crate::layer::{IndexBuilder, IndexError, LayerIndex};
 use crate::oci::{DiffId, Digest, ImageConfig, ManifestOrIndex};
 use crate::store::Store;
 use crate::store::error::StoreError;
-use crate::store::layout::open_if_there;
-use crate::store::names::ImageRecord;
+use crate::store::files::open_if_there;
+use crate::store::image_record::ImageRecord;
 use crate::store::reindex::scan;
 
 /// Bytes read at once.

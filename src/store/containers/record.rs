@@ -1,74 +1,17 @@
 //! What is written down of a container.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::oci::{DiffId, Digest, ImageId};
-use crate::store::lease::path_text;
+use crate::oci::{DiffId, ImageId};
+use crate::store::files::path_text;
+use crate::store::ids::ContainerId;
 use crate::sys::idmap::IdMap;
 
 /// The version of the record that this program writes.
 pub const VERSION: u32 = 1;
-
-/// 64 lower-case hex digits, random.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ContainerId(String);
-
-impl ContainerId {
-    /// A new one.
-    pub fn random() -> std::io::Result<ContainerId> {
-        use std::io::Read as _;
-        let mut bytes = [0u8; 32];
-        std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-        Ok(ContainerId(Digest::from_bytes(bytes).hex()))
-    }
-
-    /// All digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The first 12, as docker's tables show.
-    pub fn short(&self) -> &str {
-        self.0.get(..12).unwrap_or(&self.0)
-    }
-}
-
-impl FromStr for ContainerId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match Digest::from_hex(text) {
-            Ok(_) => Ok(ContainerId(text.to_owned())),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-impl TryFrom<String> for ContainerId {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<ContainerId> for String {
-    fn from(id: ContainerId) -> String {
-        id.0
-    }
-}
-
-impl fmt::Display for ContainerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// `config.json`: what a container is. Unknown keys of newer programs are an older one's loss when it rewrites the file,
 /// which only a rename of the container does.

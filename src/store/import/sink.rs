@@ -9,8 +9,8 @@ use super::Import;
 use crate::layer::IndexBuilder;
 use crate::oci::DiffId;
 use crate::store::error::StoreError;
+use crate::store::files;
 use crate::store::freeing::Patient;
-use crate::store::privacy;
 use crate::sys::atomic;
 
 /// Bytes collected before a `write`: large enough that system calls cost nothing beside hashing.
@@ -153,5 +153,5 @@ impl Drop for LayerSink<'_> {
 fn new_file(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create_new(true);
-    options.mode(privacy::FILE).open(path)
+    options.mode(files::FILE).open(path)
 }

@@ -60,7 +60,7 @@ fn a_renamed_tag_keeps_its_number() {
 #[test]
 fn a_damaged_file_gives_no_number_twice() {
     let (_dir, store) = store();
-    let path = store.path().join(NUMBERS);
+    let path = store.path().join(crate::store::files::NUMBERS);
     let numbers = Numbers::new(store.clone(), LIMITS, true);
     for n in 0..20 {
         numbers.get(&layer(n), Vec::new).unwrap();
@@ -108,7 +108,12 @@ fn the_file_does_not_grow_without_end_and_numbers_run_out_kindly() {
         assert_eq!(other.get(&all[5], Vec::new), numbers.get(&all[5], Vec::new));
         assert_eq!(other.get(&tree(0), Vec::new), Some(kept));
     }
-    assert!(fs::metadata(store.path().join(NUMBERS)).unwrap().len() < 1_500_000);
+    assert!(
+        fs::metadata(store.path().join(crate::store::files::NUMBERS))
+            .unwrap()
+            .len()
+            < 1_500_000
+    );
     let all = || (0..12).map(layer).collect();
     let given: Vec<_> = (0..12).map(|n| numbers.get(&layer(n), all)).collect();
     assert_eq!(given.iter().flatten().count(), 9);

@@ -9,12 +9,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Map;
 
 use super::{
-    DataHold, NewVolume, Ownership, VOLUMES_JSON, VOLUMES_JSON_NEW, Volume, VolumeId, VolumeKind,
-    VolumeName, Volumes, VolumesSnapshot, data, json,
+    DataHold, NewVolume, Ownership, Volume, VolumeId, VolumeKind, VolumeName, Volumes,
+    VolumesSnapshot, data, json,
 };
 use crate::store::events::{Event, FACTS};
-use crate::store::layout::is_there;
-use crate::store::lease::file_names;
+use crate::store::files::file_names;
+use crate::store::files::{self, is_there};
 use crate::store::lock::{SharedLock, StoreLock};
 use crate::store::{Lease, LeaseKind, Store, StoreError, stamp};
 
@@ -311,7 +311,7 @@ impl Store {
             volumes.ended.remove(&first);
         }
         let bytes = json::write(&volumes).map_err(|reason| self.damaged(reason))?;
-        let file = self.replace_document(VOLUMES_JSON_NEW, VOLUMES_JSON, &bytes)?;
+        let file = self.replace_document(files::VOLUMES_JSON_NEW, files::VOLUMES_JSON, &bytes)?;
         self.0.untold.store(true, Ordering::Relaxed);
         self.note(&changes(&before, &volumes));
         *self.0.volumes.lock() = file.metadata().ok().map(|stat| VolumesSnapshot {

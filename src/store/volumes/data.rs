@@ -6,8 +6,8 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 
 use super::{StoreError, VolumeId};
+use crate::store::files;
 use crate::store::layout::Layout;
-use crate::store::privacy;
 use crate::sys::lock::{self, LockMode};
 use crate::sys::{atomic, deep};
 
@@ -25,7 +25,7 @@ pub struct Ownership {
 /// Makes the directory of all volumes, durably, if it is not there.
 pub(super) fn create_parent(layout: &Layout) -> Result<(), StoreError> {
     let volumes = layout.volumes();
-    match privacy::make_new_directory(&volumes) {
+    match files::make_new_directory(&volumes) {
         Ok(()) => atomic::sync_dir(layout.root()).map_err(StoreError::io("sync", layout.root()))?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(StoreError::io("create", &volumes)(error)),
@@ -41,8 +41,8 @@ pub(super) fn create(
 ) -> Result<(), StoreError> {
     let (dir, data) = (layout.volume(id), layout.volume_data(id));
     let make = || {
-        privacy::make_new_directory(&dir)?;
-        privacy::make_new_directory(&data)?;
+        files::make_new_directory(&dir)?;
+        files::make_new_directory(&data)?;
         if let Some(Ownership { uid, gid, .. }) = ownership {
             let me = (
                 rustix::process::geteuid().as_raw(),
@@ -89,7 +89,7 @@ pub struct DataHold(File);
 /// Takes the right; `None`: somebody else has it, or the directory is gone.
 pub(super) fn hold(layout: &Layout, id: &VolumeId) -> Result<Option<DataHold>, StoreError> {
     let dir = layout.volume(id);
-    let Some(handle) = crate::store::layout::open_if_there(&dir)? else {
+    let Some(handle) = crate::store::files::open_if_there(&dir)? else {
         return Ok(None);
     };
     let mine = lock::try_lock(&handle, LockMode::Exclusive);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::super::lease::LeaseId;
+use super::super::ids::LeaseId;
 use super::super::{LeaseKind, Store, StoreError, notify};
 use super::{VolumeId, VolumeName};
 use crate::sys::beneath::{self, LockKind, Range};

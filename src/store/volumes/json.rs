@@ -54,7 +54,7 @@ enum Kind {
         idle: Option<jiff::Timestamp>,
     },
     Bind {
-        #[serde(with = "crate::store::lease::path_text")]
+        #[serde(with = "crate::store::files::path_text")]
         source: PathBuf,
         #[serde(rename = "readOnly", default)]
         read_only: bool,

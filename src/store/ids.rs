@@ -1,11 +1,15 @@
-//! Volume names and the ids under which their data lies.
+//! What things of a store are called: volumes and the ids under which their data lies, containers, leases.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+
+use crate::oci::Digest;
 
 /// A volume is a directory entry: no longer than those may be.
 const MAX_LENGTH: usize = 255;
@@ -128,6 +132,107 @@ impl TryFrom<String> for VolumeId {
 impl From<VolumeId> for String {
     fn from(id: VolumeId) -> String {
         id.0
+    }
+}
+
+/// 64 lower-case hex digits, random.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    /// A new one.
+    pub fn random() -> io::Result<ContainerId> {
+        let mut bytes = [0u8; 32];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(ContainerId(Digest::from_bytes(bytes).hex()))
+    }
+
+    /// All digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first 12, as docker's tables show.
+    pub fn short(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
+impl FromStr for ContainerId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Digest::from_hex(text) {
+            Ok(_) => Ok(ContainerId(text.to_owned())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl TryFrom<String> for ContainerId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<ContainerId> for String {
+    fn from(id: ContainerId) -> String {
+        id.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The name of a lease: `import-4711-1a2b3c-0`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseId(String);
+
+impl LeaseId {
+    /// A new one; `kind` is a word for people.
+    pub(super) fn new(kind: &str) -> LeaseId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let nanos = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos());
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        LeaseId(format!("{kind}-{}-{nanos:x}-{next}", std::process::id()))
+    }
+
+    pub(super) fn of_builds() -> LeaseId {
+        LeaseId("builds".to_owned())
+    }
+
+    pub(super) fn of_container(id: &ContainerId) -> LeaseId {
+        LeaseId(format!("run-{id}"))
+    }
+
+    pub(super) fn of_plugin() -> LeaseId {
+        LeaseId("plugin".to_owned())
+    }
+
+    pub(super) fn of_snapshot(number: usize) -> LeaseId {
+        LeaseId(format!("snapshot-{number}"))
+    }
+
+    pub(super) fn of_engine(number: usize) -> LeaseId {
+        LeaseId(format!("engine-{number}"))
+    }
+
+    /// One that was found in the directory of the leases.
+    pub(super) fn found(name: &str) -> LeaseId {
+        LeaseId(name.to_owned())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
