@@ -42,6 +42,7 @@ mod image;
 mod names;
 mod oci;
 mod path;
+mod resolve;
 pub mod stream;
 #[cfg(test)]
 mod tests;

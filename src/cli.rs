@@ -72,6 +72,7 @@ mod login;
 mod logs;
 mod man;
 mod mount;
+mod not_started;
 mod output;
 mod pin;
 mod progress;

@@ -26,10 +26,13 @@ pub mod dockerfile;
 pub mod document;
 mod fields;
 pub mod go;
+mod json;
 pub mod manifest;
+mod media_type;
 pub mod platform;
 pub mod reference;
 pub mod seccomp;
+mod syntax;
 
 pub use change::{Change, ChangeError};
 pub use config::{Healthcheck, HistoryEntry, ImageConfig, RunConfig, Step};

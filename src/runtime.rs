@@ -15,15 +15,19 @@ mod attach;
 mod channel;
 mod child;
 mod exec;
+mod failure;
 mod files;
 mod guard;
 mod image;
 mod namespaces;
 mod out_of_reach;
+mod standard;
 mod stdio;
 mod supervisor;
+mod users;
 mod view;
 mod visit;
+mod visitor;
 
 use rustix::process::WaitStatus;
 
@@ -44,8 +48,8 @@ pub struct NotStarted {
     pub text: String,
 }
 
-impl From<child::Failure> for NotStarted {
-    fn from(child::Failure { code, text }: child::Failure) -> NotStarted {
+impl From<failure::Failure> for NotStarted {
+    fn from(failure::Failure { code, text }: failure::Failure) -> NotStarted {
         NotStarted { code, text }
     }
 }

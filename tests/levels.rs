@@ -57,10 +57,6 @@ fn levels_import_downwards_only() {
 
 /// Children of a module that still need each other, all of them by name, with the reason: none may join, and who leaves goes from here.
 const CIRCLES: &[(&str, &[&str])] = &[
-    // An image is read from either document, and both give it.
-    ("archive", &["docker", "image", "oci"]),
-    // `run` stays attached as `attach` does, which ends with the exit codes of `run`.
-    ("cli", &["attach", "run"]),
     // Each of these files has a part of `impl Superblock`; it holds the state of each of them.
     (
         "fs::images",
@@ -84,15 +80,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("fs::images::stores", &["catalog", "documents"]),
     // The same of `VolumeTree`.
     ("fs::volumes", &["budget", "files", "keep", "nodes", "root"]),
-    // A change of a config is an instruction of a Dockerfile, read by the same lexer, with the same errors.
-    ("oci", &["change", "dockerfile"]),
-    // A descriptor in a manifest has a platform, a platform picks one; documents say of which type they were not.
-    ("oci", &["document", "fields", "manifest", "platform"]),
-    // The supervisor and the child are one program on both sides of a fork, and a visitor to a container is made of the same parts.
-    (
-        "runtime",
-        &["attach", "child", "stdio", "supervisor", "visit"],
-    ),
 ];
 
 /// Inside a module, too, what stands above uses what stands below: its children form no circle.

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use super::Context;
-use super::run::failed;
+use super::not_started::failed;
 use crate::ops::container as containers;
 use crate::ops::container::run::RunError;
 use crate::registry::docker_config;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use super::Context;
 use super::attach::{self, LEFT};
-use super::run::{PRIVILEGED, failed, lines, variable};
+use super::not_started::failed;
+use super::run::{PRIVILEGED, lines, variable};
 use crate::ops::container as containers;
 use crate::ops::container::run::RunError;
 use crate::runtime::{self, ExecOptions, OutOfReach};

@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context as _;
 
+use super::not_started::failed;
 use super::output::{self, print_error};
 use super::{Context, absent, attach};
 use crate::oci::Platform;
@@ -166,16 +167,6 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
         Ok(code) => code,
         Err(error) => failed(&error),
     }))
-}
-
-/// Prints why a container was not started; docker's exit code for it.
-pub(super) fn failed(error: &anyhow::Error) -> u8 {
-    print_error(error);
-    match (error.downcast_ref(), error.downcast_ref()) {
-        (Some(NotStarted { code, .. }), _) => *code,
-        (None, Some(RunError::NotATty)) => 1,
-        _ => 125,
-    }
 }
 
 /// Makes a container and does not start it.

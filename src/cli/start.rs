@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use super::not_started::failed;
 use super::output::{Lines, print_error};
-use super::run::{failed, finish};
+use super::run::finish;
 use super::{Context, attach};
 use crate::ops::container as containers;
 use crate::ops::container::run::{self, RunError};

@@ -12,8 +12,9 @@ mod health;
 mod value;
 
 use super::config::{Healthcheck, RunConfig};
-use super::dockerfile::lex::{self, Expand};
-use super::dockerfile::source;
+pub use super::syntax::ChangeError;
+use super::syntax::lex::{self, Expand};
+use super::syntax::{refuse, source};
 
 /// One instruction, parsed; values are expanded when it is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,15 +42,6 @@ pub enum Line {
     Exec(Vec<String>),
     /// Anything else: one text for a shell.
     Shell(String),
-}
-
-/// Why a change is refused, in docker's words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ChangeError(pub(super) String);
-
-pub(super) fn refuse<T>(text: impl Into<String>) -> Result<T, ChangeError> {
-    Err(ChangeError(text.into()))
 }
 
 /// Reads changes, all or none. Each text may be several lines.

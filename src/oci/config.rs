@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 
 use super::digest::{DiffId, Digest, ImageId};
-use super::document::{self, DocumentError, MAX_CONFIG_BYTES, MAX_LAYERS, nullable, nullable_list};
+use super::document::{DocumentError, MAX_CONFIG_BYTES, MAX_LAYERS};
 use super::fields;
+use super::json::{self, nullable, nullable_list};
 use super::platform::Platform;
 
 pub use child::Step;
@@ -143,7 +144,7 @@ pub struct ImageConfig {
 impl ImageConfig {
     /// Reads a config; its ID is the digest of exactly these bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let raw: RawConfig = document::read(bytes, MAX_CONFIG_BYTES, &fields::CONFIG)?;
+        let raw: RawConfig = json::read(bytes, MAX_CONFIG_BYTES, &fields::CONFIG)?;
         let root_fs = raw.rootfs.ok_or(DocumentError::NoRootFs)?;
         if !matches!(root_fs.kind.as_str(), "" | "layers") {
             return Err(DocumentError::RootFsType(root_fs.kind));

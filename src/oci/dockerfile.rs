@@ -5,15 +5,12 @@
 //! expanded when an instruction is carried out.
 
 pub mod ignore;
-pub(super) mod lex;
-pub mod pattern;
 mod read;
-pub mod source;
-mod substitution;
 
-pub use lex::Expand;
+pub use super::syntax::lex::Expand;
+pub use super::syntax::source::{DockerfileError, Heredoc};
+pub use super::syntax::{pattern, source};
 pub use read::trigger;
-pub use source::{DockerfileError, Heredoc};
 
 use super::change::{Change, Line};
 

@@ -5,50 +5,18 @@
 //! Whether the config and the layers belong together is for whoever imports them.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::Deserialize;
 
 use super::digest::Digest;
-use super::document::{self, DocumentError, MAX_LAYERS, MAX_MANIFEST_BYTES};
-use super::fields;
+use super::document::{DocumentError, MAX_LAYERS, MAX_MANIFEST_BYTES};
+pub use super::media_type::MediaType;
+use super::media_type::{
+    DOCKER_CONFIG, DOCKER_FOREIGN, DOCKER_LAYER, Kind, MEANINGLESS, OCI_CONFIG, OCI_EMPTY,
+    OCI_FOREIGN, OCI_LAYER,
+};
 use super::platform::Platform;
-
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-const OCI_FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
-const DOCKER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
-const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
-const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
-const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-/// Types that say nothing, sent by simple servers; docker takes them for unset too.
-const MEANINGLESS: &[&str] = &[
-    "",
-    "application/json",
-    "application/octet-stream",
-    "text/html",
-    "text/plain",
-];
-
-/// A media type; unknown ones are kept as text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MediaType(pub String);
-
-/// What a media type says a document is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Manifest,
-    Index,
-    Schema1,
-    Meaningless,
-    Other,
-}
+use super::{fields, json};
 
 /// How a layer blob is compressed, as its media type says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,56 +64,6 @@ pub enum ManifestOrIndex {
     Index(Vec<Descriptor>),
 }
 
-impl MediaType {
-    /// The OCI image manifest.
-    pub fn oci_manifest() -> Self {
-        MediaType(OCI_MANIFEST.to_owned())
-    }
-    /// The OCI image index.
-    pub fn oci_index() -> Self {
-        MediaType(OCI_INDEX.to_owned())
-    }
-    /// The OCI image config.
-    pub fn oci_config() -> Self {
-        MediaType(OCI_CONFIG.to_owned())
-    }
-    /// The OCI uncompressed layer.
-    pub fn oci_layer() -> Self {
-        MediaType(OCI_LAYER.to_owned())
-    }
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-    /// Whether this is an OCI or docker schema 2 image manifest.
-    pub fn is_manifest(&self) -> bool {
-        self.kind() == Kind::Manifest
-    }
-    /// Whether this is an OCI index or a docker manifest list.
-    pub fn is_index(&self) -> bool {
-        self.kind() == Kind::Index
-    }
-
-    fn kind(&self) -> Kind {
-        // Parameters ("; charset=utf-8") come with HTTP headers.
-        let bare = self.0.split(';').next().unwrap_or("").trim();
-        match bare {
-            OCI_MANIFEST | DOCKER_MANIFEST => Kind::Manifest,
-            OCI_INDEX | DOCKER_LIST => Kind::Index,
-            DOCKER_SCHEMA1 | DOCKER_SCHEMA1_SIGNED => Kind::Schema1,
-            _ if MEANINGLESS.contains(&bare) => Kind::Meaningless,
-            _ => Kind::Other,
-        }
-    }
-}
-
-impl fmt::Display for MediaType {
-    /// Quoted, as the text may be anything.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
-    }
-}
-
 /// How types of layers begin. Those that may not be distributed are here all the same, or they are not found.
 const LAYERS: [&str; 4] = [OCI_LAYER, DOCKER_LAYER, OCI_FOREIGN, DOCKER_FOREIGN];
 
@@ -182,10 +100,30 @@ impl Descriptor {
     }
 }
 
+impl Platform {
+    /// The descriptors of an index that may lead to an image for this platform: first those for it, the best match first; then
+    /// those that state no platform (their config or their own entries decide). Attestations and other entries for
+    /// `unknown/unknown` never match.
+    pub fn candidates<'a>(&self, index: &'a [Descriptor]) -> Vec<&'a Descriptor> {
+        let rank = |d: &&Descriptor| d.platform.as_ref().and_then(|p| self.rank(p));
+        let mut found: Vec<_> = index.iter().filter(|d| rank(d).is_some()).collect();
+        // The first of equals wins, as in docker.
+        found.sort_by_key(|d| std::cmp::Reverse(rank(d)));
+        let silent = |d: &&Descriptor| d.platform.is_none() && !d.is_attestation();
+        found.extend(index.iter().filter(silent));
+        found
+    }
+
+    /// The first of [`Platform::candidates`].
+    pub fn choose<'a>(&self, index: &'a [Descriptor]) -> Option<&'a Descriptor> {
+        self.candidates(index).into_iter().next()
+    }
+}
+
 impl ManifestOrIndex {
     /// Reads a manifest or an index. `declared` is the media type from the descriptor or the HTTP header, if any.
     pub fn parse(bytes: &[u8], declared: Option<&MediaType>) -> Result<Self, DocumentError> {
-        let raw: RawDocument = document::read(bytes, MAX_MANIFEST_BYTES, &fields::MANIFEST)?;
+        let raw: RawDocument = json::read(bytes, MAX_MANIFEST_BYTES, &fields::MANIFEST)?;
         let embedded = raw.media_type.as_deref().map(|t| MediaType(t.to_owned()));
         let kinds =
             [declared, embedded.as_ref()].map(|t| t.map_or(Kind::Meaningless, MediaType::kind));
@@ -313,21 +251,21 @@ struct RawDocument {
 #[derive(Deserialize, Clone)]
 #[serde(rename_all = "camelCase")]
 struct RawDescriptor {
-    #[serde(default, deserialize_with = "document::nullable")]
+    #[serde(default, deserialize_with = "json::nullable")]
     media_type: String,
     digest: String,
     #[serde(default)]
     size: i64,
-    #[serde(default, deserialize_with = "document::nullable")]
+    #[serde(default, deserialize_with = "json::nullable")]
     annotations: BTreeMap<String, Option<String>>,
     platform: Option<RawPlatform>,
 }
 
 #[derive(Deserialize, Clone)]
 struct RawPlatform {
-    #[serde(default, deserialize_with = "document::nullable")]
+    #[serde(default, deserialize_with = "json::nullable")]
     os: String,
-    #[serde(default, deserialize_with = "document::nullable")]
+    #[serde(default, deserialize_with = "json::nullable")]
     architecture: String,
     variant: Option<String>,
 }

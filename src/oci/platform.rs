@@ -6,8 +6,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::manifest::Descriptor;
-
 /// A platform in Go's names, as some document or user wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Platform {
@@ -118,26 +116,8 @@ impl Platform {
         self.rank(candidate).is_some()
     }
 
-    /// The descriptors of an index that may lead to an image for this platform: first those for it, the best match first; then
-    /// those that state no platform (their config or their own entries decide). Attestations and other entries for
-    /// `unknown/unknown` never match.
-    pub fn candidates<'a>(&self, index: &'a [Descriptor]) -> Vec<&'a Descriptor> {
-        let rank = |d: &&Descriptor| d.platform.as_ref().and_then(|p| self.rank(p));
-        let mut found: Vec<_> = index.iter().filter(|d| rank(d).is_some()).collect();
-        // The first of equals wins, as in docker.
-        found.sort_by_key(|d| std::cmp::Reverse(rank(d)));
-        let silent = |d: &&Descriptor| d.platform.is_none() && !d.is_attestation();
-        found.extend(index.iter().filter(silent));
-        found
-    }
-
-    /// The first of [`Platform::candidates`].
-    pub fn choose<'a>(&self, index: &'a [Descriptor]) -> Option<&'a Descriptor> {
-        self.candidates(index).into_iter().next()
-    }
-
     /// How well `candidate` suits: its variant, higher is better; `None` when it does not run here.
-    fn rank(&self, candidate: &Platform) -> Option<(u32, u32)> {
+    pub(super) fn rank(&self, candidate: &Platform) -> Option<(u32, u32)> {
         let (mine, theirs) = (self.clone().normalised(), candidate.clone().normalised());
         if mine.os != theirs.os || mine.architecture != theirs.architecture {
             return None;
@@ -226,6 +206,7 @@ impl FromStr for Platform {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::Descriptor;
     use crate::oci::{Digest, MediaType};
 
     fn descriptor(platform: Option<&str>, name: &str) -> Descriptor {

@@ -12,7 +12,6 @@ mod process;
 mod sources;
 
 use std::ffi::CString;
-use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -27,7 +26,9 @@ use rustix::mount::{
 use rustix::process::{Signal, fchdir, set_parent_process_death_signal, umask};
 
 use super::channel::{Channel, FromChild, ToChild};
-use super::visit;
+use super::failure::{Fails, Failure};
+use super::standard::Stdio;
+use super::visitor;
 use crate::mount_paths;
 use crate::sys::container::{exit_now, limit_mount, reset_signals, set_hostname};
 use crate::sys::deep;
@@ -40,7 +41,7 @@ use devices::Terminal;
 pub(super) use filesystems::put;
 use mounts::Tree;
 pub(super) use mounts::part_of;
-pub(super) use process::{Program, Stdio, come_with_little, read_list, run as run_program};
+pub(super) use process::{Program, come_with_little, run as run_program};
 use sources::Host;
 pub(super) use sources::{Kind, Mount, Paths, What, fuse, open_mounts};
 
@@ -70,31 +71,6 @@ pub(super) struct Inside {
     /// In place of the program somebody looks into it and changes it from outside.
     pub(super) visited: bool,
     pub(super) program: Program,
-}
-
-/// Why the container does not run: an exit code, docker's, and a text.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) code: u8,
-    pub(super) text: String,
-}
-
-impl Failure {
-    /// mica's own failure to start anything.
-    pub(super) fn start(text: String) -> Failure {
-        Failure { code: 125, text }
-    }
-}
-
-/// Errors with what was being done.
-pub(super) trait Fails<T> {
-    fn fails(self, what: impl Display) -> Result<T, Failure>;
-}
-
-impl<T, E: Display> Fails<T> for Result<T, E> {
-    fn fails(self, what: impl Display) -> Result<T, Failure> {
-        self.map_err(|error| Failure::start(format!("{what}: {error}")))
-    }
 }
 
 /// Becomes the container. Never returns.
@@ -150,7 +126,7 @@ fn become_container(
 ) -> Result<std::convert::Infallible, Failure> {
     let Plan { paths, inside } = plan;
     let way = match inside.visited {
-        true => Some(visit::way()?),
+        true => Some(visitor::way()?),
         false => None,
     };
     if inside.rootless {
@@ -169,7 +145,7 @@ fn become_container(
         let sent = channel.send(&FromChild::Ready { made }, None);
         sent.fails("telling the supervisor")?;
         wait_for(channel)?;
-        return Err(visit::serve(channel, way, false, &inside.program.user));
+        return Err(visitor::serve(channel, way, false, &inside.program.user));
     }
     let slave = match terminal {
         Some(Terminal { master, slave }) => {

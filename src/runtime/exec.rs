@@ -11,8 +11,10 @@ use rustix::process::{
 
 use super::attach::{DetachKeys, Left};
 use super::channel::{self, Channel, FromChild};
-use super::child::{self, Failure, Program, Stdio};
+use super::child::{self, Program};
+use super::failure::Failure;
 use super::namespaces::Entrance;
+use super::standard::Stdio;
 use super::stdio::{self, Output, RelayEnds, StdioRelay};
 use super::supervisor::{
     LEFT, Watched, detach, tell, wait_for_supervisor, watch_process, with_output,

@@ -17,12 +17,11 @@ use parking_lot::Mutex;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{tcgetwinsize, tcsetwinsize};
 
-pub(in crate::runtime) use self::relay::write_all;
 use self::relay::{FileInput, Running, Watch};
 use super::attach::{DetachKeys, Hub};
-use super::child::Stdio;
+use super::standard::{RawTerminal, Stdio, thread, write_all};
 use crate::ops::container::run::logs::{LogWriter, Stream};
 use crate::sys::container::read_only_clone;
 
@@ -312,15 +311,6 @@ impl StdioRelay {
     }
 }
 
-pub(super) fn thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
-    std::thread::Builder::new()
-        .name("mica-stdio".to_owned())
-        .stack_size(128 * 1024)
-        .spawn(work)
-}
-
 /// Copies until the end, or until either side fails: a reader that has gone away, a terminal hung up.
 fn copy(from: &mut impl Read, to: &mut impl Write) {
     let mut buffer = vec![0u8; 32 << 10];
@@ -418,26 +408,4 @@ fn drain(
         log::warn!("writing the log: {error}");
     }
     Ok(())
-}
-
-/// The caller's terminal without echo, line editing and signals; as it was when dropped.
-#[derive(Debug)]
-pub(super) struct RawTerminal(Termios);
-
-impl RawTerminal {
-    pub(super) fn enter() -> io::Result<RawTerminal> {
-        let stdin = io::stdin();
-        let before = tcgetattr(&stdin)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(&stdin, OptionalActions::Now, &raw)?;
-        Ok(RawTerminal(before))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        // Nobody is left to tell.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
-    }
 }

@@ -18,7 +18,7 @@ pub(super) use self::startup::{ChildProcess, hint, no_namespaces, plan, spawn};
 use self::watch::Hint;
 pub(super) use self::watch::{Watched, watch_process};
 use super::attach::Hub;
-use super::child::Stdio;
+use super::standard::Stdio;
 use super::stdio::{self, Output, RelayEnds, StdioRelay};
 use super::{NotStarted, OutOfReach, code_of, files, image};
 use crate::ops::container::run::Ready;

@@ -16,7 +16,8 @@ use rustix::process::{Pid, WaitOptions, chdir, getegid, geteuid, waitpid};
 use serde::{Deserialize, Serialize};
 
 use super::channel::{self, Channel};
-use super::child::{Fails, Failure, Kind, What, fuse, open_mounts, part_of, put, trees_on};
+use super::child::{Kind, What, fuse, open_mounts, part_of, put, trees_on};
+use super::failure::{Fails, Failure};
 use super::supervisor::{detach, hint, no_namespaces};
 use super::{NotStarted, image};
 use crate::mount_paths;

@@ -7,65 +7,30 @@
 //!
 //! No path of the container is ever looked up on the host, and none of the host in the container.
 
-mod inside;
-
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, waitpid};
-use serde::{Deserialize, Serialize};
 
 use super::channel::{self, Channel, FromChild, ToChild};
-use super::child::{self, Failure};
+use super::child;
+use super::failure::{Fails as _, Failure};
 use super::namespaces::Entrance;
 use super::stdio::{self, RelayEnds};
 use super::supervisor::{ChildProcess, Job, plan, spawn};
+pub use super::visitor::Found;
+use super::visitor::{Answer, Ask, Way, serve, way};
 use super::{NotStarted, OutOfReach, files, image};
 use crate::fuse::session::Session;
-use crate::ops::container::copy::{CopyError, Kind, Notes};
+use crate::ops::container::copy::{CopyError, Notes};
 use crate::ops::container::run::mounts::ReadySource;
 use crate::store::Lease;
 use crate::store::containers::{Container, ContainerState, Status};
 use crate::store::volumes::VolumeHold;
 use crate::sys::container::{exit_now, reset_signals};
 use crate::sys::fork::{Fork, fork};
-
-pub(super) use inside::{serve, way};
-
-/// What is asked for.
-#[derive(Debug, Serialize, Deserialize)]
-enum Ask {
-    /// What is at a path, a link at its end not followed.
-    Look { path: Vec<u8> },
-    /// With the end of a pipe: what is there, as a tar whose first entry is called `name`.
-    Read { path: Vec<u8>, name: Vec<u8> },
-    /// With the end of a pipe: the container's own file system, without what is mounted in it.
-    ReadRoot,
-    /// With the end of a pipe: a tar, perhaps compressed, goes into a directory.
-    Write { directory: Vec<u8>, own: bool },
-}
-
-/// What is answered.
-#[derive(Debug, Serialize, Deserialize)]
-enum Answer {
-    /// To a look.
-    Found(Option<Found>),
-    /// To the others, at their end.
-    Done(Notes),
-    /// To any.
-    Failed { text: String, refused: bool },
-}
-
-/// What is at a path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
-    /// What it is.
-    pub kind: Kind,
-    /// Where a symbolic link leads in the end, as the container sees it.
-    pub target: Option<Vec<u8>>,
-}
 
 /// A visitor in a container. It ends when nobody asks any more: fields go in their order.
 pub struct Visitor {
@@ -142,13 +107,12 @@ pub fn visit_running(container: &Container, _: OutOfReach) -> Result<Visitor, No
 }
 
 /// Moves the visitor in.
-fn enter(entrance: Entrance, userns: bool, channel: &Channel) -> Result<inside::Way, Failure> {
-    use super::child::Fails as _;
+fn enter(entrance: Entrance, userns: bool, channel: &Channel) -> Result<Way, Failure> {
     let what = "entering the container";
     let keep: Vec<_> = entrance.descriptors().collect();
     child::leave_behind(channel, None, &keep)?;
     // While /proc is the host's: by it descriptors are opened again.
-    let way = inside::way()?;
+    let way = way()?;
     entrance.enter().fails(what)?;
     if userns {
         crate::sys::userns::become_root().fails(what)?;

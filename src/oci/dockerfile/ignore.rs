@@ -3,7 +3,7 @@
 //! Patterns are anchored at the context's root; of those that match a path or a directory above it the last one counts, and
 //! one with `!` takes the path in again.
 
-use super::pattern::Pattern;
+use crate::oci::syntax::pattern::Pattern;
 
 /// The rules of one file.
 #[derive(Debug, Clone, Default)]

@@ -1,8 +1,9 @@
 //! From lines to instructions and stages.
 
-use super::super::change::{Change, ChangeError, Line, form, refuse};
-use super::source::{self, Logical, Source};
-use super::{Copy, CopySource, Dockerfile, DockerfileError, Instruction, Run, Stage, Step, lex};
+use super::{Copy, CopySource, Dockerfile, DockerfileError, Instruction, Run, Stage, Step};
+use crate::oci::change::{Change, Line, form};
+use crate::oci::syntax::source::{self, Logical, Source};
+use crate::oci::syntax::{ChangeError, lex, refuse};
 
 /// Stages and instructions that a file may have; more is nobody's intention.
 const MAX_STEPS: usize = 10_000;

@@ -457,24 +457,24 @@ fn regression_patterns_cost_their_length_times_the_path_s() {
     ];
     for pattern in &patterns {
         let parsed = Pattern::deep(pattern.as_bytes()).unwrap();
-        super::pattern::LOOKED_AT.set(0);
+        crate::oci::syntax::pattern::LOOKED_AT.set(0);
         assert!(!parsed.matches(path.as_bytes()), "{pattern}");
         parsed.may_match_below(path.as_bytes());
-        let cost = super::pattern::LOOKED_AT.get();
+        let cost = crate::oci::syntax::pattern::LOOKED_AT.get();
         assert!(
             cost <= 2 * (pattern.len() + 1) * (path.len() + 2),
             "{pattern}: {cost}"
         );
     }
     let rules = patterns.join("\n");
-    super::pattern::LOOKED_AT.set(0);
+    crate::oci::syntax::pattern::LOOKED_AT.set(0);
     assert!(
         !Ignore::parse(rules.as_bytes())
             .unwrap()
             .excludes(path.as_bytes())
     );
     // For each directory on the way.
-    let cost = super::pattern::LOOKED_AT.get();
+    let cost = crate::oci::syntax::pattern::LOOKED_AT.get();
     assert!(cost <= 101 * rules.len() * (path.len() + 1), "{cost}");
 }
 
@@ -493,9 +493,9 @@ fn regression_substitutions_cost_what_is_allowed_or_are_refused() {
         "${Y//*a*a*a*a*a*a*a*a*a*a*b/c}",
         "${Y#?*?*?*?*?*?*?*?*b}",
     ] {
-        super::pattern::LOOKED_AT.set(0);
+        crate::oci::syntax::pattern::LOOKED_AT.set(0);
         assert_eq!(expand.word(word).unwrap(), "a".repeat(200), "{word}");
-        let cost = super::pattern::LOOKED_AT.get();
+        let cost = crate::oci::syntax::pattern::LOOKED_AT.get();
         assert!(cost <= 201 * 201 * word.len(), "{word}: {cost}");
     }
     let word = format!("${{X//{}b/c}}", "*a".repeat(100));

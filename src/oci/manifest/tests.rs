@@ -1,6 +1,10 @@
 //! What a document is, as a table of documents.
 
 use super::*;
+use crate::oci::media_type::{
+    DOCKER_LIST, DOCKER_MANIFEST, DOCKER_SCHEMA1_SIGNED, OCI_CONFIG, OCI_EMPTY, OCI_INDEX,
+    OCI_LAYER, OCI_MANIFEST,
+};
 
 const D1: &str = "sha256:7cc4b5aefd1d0cadf8d97d4350462ba51c694ebca145b08d7d41b41acc8db5aa";
 

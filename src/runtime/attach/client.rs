@@ -12,8 +12,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcgetwinsize};
 
 use super::super::NotStarted;
-use super::super::child::Failure;
-use super::super::stdio::{RawTerminal, thread, write_all};
+use super::super::failure::Failure;
+use super::super::standard::{RawTerminal, thread, write_all};
 use super::{DetachKeys, END, ERR, HELLO, INPUT, OUT, SIZE, SOCKET, frame, read_frame};
 use crate::store::containers::Container;
 use crate::sys::local_socket::connect_to;

@@ -106,7 +106,7 @@ impl Hub {
         {
             // Nothing comes before it.
             let mut clients = self.clients.lock();
-            crate::runtime::stdio::write_all(stream.as_fd(), &frame(HELLO, &hello))?;
+            crate::runtime::standard::write_all(stream.as_fd(), &frame(HELLO, &hello))?;
             stream.set_nonblocking(true)?;
             clients.push(stream);
         }
@@ -130,7 +130,7 @@ impl Hub {
                 (INPUT, data) => {
                     let input = self.input.lock().clone();
                     if let Some(input) = input
-                        && crate::runtime::stdio::write_all(input.as_fd(), data).is_err()
+                        && crate::runtime::standard::write_all(input.as_fd(), data).is_err()
                     {
                         return;
                     }

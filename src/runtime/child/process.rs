@@ -5,8 +5,6 @@ mod privileges;
 mod replace;
 
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -21,8 +19,11 @@ pub(in crate::runtime) use self::privileges::come_with_little;
 use self::privileges::{drop_privileges, hide, restrict};
 use self::replace::{execute, lookup_path, strings};
 use super::super::channel::{Channel, FromChild};
-use super::{Fails, Failure, wait_for};
+use super::wait_for;
 use crate::ops::container::run::{limits, security, user};
+use crate::runtime::failure::{Fails, Failure};
+use crate::runtime::standard::Stdio;
+use crate::runtime::users::read_list;
 use crate::store::containers::Ulimit;
 use crate::sys::pause::pause;
 
@@ -48,10 +49,6 @@ pub(in crate::runtime) struct Program {
     pub(in crate::runtime) new_privileges: bool,
     pub(in crate::runtime) ulimits: Vec<Ulimit>,
 }
-
-/// What the program reads from and writes to, unless it has a terminal.
-#[derive(Debug)]
-pub(in crate::runtime) struct Stdio(pub(in crate::runtime) [OwnedFd; 3]);
 
 /// Runs the program in place of this process, which is inside the container's namespaces and root already.
 pub(in crate::runtime) fn run(
@@ -188,20 +185,6 @@ fn open_terminal(channel: &Channel) -> Result<OwnedFd, Failure> {
         .send(&FromChild::Terminal, Some(master.as_fd()))
         .fails(what)?;
     Ok(slave)
-}
-
-/// More of a list of users or groups is not read.
-const MAX_LIST: u64 = 16 << 20;
-
-/// A file of the container's, which can be anything: a pipe that nobody writes to, or a link to a device that never ends.
-pub(in crate::runtime) fn read_list(path: &str) -> io::Result<String> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(openat(CWD, path, flags, Mode::empty())?);
-    let mut bytes = Vec::new();
-    if file.metadata()?.is_file() {
-        file.take(MAX_LIST).read_to_end(&mut bytes)?;
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The user to run as, by the container's own files.

@@ -12,9 +12,9 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use super::{Fails, Failure};
 use crate::oci::ImageId;
 use crate::ops::container::run::mounts::{ReadyMount, ReadySource};
+use crate::runtime::failure::{Fails, Failure};
 use crate::runtime::files;
 use crate::sys::container::{MountLimits, limit_mount};
 use crate::sys::pause::pause;

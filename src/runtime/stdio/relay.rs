@@ -93,23 +93,6 @@ pub(super) fn output(
     Ok(())
 }
 
-/// Writes all of it, to what may be set not to wait.
-pub(in crate::runtime) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(to, bytes) {
-            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                let mut fds = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
-                // Interrupted or not: it is tried again.
-                let _ = poll(&mut fds, None);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
 /// A file that is a program's input: read from where its description stands, which in the end stands where the program has
 /// stopped reading.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use rustix::process::{Pid, Signal, WaitOptions, setsid, wait};
 
 use super::Program;
 use super::privileges::restrict;
-use crate::runtime::child::{Fails as _, Failure};
 use crate::runtime::code_of;
+use crate::runtime::failure::{Fails as _, Failure};
 use crate::sys::container::{exit_now, reset_signals, signal};
 use crate::sys::fork::{Fork, close_inherited, fork};
 use crate::sys::signal::SignalFd;

@@ -11,7 +11,7 @@ use rustix::thread::{
 
 use super::Program;
 use crate::ops::container::run::{security, user};
-use crate::runtime::child::{Fails, Failure};
+use crate::runtime::failure::{Fails, Failure};
 use crate::sys::container::install_filter;
 use crate::sys::proc;
 

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io;
 
 use crate::ops::container::run::security;
-use crate::runtime::child::{Fails as _, Failure};
+use crate::runtime::failure::{Fails as _, Failure};
 use crate::sys::container::exec;
 
 /// The directories a program without a slash is looked for in.

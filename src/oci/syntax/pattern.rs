@@ -124,7 +124,7 @@ impl Pattern {
 #[cfg(test)]
 thread_local! {
     /// What this thread has looked at, for tests of what it costs.
-    pub(super) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    pub(in crate::oci) static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 fn step(token: &Token, path: &[u32], reached: &[bool]) -> Vec<bool> {

@@ -7,10 +7,11 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
+use serde::{Deserialize, Serialize};
 
-use super::super::channel::Channel;
-use super::super::child::{Fails as _, Failure, read_list};
-use super::{Answer, Ask, Found};
+use super::channel::Channel;
+use super::failure::{Fails as _, Failure};
+use super::users::read_list;
 use crate::layer::compress;
 use crate::ops::container::copy::{
     self, CopyError, Kind, Notes, Owner, Owners, Packing, Path, Unpacking,
@@ -23,6 +24,39 @@ use crate::sys::source;
 
 /// Of a pipe at once.
 const PIECE: usize = 256 << 10;
+
+/// What is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::runtime) enum Ask {
+    /// What is at a path, a link at its end not followed.
+    Look { path: Vec<u8> },
+    /// With the end of a pipe: what is there, as a tar whose first entry is called `name`.
+    Read { path: Vec<u8>, name: Vec<u8> },
+    /// With the end of a pipe: the container's own file system, without what is mounted in it.
+    ReadRoot,
+    /// With the end of a pipe: a tar, perhaps compressed, goes into a directory.
+    Write { directory: Vec<u8>, own: bool },
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::runtime) enum Answer {
+    /// To a look.
+    Found(Option<Found>),
+    /// To the others, at their end.
+    Done(Notes),
+    /// To any.
+    Failed { text: String, refused: bool },
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// What it is.
+    pub kind: Kind,
+    /// Where a symbolic link leads in the end, as the container sees it.
+    pub target: Option<Vec<u8>>,
+}
 
 /// What the visitor takes along from the host: a way to its own descriptors.
 pub(in crate::runtime) type Way = Host;

@@ -1,7 +1,6 @@
 //! From the text of a Dockerfile to its instructions: directives, comments, continued lines, heredocs.
 
-use super::super::change::ChangeError;
-use super::lex;
+use super::{ChangeError, lex};
 
 /// A line longer than this is refused, as docker does.
 const MAX_LINE: usize = 65_535;
@@ -43,7 +42,7 @@ pub struct DockerfileError {
 }
 
 impl DockerfileError {
-    pub(super) fn at(line: usize) -> impl Fn(ChangeError) -> DockerfileError {
+    pub(in crate::oci) fn at(line: usize) -> impl Fn(ChangeError) -> DockerfileError {
         move |ChangeError(text)| DockerfileError { line, text }
     }
 }
@@ -221,6 +220,6 @@ fn announced(word: &str) -> Option<(Option<u32>, &str)> {
 }
 
 /// Whether a word announces a heredoc.
-pub(super) fn announces(word: &str) -> bool {
+pub(in crate::oci) fn announces(word: &str) -> bool {
     announced(word).is_some()
 }

@@ -1,7 +1,7 @@
 //! Words, and the expansion of variables, as docker's Dockerfile parser has them.
 
 use super::substitution;
-use crate::oci::change::{ChangeError, refuse};
+use super::{ChangeError, refuse};
 
 /// The first word, and what follows it.
 pub(in crate::oci) fn split(line: &str) -> (&str, &str) {
@@ -93,7 +93,7 @@ impl<'a> Expand<'a> {
     }
 
     /// A text without its quotes; variables stay. One with a quote that nothing ends stays as it is.
-    pub(super) fn unquoted(text: &str, escape: char) -> String {
+    pub(in crate::oci) fn unquoted(text: &str, escape: char) -> String {
         let (mut out, mut quote) = (String::new(), None);
         let mut characters = text.chars();
         while let Some(c) = characters.next() {
