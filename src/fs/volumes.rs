@@ -12,7 +12,8 @@
 //! | `root`, `naming` | the directory of volumes, and what changes it |
 //! | `mark` | the attribute that says that a volume is ephemeral |
 //! | `tree` | names and attributes below a volume |
-//! | `files` | open files and directories |
+//! | `opening`, `files`, `directories` | open files and directories |
+//! | `attached` | a volume that has been visited |
 //! | `keep` | what the kernel may keep, and how it comes to forget |
 //! | `locks` | flock and fcntl locks, held on the host for others |
 //! | `set_id` | set-id bits at changes, by who makes them |
@@ -21,14 +22,17 @@
 //! Lock order: `Nodes` and `Files` each for a moment and alone; `Locks` alone. No lock is held over a call that can wait for a
 //! disk, except a directory's position.
 
+mod attached;
 mod attr;
 mod budget;
+mod directories;
 mod files;
 mod keep;
 mod locks;
 mod mark;
 mod naming;
 mod nodes;
+mod opening;
 mod root;
 mod set_id;
 mod sweep;
@@ -48,8 +52,9 @@ use crate::store::Store;
 use crate::sys::beneath::{Host, Privileges};
 use crate::sys::mountinfo::DeviceId;
 
-pub use attr::{Attr, Change, VolumeError};
-pub use files::{FileNo, Listed, Opened, Write};
+pub use attr::{Attr, Change, FileNo, VolumeError};
+pub use directories::Listed;
+pub use files::{Opened, Write};
 pub use keep::{Keeping, Named};
 pub use locks::{Blocking, LockRequest};
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Superblock;
 use super::inode::{self, DirectoryNo};
-use super::superblock::Superblock;
 use super::trees::{At, Content, DirNode, Open, Tree, key};
 use crate::fs::api::{FsError, InodeNo};
 use crate::layer::merged::MergedEntry;

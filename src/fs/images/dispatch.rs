@@ -9,9 +9,10 @@
 use std::sync::Arc;
 
 use super::inode::{Number, SlotNo, decode};
-use super::nodes::{InfoFile, LayerFileName, Node, Place};
-use super::superblock::{Shape, Superblock};
-use super::trees::{DirNode, Subject};
+use super::nodes::Node;
+use super::places::{InfoFile, LayerFileName, Place, Subject};
+use super::trees::DirNode;
+use super::{Shape, Superblock};
 use crate::fs::api::{
     AttrReply, Caller, DirEntry, EntryReply, FileAttr, FileSystem, FsError, Full, InodeNo, Lookup,
     RenameMode, SetAttr, StatFs,

@@ -15,12 +15,12 @@ pub(super) use listing::dots;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::Superblock;
 use super::attr;
 use super::inode;
-use super::nodes::Place;
 use super::open_layers::Slot;
-use super::superblock::Superblock;
-use super::trees::{self, At, Content, DirNode, Open, Subject, Tree};
+use super::places::{Place, Subject};
+use super::trees::{self, At, Content, DirNode, Open, Tree};
 use crate::fs::api::{
     AttrReply, Caller, EntryReply, FileAttr, FileKind, FsError, InodeNo, Lookup, Ttl,
 };

@@ -15,8 +15,9 @@ pub(super) use events::Events;
 pub(super) use measured::Measured;
 pub(super) use users::UsersCache;
 
-use super::nodes::{InfoFile, LayerFileName, Node, Rendered, TagFile};
-use super::superblock::Superblock;
+use super::Superblock;
+use super::nodes::{Node, Rendered};
+use super::places::{InfoFile, LayerFileName, TagFile};
 use crate::fs::api::{AttrReply, FsError, InodeNo, Timestamp, Ttl};
 
 /// Whether a file's content can change while its node is the same.

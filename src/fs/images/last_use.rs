@@ -7,8 +7,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::superblock::Superblock;
-use super::trees::{Subject, Tree};
+use super::Superblock;
+use super::places::Subject;
+use super::trees::Tree;
 use crate::store::used::COARSENESS;
 
 impl Superblock {

@@ -32,8 +32,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
-use super::nodes::Place;
-use super::trees::Subject;
+use super::places::{Place, Subject};
 use crate::sys::counters::{COUNT, Counter, Counters};
 
 /// Where the first log begins.

@@ -1,6 +1,6 @@
 //! The directories of names: `images/` and its repositories, `.dangling`, `by-id`, `layers`, `info/`.
 //!
-//! They change, and the kernel is told exactly what (`superblock`), so it may keep the names that exist and the attributes of
+//! They change, and the kernel is told exactly what (`refresh`), so it may keep the names that exist and the attributes of
 //! the directories on the way to an image. Names that do not exist, and symlinks that stand for others, it asks for each time.
 //! Under `info/`, whose files it asks about anyway, and for the flat listings, it also asks for the directory's attributes
 //! each time: a listing there is never older than the reader's call.
@@ -10,10 +10,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::attr;
 use super::image_dir::dots;
 use super::namespace::{DANGLING, Entry, Found, View, split, unique};
-use super::nodes::{InfoFile, LayerFileName, Node, Place, TagFile};
-use super::stores::StorePlace;
-use super::superblock::{FsOptions, Shape, Superblock};
-use super::trees::Subject;
+use super::nodes::Node;
+use super::places::{InfoFile, LayerFileName, Place, StorePlace, Subject, TagFile};
+use super::{FsOptions, Shape, Superblock};
 use crate::fs::api::{
     AttrReply, DirEntry, EntryReply, FileAttr, FileKind, FsError, Full, InodeNo, Lookup, Timestamp,
     Ttl,

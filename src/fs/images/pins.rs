@@ -1,8 +1,9 @@
 //! Pins through the mount: the attribute `user.mica.pin` of a tag directory, and its immutable flag (`chattr +i`). Both are the
 //! store's pin: the tag can be neither removed nor renamed, by whomever, until it is let go.
 
-use super::superblock::Superblock;
-use super::trees::{DirNode, Subject};
+use super::Superblock;
+use super::places::Subject;
+use super::trees::DirNode;
 use crate::fs::api::{Caller, FsError};
 use crate::oci::TagRef;
 

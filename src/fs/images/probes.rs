@@ -10,8 +10,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::RwLock;
 
+use super::Superblock;
 use super::namespace::View;
-use super::superblock::Superblock;
 use crate::fs::api::FsError;
 use crate::layer::XattrKinds;
 use crate::oci::DiffId;

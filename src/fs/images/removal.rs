@@ -14,11 +14,11 @@ use std::time::Instant;
 
 pub(super) use stages::Stages;
 
+use super::Superblock;
 use super::inode::{Number, decode};
 use super::namespace::{Found, prefixes, split};
-use super::nodes::Place;
-use super::superblock::Superblock;
-use super::trees::{DirNode, Subject};
+use super::places::{Place, Subject};
+use super::trees::DirNode;
 use crate::fs::api::{Caller, FsError};
 use crate::oci::ImageId;
 use crate::ops::image::remove::{self, Plan, Removed, Target};

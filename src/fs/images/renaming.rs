@@ -2,12 +2,11 @@
 
 use std::time::SystemTime;
 
+use super::Superblock;
 use super::namespace::{
     Entry, Found, View, is_below, join, may_be_directory, prefixes, repository_at, split,
 };
-use super::nodes::Place;
-use super::superblock::Superblock;
-use super::trees::Subject;
+use super::places::{Place, Subject};
 use crate::fs::api::{Caller, EntryReply, FsError, RenameMode};
 use crate::oci::{ImageId, Repository, Tag, TagRef};
 use crate::store::{Names, StoreError};
@@ -231,7 +230,7 @@ impl Superblock {
     }
 
     /// As `take_in`; the change is durable, so a failure to show it is not the caller's.
-    fn after_change(&self, changing: &super::superblock::Changing<'_>, stay: &[Box<str>]) {
+    fn after_change(&self, changing: &super::refresh::Changing<'_>, stay: &[Box<str>]) {
         if let Err(error) = self.take_in(changing, stay) {
             log::error!("the names have changed, but cannot be read: {error}");
         }

@@ -9,10 +9,9 @@
 
 use std::collections::BTreeSet;
 
+use super::Superblock;
 use super::namespace::is_below;
-use super::nodes::Place;
-use super::superblock::Superblock;
-use super::trees::Subject;
+use super::places::{Place, Subject};
 use crate::fs::api::{FsError, StatFs};
 use crate::oci::DiffId;
 

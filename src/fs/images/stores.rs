@@ -19,19 +19,18 @@
 
 mod catalog;
 mod documents;
-mod place;
+mod record;
 mod telling;
 
 use std::sync::Arc;
 
 pub(super) use catalog::Catalogs;
-pub(super) use place::{Data, StorePlace};
 
+use super::Superblock;
 use super::attr;
 use super::names_dir::Step;
-use super::nodes::{Node, Place, Rendered};
-use super::superblock::Superblock;
-use super::trees::Subject;
+use super::nodes::{Node, Rendered};
+use super::places::{Data, Place, StorePlace, Subject};
 use crate::fs::api::{AttrReply, FileKind, FsError, Ttl};
 use crate::layer::tar_split;
 

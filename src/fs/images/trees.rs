@@ -18,47 +18,12 @@ use parking_lot::{Mutex, RwLock};
 use super::inode::{self, KEPT, MAX_TREES, TreeNo};
 use super::lasting::Lasting;
 use super::open_layers::{OpenLayers, Slot};
+use super::places::Subject;
 use crate::fs::api::FsError;
 use crate::fs::api::InodeNo;
 use crate::layer::merged::{Image, MergedDir};
 use crate::layer::{LayerFile, NodeNo};
-use crate::oci::{ChainId, DiffId, Digest, ImageId, TagRef};
-use crate::store::Numbered;
-
-/// What a tree is of.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(super) enum Subject {
-    Tag(TagRef, ImageId),
-    ById(ImageId),
-    Dangling(ImageId),
-    Layer(DiffId),
-    /// A layer below its parents, in the store of an engine: by the id it has there.
-    Chained(Digest, DiffId),
-    /// What a layer and its parents make together: their chain, and the layers, bottom first.
-    Chain(ChainId, Arc<[DiffId]>),
-}
-
-impl Subject {
-    /// What the store has its number under.
-    pub fn numbered(&self) -> Numbered {
-        match self {
-            Subject::Tag(tag, id) => Numbered::Tag(tag.clone(), *id),
-            Subject::ById(id) => Numbered::ById(*id),
-            Subject::Dangling(id) => Numbered::Dangling(*id),
-            Subject::Layer(layer) => Numbered::LayerTree(*layer),
-            Subject::Chained(id, layer) => Numbered::Chained(*id, *layer),
-            Subject::Chain(id, _) => Numbered::Chain(*id),
-        }
-    }
-
-    /// The image, unless it is of layers.
-    pub fn image(&self) -> Option<ImageId> {
-        match self {
-            Subject::Tag(_, id) | Subject::ById(id) | Subject::Dangling(id) => Some(*id),
-            Subject::Layer(_) | Subject::Chained(..) | Subject::Chain(..) => None,
-        }
-    }
-}
+use crate::oci::DiffId;
 
 /// One tree.
 #[derive(Debug)]

@@ -90,6 +90,13 @@ pub struct Change {
     pub mtime: SetTime,
 }
 
+/// The number of an open file or directory.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct FileNo(pub u64);
+
+/// A volume in a listing of all.
+pub(super) type Name = (Box<[u8]>, InodeNo, FileType);
+
 /// Why an operation on a volume was refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {

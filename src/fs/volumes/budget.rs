@@ -15,10 +15,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::super::api::{Caller, InodeNo};
-use super::VolumeTree;
-use super::attr::{Attr, VolumeError};
-use super::files::{FileNo, Opened};
+use super::attr::{FileNo, VolumeError};
 
 type Result<T> = std::result::Result<T, VolumeError>;
 
@@ -164,6 +161,10 @@ impl Budget {
     }
 
     /// A file or directory was closed.
+    pub(super) fn charge(&self, file: FileNo, share: Share) {
+        self.taken.lock().of_files.insert(file, share);
+    }
+
     pub(super) fn closed(&self, file: FileNo) {
         let gone = self.taken.lock().of_files.remove(&file);
         // It takes the lock itself.
@@ -186,43 +187,6 @@ impl Drop for Known {
                 taken.nodes_by_user.remove(&self.user);
             }
         }
-    }
-}
-
-impl VolumeTree {
-    /// Opens a file with the flags of open(2).
-    pub fn open(&self, caller: &Caller, ino: InodeNo, flags: u32) -> Result<Opened> {
-        let share = self.budget.take(caller.uid)?;
-        let opened = self.open_host(ino, flags)?;
-        self.charge(opened.file, share);
-        Ok(opened)
-    }
-
-    /// Makes a file and opens it; opens the one that somebody else has made meanwhile, unless `O_EXCL`.
-    pub fn create(
-        &self,
-        caller: &Caller,
-        parent: InodeNo,
-        name: &[u8],
-        (mode, umask): (u32, u32),
-        flags: u32,
-    ) -> Result<(Attr, Opened)> {
-        let share = self.budget.take(caller.uid)?;
-        let (attr, opened) = self.create_host(caller, parent, name, (mode, umask), flags)?;
-        self.charge(opened.file, share);
-        Ok((attr, opened))
-    }
-
-    /// Opens a directory for listing.
-    pub fn open_directory(&self, caller: &Caller, ino: InodeNo) -> Result<FileNo> {
-        let share = self.budget.take(caller.uid)?;
-        let opened = self.open_directory_host(ino)?;
-        self.charge(opened, share);
-        Ok(opened)
-    }
-
-    fn charge(&self, file: FileNo, share: Share) {
-        self.budget.taken.lock().of_files.insert(file, share);
     }
 }
 

@@ -3,26 +3,23 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::super::api::{Caller, FsError, Full, InodeNo};
+use super::super::api::{Caller, FsError, InodeNo};
 use super::VolumeTree;
-use super::attr::{Attr, VolumeError};
+use super::attr::{Attr, FileNo, VolumeError};
+use super::directories::OpenDirectory;
 use super::keep::Use;
 use super::nodes::Node;
 use super::set_id;
-use crate::sys::beneath::{self, Host, Keeps};
+use crate::sys::beneath::{self, Keeps};
 use crate::sys::mountinfo::DeviceId;
 
 type Result<T> = std::result::Result<T, VolumeError>;
-
-/// The number of an open file or directory.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct FileNo(pub u64);
 
 /// A file that has been opened.
 #[derive(Clone, Debug)]
@@ -56,22 +53,6 @@ pub enum Write {
     Mapped,
 }
 
-/// One entry of a listing.
-#[derive(Clone, Copy, Debug)]
-pub struct Listed<'a> {
-    /// Where the listing goes on.
-    pub next: u64,
-    /// Its name.
-    pub name: &'a [u8],
-    /// Number.
-    pub ino: InodeNo,
-    /// Type.
-    pub kind: FileType,
-}
-
-/// A volume in a listing.
-pub(super) type Name = (Box<[u8]>, InodeNo, FileType);
-
 #[derive(Debug)]
 pub(super) struct OpenFile {
     pub(super) node: Arc<Node>,
@@ -83,33 +64,11 @@ pub(super) struct OpenFile {
     _in_use: Option<Use>,
 }
 
-#[derive(Debug)]
-enum OpenDirectory {
-    /// The directory of volumes, as it was when it was opened.
-    Root(Vec<Name>),
-    /// The host's. Whether the kernel keeps what is listed.
-    Host(Arc<Node>, Mutex<Reading>, AtomicBool),
-}
-
-/// The host's directory, which has a position; opened when it is read. Of a listing that the kernel has kept it never is.
-#[derive(Debug)]
-struct Reading(Option<OwnedFd>);
-
-impl Reading {
-    fn open(&mut self, host: &Host, node: &Node) -> Result<&OwnedFd> {
-        let descriptor = match self.0.take() {
-            Some(descriptor) => descriptor,
-            None => host.open(node.directory()?, OFlags::RDONLY | OFlags::DIRECTORY)?,
-        };
-        Ok(self.0.insert(descriptor))
-    }
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Files {
     next: AtomicU64,
     files: RwLock<HashMap<u64, Arc<OpenFile>>>,
-    directories: RwLock<HashMap<u64, Arc<OpenDirectory>>>,
+    pub(super) directories: RwLock<HashMap<u64, Arc<OpenDirectory>>>,
 }
 
 impl Files {
@@ -117,7 +76,7 @@ impl Files {
         self.files.read().get(&file.0).cloned()
     }
 
-    fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -338,126 +297,6 @@ impl VolumeTree {
                 length,
             )
         })
-    }
-
-    /// Opens a directory for listing.
-    pub(super) fn open_directory_host(&self, ino: InodeNo) -> Result<FileNo> {
-        let directory = if Self::is_root(ino) {
-            OpenDirectory::Root(self.root_listing()?)
-        } else {
-            let node = self.nodes.get(ino)?;
-            node.directory()?;
-            let mut reading = Reading(None);
-            if !self.many_users() {
-                // Nobody else checks whether it may be read.
-                reading.open(&self.host, &node)?;
-            }
-            OpenDirectory::Host(node, Mutex::new(reading), AtomicBool::new(false))
-        };
-        let file = self.files.number();
-        let mut directories = self.files.directories.write();
-        directories.insert(file, Arc::new(directory));
-        Ok(FileNo(file))
-    }
-
-    fn directory(&self, file: FileNo) -> Result<Arc<OpenDirectory>> {
-        let directories = self.files.directories.read();
-        let found = directories.get(&file.0).cloned();
-        found.ok_or_else(|| Errno::BADF.into())
-    }
-
-    /// Lists from `offset` until `add` says that it is full.
-    pub fn list(
-        &self,
-        file: FileNo,
-        offset: u64,
-        add: &mut dyn FnMut(&Listed<'_>) -> Full,
-    ) -> Result<()> {
-        match &*self.directory(file)? {
-            OpenDirectory::Root(entries) => {
-                let from = usize::try_from(offset).unwrap_or(usize::MAX);
-                for ((name, ino, kind), next) in entries.iter().zip(1..).skip(from) {
-                    let listed = Listed {
-                        next,
-                        name,
-                        ino: *ino,
-                        kind: *kind,
-                    };
-                    if add(&listed) == Full::Yes {
-                        break;
-                    }
-                }
-                Ok(())
-            }
-            OpenDirectory::Host(node, reading, _) => {
-                let mut reading = reading.lock();
-                let descriptor = reading.open(&self.host, node)?;
-                let volume = node.volume.number;
-                beneath::list(descriptor.as_fd(), offset, &mut |entry| {
-                    let name = entry.name.to_bytes();
-                    let ino = match name {
-                        b"." => node.ino,
-                        b".." if node.top => InodeNo::ROOT,
-                        _ => self.nodes.shown(volume, node.device, entry.ino),
-                    };
-                    let listed = Listed {
-                        next: entry.next,
-                        name,
-                        ino,
-                        kind: self.kind_of(node, entry),
-                    };
-                    add(&listed) == Full::No
-                })?;
-                Ok(())
-            }
-        }
-    }
-
-    /// The kernel is told to keep what is listed through this handle.
-    pub fn keeps_listing(&self, file: FileNo) {
-        if let Ok(directory) = self.directory(file)
-            && let OpenDirectory::Host(_, _, kept) = &*directory
-        {
-            kept.store(true, Ordering::Release);
-        }
-    }
-
-    /// A part of a listing was sent. A handle from before others were let in goes on keeping: it is made to forget each time.
-    pub fn listed(&self, file: FileNo) {
-        if let Ok(directory) = self.directory(file)
-            && let OpenDirectory::Host(node, _, kept) = &*directory
-            && kept.load(Ordering::Acquire)
-        {
-            self.forget_listing(node);
-        }
-    }
-
-    /// The type of an entry, asked for where the host's listing does not tell.
-    fn kind_of(&self, directory: &Node, entry: &beneath::Entry<'_>) -> FileType {
-        if entry.kind != FileType::Unknown {
-            return entry.kind;
-        }
-        let child = self.host.child(directory, entry.name.to_bytes());
-        let stat = child.and_then(beneath::stat);
-        stat.map_or(FileType::Unknown, |stat| beneath::kind(&stat))
-    }
-
-    /// fsync(2) of a directory.
-    pub fn sync_directory(&self, file: FileNo, data_only: bool) -> Result<()> {
-        match &*self.directory(file)? {
-            // Every change of the names is durable when it is acknowledged.
-            OpenDirectory::Root(_) => Ok(()),
-            OpenDirectory::Host(node, reading, _) => {
-                let mut reading = reading.lock();
-                Ok(beneath::sync(reading.open(&self.host, node)?, data_only)?)
-            }
-        }
-    }
-
-    /// A directory was closed.
-    pub fn release_directory(&self, file: FileNo) {
-        self.files.directories.write().remove(&file.0);
-        self.budget.closed(file);
     }
 
     pub(super) fn open_file(&self, file: FileNo) -> Result<Arc<OpenFile>> {

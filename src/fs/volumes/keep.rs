@@ -17,10 +17,10 @@
 //! Content is never kept here: it is the host's page cache, or read anew each time. The attributes of a file that is open for
 //! writing are not kept (a mapping changes it and nobody says so), and expire when it is closed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,15 +28,14 @@ use parking_lot::Mutex;
 
 use super::super::api::{Caller, InodeNo};
 use super::VolumeTree;
+use super::attached::{Attached, Held, Keep, Mode};
 use super::attr::VolumeError;
 use super::nodes::Node;
-use super::root::Attached;
+
 use crate::store::{VolumeHold, VolumeId};
 
 /// How long is without limit: the kernel's own is beyond any machine's life.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Names noted for one volume beside those of its nodes; beyond, absent names are not kept.
-const MAX_NAMES: usize = 1 << 17;
 /// Who was asked to let others in does not try to be alone again before; longer than a newcomer waits, and than one who is done takes
 /// to leave (`IDLE` and two rounds of the sweep): who tries before that leaves himself, and the other is alone with it.
 const TRUCE: Duration = Duration::from_secs(9);
@@ -73,63 +72,6 @@ pub enum Named {
     Found,
     /// It was made, or is that of a handle: under the directory's lock, or no name at all.
     Made,
-}
-
-/// How a volume is held.
-#[derive(Debug)]
-enum Mode {
-    /// Not at all: it may be looked at.
-    Out,
-    /// The kernel keeps what it is told.
-    Alone,
-    /// The kernel keeps nothing any more, and may not have forgotten everything.
-    Leaving,
-    /// Others may change it, too.
-    Shared,
-}
-
-#[derive(Debug)]
-struct Held {
-    mode: Mode,
-    hold: Option<VolumeHold>,
-    not_alone_before: Option<Instant>,
-    last_use: Instant,
-}
-
-/// What is kept of one volume.
-#[derive(Debug)]
-pub(super) struct Keep {
-    alone: AtomicBool,
-    /// Changes under way, and files open for writing.
-    uses: AtomicUsize,
-    held: Mutex<Held>,
-    /// Names the kernel was told to keep, beside the one that each node has.
-    names: Mutex<HashSet<(InodeNo, Box<[u8]>)>>,
-}
-
-impl Keep {
-    pub(super) fn new() -> Keep {
-        Keep {
-            alone: AtomicBool::new(false),
-            uses: AtomicUsize::new(0),
-            held: Mutex::new(Held {
-                mode: Mode::Out,
-                hold: None,
-                not_alone_before: None,
-                last_use: Instant::now(),
-            }),
-            names: Mutex::default(),
-        }
-    }
-
-    /// Notes a name; false if there are too many.
-    fn note(&self, parent: InodeNo, name: &[u8]) -> bool {
-        let mut names = self.names.lock();
-        names.len() < MAX_NAMES && {
-            names.insert((parent, name.into()));
-            true
-        }
-    }
 }
 
 /// A change under way, or a file open for writing: others were let in before, and this mount stays.

@@ -24,9 +24,9 @@ use rustix::io::Errno;
 
 use super::super::api::InodeNo;
 use super::VolumeTree;
-use super::attr::VolumeError;
+use super::attr::{FileNo, VolumeError};
 use super::budget::{Budget, Share};
-use super::files::{FileNo, OpenFile};
+use super::files::OpenFile;
 use crate::sys::beneath::{self, LockKind, Range};
 
 /// What a caller asks for.

@@ -15,9 +15,9 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::super::api::{FsError, InodeNo};
+use super::attached::Attached;
 use super::attr::{Attr, VolumeError};
 use super::budget::Known;
-use super::root::Attached;
 use crate::sys::beneath;
 use crate::sys::mountinfo::DeviceId;
 

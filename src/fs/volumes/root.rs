@@ -11,9 +11,8 @@ use rustix::io::Errno;
 
 use super::super::api::{FsError, InodeNo};
 use super::VolumeTree;
-use super::attr::{Attr, VolumeError};
-use super::files::Name;
-use super::keep::Keep;
+use super::attached::{Attached, Keep};
+use super::attr::{Attr, Name, VolumeError};
 use crate::store::{Volume, VolumeId, VolumeKind, VolumeName};
 use crate::sys::beneath;
 
@@ -21,17 +20,6 @@ type Result<T> = std::result::Result<T, VolumeError>;
 
 /// What a listing shows for the number of a volume: only the visit of one tells.
 const LISTED: u64 = 1 << 62;
-
-/// A volume that has been visited through this mount.
-#[derive(Debug)]
-pub(super) struct Attached {
-    pub(super) id: VolumeId,
-    /// Its number in this mount.
-    pub(super) number: u32,
-    pub(super) read_only: bool,
-    /// What the kernel keeps of it; `None`: nothing, the data is not ours.
-    pub(super) keep: Option<Keep>,
-}
 
 #[derive(Debug, Default)]
 struct Table {

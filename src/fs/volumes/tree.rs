@@ -8,8 +8,8 @@ use rustix::fs::{Access, FileType, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::super::api::{Caller, InodeNo, StatFs};
+use super::attr::FileNo;
 use super::attr::{Attr, Change, VolumeError};
-use super::files::FileNo;
 use super::keep::Use;
 use super::nodes::Node;
 use super::{VolumeTree, root};

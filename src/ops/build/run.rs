@@ -93,12 +93,7 @@ impl Builder<'_> {
     }
 
     /// What the mounts of a step are.
-    fn seen(
-        &mut self,
-        state: &State,
-        wanted: &[RunMount],
-        trees: Vec<Option<Bound>>,
-    ) -> Result<Seen, BuildError> {
+    fn seen(&mut self, wanted: &[RunMount], trees: Vec<Option<Bound>>) -> Result<Seen, BuildError> {
         let mut seen = Seen::default();
         for (mount, tree) in wanted.iter().zip(trees) {
             let source = match (&mount.kind, tree) {

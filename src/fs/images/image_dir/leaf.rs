@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::fs::api::{AttrReply, FsError, InodeNo, Ttl};
+use crate::fs::images::Superblock;
 use crate::fs::images::attr;
 use crate::fs::images::inode::SlotNo;
 use crate::fs::images::open_layers::Slot;
-use crate::fs::images::superblock::Superblock;
-use crate::fs::images::trees::Subject;
+use crate::fs::images::places::Subject;
 use crate::layer::{LayerFile, NodeNo};
 
 impl Superblock {

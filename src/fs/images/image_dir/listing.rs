@@ -2,7 +2,7 @@
 
 use super::{Child, child_of_image, forever};
 use crate::fs::api::{DirEntry, EntryReply, FileAttr, FsError, Full, InodeNo, Ttl};
-use crate::fs::images::superblock::Superblock;
+use crate::fs::images::Superblock;
 use crate::fs::images::trees::{At, Content, DirNode, Open};
 use crate::layer::merged::PROBES;
 

@@ -14,9 +14,10 @@ use std::borrow::Cow;
 
 use super::shifted;
 use crate::fs::api::FsError;
+use crate::fs::images::Superblock;
 use crate::fs::images::inode::SlotNo;
-use crate::fs::images::superblock::Superblock;
-use crate::fs::images::trees::{At, Content, DirNode, Open, Subject};
+use crate::fs::images::places::Subject;
+use crate::fs::images::trees::{At, Content, DirNode, Open};
 use crate::layer::{LayerIndex, NodeNo};
 use crate::store::ImageRecord;
 

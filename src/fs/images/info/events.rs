@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 
 use crate::fs::api::{Caller, FsError};
-use crate::fs::images::superblock::Superblock;
+use crate::fs::images::Superblock;
 use crate::ops::events;
 
 /// So much of the store's log is shown.

@@ -1,8 +1,8 @@
 //! The content of each file.
 
 use crate::fs::api::FsError;
-use crate::fs::images::nodes::{InfoFile, LayerFileName, TagFile};
-use crate::fs::images::superblock::Superblock;
+use crate::fs::images::Superblock;
+use crate::fs::images::places::{InfoFile, LayerFileName, TagFile};
 use crate::oci::{DiffId, ImageId, TagRef};
 use crate::ops::usage::images as users;
 use crate::ops::{

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::fs::api::{FsError, InodeNo};
+use crate::fs::images::Superblock;
 use crate::fs::images::namespace::{Entry, View};
-use crate::fs::images::superblock::Superblock;
-use crate::fs::images::trees::Subject;
+use crate::fs::images::places::Subject;
 use crate::mount_paths::{self, Inside};
 use crate::oci::{DiffId, ImageId};
 use crate::ops::usage::User;

@@ -1,8 +1,7 @@
 //! Places and subjects as words of a line. What has no such form is not remembered.
 
 use super::store_text;
-use crate::fs::images::nodes::{InfoFile, LayerFileName, Place, TagFile};
-use crate::fs::images::trees::Subject;
+use crate::fs::images::places::{InfoFile, LayerFileName, Place, Subject, TagFile};
 use crate::oci::{ChainId, DiffId, Digest, ImageId, TagRef};
 
 pub(super) fn place(place: &Place) -> Option<String> {

@@ -6,40 +6,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::documents;
+use super::record::{ChainedLayer, StoredImage};
 use crate::fs::api::{FsError, Timestamp};
 use crate::oci::go;
 use crate::oci::{ChainId, DiffId, Digest, ImageId, ManifestOrIndex, MediaType};
 use crate::ops::engines::{layer_id, link};
 use crate::store::{ImageRecord, Names, Origin, Store};
-
-/// A layer below its parents.
-#[derive(Clone, Debug)]
-pub(in crate::fs::images) struct ChainedLayer {
-    pub id: Digest,
-    pub diff_id: DiffId,
-    pub parent: Option<Digest>,
-    /// 26 digits of base32: its name in `overlay/l`.
-    pub link: Box<str>,
-    /// The blob that a registry has it by, and its size, where that was proved.
-    pub blob: Option<(Digest, u64)>,
-    /// Of its tar.
-    pub size: u64,
-    pub created: jiff::Timestamp,
-}
-
-/// An image.
-#[derive(Clone, Debug)]
-pub(in crate::fs::images) struct StoredImage {
-    pub id: ImageId,
-    pub manifest: Digest,
-    pub manifest_size: u64,
-    pub config_size: u64,
-    /// The topmost layer.
-    pub top: Option<Digest>,
-    /// Canonical references.
-    pub names: Vec<String>,
-    pub created: jiff::Timestamp,
-}
 
 /// Everything the store shows at one moment.
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::catalog::{ChainedLayer, StoredImage};
-use super::place::Data;
+use super::record::{ChainedLayer, StoredImage};
 use crate::fs::api::FsError;
+use crate::fs::images::places::Data;
 use crate::oci::{Digest, ImageId};
 
 /// containers/storage, `images.go`: `Image`.

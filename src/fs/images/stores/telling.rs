@@ -1,14 +1,13 @@
 //! What the kernel has to forget of the store when the names change.
 //!
-//! As in [`super::super::superblock`], a name is dropped by the directory that it was in, so that a lookup which is being
+//! As in [`super::super::refresh`], a name is dropped by the directory that it was in, so that a lookup which is being
 //! answered meanwhile is waited for.
 
 use std::collections::BTreeSet;
 
 use super::catalog::served_manifest;
-use super::place::{Data, StorePlace};
-use crate::fs::images::nodes::Place;
-use crate::fs::images::superblock::Superblock;
+use crate::fs::images::Superblock;
+use crate::fs::images::places::{Data, Place, StorePlace};
 use crate::oci::{ChainId, Digest};
 use crate::ops::engines::{layer_ids, link};
 use crate::store::{ImageRecord, Names};

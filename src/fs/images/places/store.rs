@@ -106,7 +106,7 @@ impl Data {
         [Data::Manifest, Data::ManifestByDigest, Data::Config];
 
     /// The key in `images.json`.
-    pub(super) fn key(self, id: &ImageId, manifest: &Digest) -> String {
+    pub(in crate::fs::images) fn key(self, id: &ImageId, manifest: &Digest) -> String {
         match self {
             Data::Manifest => "manifest".to_owned(),
             Data::ManifestByDigest => format!("manifest-{manifest}"),
@@ -115,7 +115,7 @@ impl Data {
     }
 
     /// The digest of its bytes.
-    pub(super) fn digest(self, id: &ImageId, manifest: &Digest) -> Digest {
+    pub(in crate::fs::images) fn digest(self, id: &ImageId, manifest: &Digest) -> Digest {
         match self {
             Data::Manifest | Data::ManifestByDigest => *manifest,
             Data::Config => id.0,
@@ -123,7 +123,7 @@ impl Data {
     }
 
     /// The name of its file: a key that is not all letters and digits goes as base64 behind a `=`.
-    pub(super) fn file_name(self, id: &ImageId, manifest: &Digest) -> String {
+    pub(in crate::fs::images) fn file_name(self, id: &ImageId, manifest: &Digest) -> String {
         let key = self.key(id, manifest);
         match self {
             Data::Manifest => key,
