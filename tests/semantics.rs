@@ -19,6 +19,7 @@ mod ending;
 mod ending_engines;
 mod ending_upgrade;
 mod engines;
+mod ephemeral;
 mod facts;
 mod lasting;
 mod managing;
@@ -34,6 +35,7 @@ mod shifted;
 mod tree;
 mod verbs;
 mod volume_files;
+mod volume_names;
 mod volumes;
 
 /// A layer that several images share.

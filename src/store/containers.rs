@@ -16,12 +16,13 @@
 //! Who waits for a container holds its lock file open, and reads the exit code from it when the container itself has gone.
 //! A container keeps the layers of its image from garbage collection, running or not ([`as_leases`]).
 
+mod files;
+mod making;
 mod record;
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 pub use record::{
@@ -29,22 +30,15 @@ pub use record::{
     Security, Status, Ulimit, VERSION as RECORD_VERSION,
 };
 
+use self::files::put;
+pub(super) use self::files::{as_leases, remove_tree, without_record};
 use super::error::StoreError;
 use super::events::{self, Event};
-use super::files::file_names;
-use super::files::{self, open_if_there};
+use super::files::open_if_there;
 pub use super::ids::ContainerId;
-use super::ids::LeaseId;
-use super::layout::Layout;
-use super::lease::{LeaseKind, LeaseRecord, LiveLease};
 use super::lock::StoreLock;
-use super::{Store, read_limited};
-use crate::oci::Digest;
+use crate::sys::atomic;
 use crate::sys::lock::{self, LockMode};
-use crate::sys::{atomic, deep};
-
-/// A record or state larger than this is none.
-const MAX_RECORD_BYTES: u64 = 16 << 20;
 
 /// How often, a millisecond apart, it is tried to lock what nobody runs and others look at.
 const LOOKERS: u32 = 1000;
@@ -225,294 +219,6 @@ impl Container {
         put(&self.directory, CONFIG, &record, true)?;
         self.record = record;
         Ok(())
-    }
-}
-
-impl Store {
-    /// All containers, the newest first. One that is being made or removed at this moment may be missing.
-    pub fn containers(&self) -> Result<Vec<Container>, StoreError> {
-        let mut found = Vec::new();
-        for id in ids(self.layout())? {
-            found.extend(read(self.layout(), &id)?);
-        }
-        found.sort_by(|a: &Container, b| {
-            (b.record.created, &b.record.id).cmp(&(a.record.created, &a.record.id))
-        });
-        Ok(found)
-    }
-
-    /// One container.
-    pub fn container(&self, id: &ContainerId) -> Result<Option<Container>, StoreError> {
-        read(self.layout(), id)
-    }
-
-    /// Makes a container's directory. It is there as a whole or not at all; it is not running. The caller has looked, under
-    /// this lock, that its name is free and its image is in the store.
-    pub fn create_container(
-        &self,
-        record: ContainerRecord,
-        _lock: &StoreLock,
-    ) -> Result<(Container, ContainerLock), StoreError> {
-        self.writable()?;
-        let parent = self.layout().containers();
-        make_private(&parent)?;
-        let directory = parent.join(record.id.as_str());
-        let made = (|| {
-            make_private(&directory)?;
-            for name in ["upper", "work", "root"] {
-                make_private(&directory.join(name))?;
-            }
-            // The root directory of what its processes see, whatever our umask is.
-            let path = directory.join("upper");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
-                .map_err(StoreError::io("open", &path))?;
-            let path = directory.join("lock");
-            let file = private_file(&path, true).map_err(StoreError::io("create", &path))?;
-            lock::lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))?;
-            let state = ContainerState::default();
-            put(&directory, STATE, &state, false)?;
-            // The record comes last: without it there is no container. One that goes with its process need not survive
-            // a power cut.
-            put(&directory, CONFIG, &record, !record.auto_remove)?;
-            Ok((state, ContainerLock { file }))
-        })();
-        match made {
-            Ok((state, lock)) => {
-                let container = Container {
-                    record,
-                    state,
-                    pause: None,
-                    directory,
-                };
-                container.note(|event| event, "create");
-                if let Ok(names) = self.names()
-                    && let Some(image) = names.images.get(&container.record.image)
-                {
-                    self.note_use(image);
-                }
-                Ok((container, lock))
-            }
-            Err(error) => {
-                if let Err(error) = fs::remove_dir_all(&directory) {
-                    log::warn!("cannot remove {}: {error}", directory.display());
-                }
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Store {
-    /// Removes a container: first its record, then what it has changed. What cannot be removed now goes with the next sweep.
-    pub fn remove_container(
-        &self,
-        container: &Container,
-        lock: ContainerLock,
-    ) -> Result<(), StoreError> {
-        self.writable()?;
-        let config = container.directory.join(CONFIG);
-        atomic::remove_if_there(&config).map_err(StoreError::io("remove", &config))?;
-        // It does not come back, as what it was made of may go now. One that goes with its process was never durable.
-        if !container.record.auto_remove {
-            let directory = &container.directory;
-            match atomic::sync_dir(directory) {
-                // Another verb has swept what has no record any more.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => log::warn!(
-                    "container {} is removed, but may be back after a power cut: cannot sync {}: {error}",
-                    container.record.name,
-                    directory.display()
-                ),
-                Ok(()) => {}
-            }
-        }
-        container.note(|event| event, "destroy");
-        let removed = remove_tree(&container.directory);
-        drop(lock);
-        if let Err(error) = removed {
-            // It is gone. The next verb that looks removes the rest.
-            let directory = container.directory.display();
-            log::warn!(
-                "container {} is removed, but not yet {directory}: {error}",
-                container.record.name
-            );
-        }
-        Ok(())
-    }
-
-    /// Removes the directories of containers that were being made or removed by somebody who was killed.
-    pub fn sweep_containers(&self) -> Result<(), StoreError> {
-        let halves = || without_record(self.layout());
-        if halves()?.is_empty() {
-            return Ok(());
-        }
-        // Nobody makes one now.
-        let _lock = self.lock_unswept()?;
-        let mut done = Ok(());
-        for directory in halves()? {
-            let removed = remove_tree(&directory);
-            done = done.and(removed.map_err(StoreError::io("remove", &directory)));
-        }
-        done
-    }
-}
-
-/// Directories of containers that are being made or removed; with the store's lock held, by somebody who was killed.
-pub(super) fn without_record(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
-    let parent = layout.containers();
-    let directories = ids(layout)?.into_iter().map(|id| parent.join(id.as_str()));
-    Ok(directories
-        .filter(|dir| !dir.join(CONFIG).exists())
-        .collect())
-}
-
-/// Removes a directory with everything in it, also what belongs to others of this user's ids.
-pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
-    let removed = match deep::remove(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            crate::sys::userns::remove_tree(directory).map_err(|_| error)
-        }
-        other => other,
-    }
-}
-
-/// Containers as what they are for images: somebody who needs them. A stopped one does as much as one that runs.
-pub(super) fn as_leases(layout: &Layout) -> Result<Vec<LiveLease>, StoreError> {
-    let mut found = Vec::new();
-    for id in ids(layout)? {
-        let Some(container) = read(layout, &id)? else {
-            continue;
-        };
-        let running = container.is_running();
-        let record = container.record;
-        let mut held: BTreeSet<Digest> = record.layers.iter().map(|layer| layer.0).collect();
-        held.insert(record.image.0);
-        found.push(LiveLease {
-            id: LeaseId::of_container(&record.id),
-            record: LeaseRecord {
-                kind: LeaseKind::Run {
-                    image: record.image,
-                    container: Some(record.id),
-                    running,
-                },
-                pid: container.state.status.pid().unwrap_or(0),
-                since: record.created,
-            },
-            held,
-            socket: PathBuf::new(),
-        });
-    }
-    Ok(found)
-}
-
-/// The identifiers of all containers' directories.
-fn ids(layout: &Layout) -> Result<Vec<ContainerId>, StoreError> {
-    match file_names(&layout.containers()) {
-        Ok(names) => Ok(names.iter().filter_map(|name| name.parse().ok()).collect()),
-        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Reads one container; `None` if it is not there, or not yet, or not any more.
-fn read(layout: &Layout, id: &ContainerId) -> Result<Option<Container>, StoreError> {
-    let directory = layout.containers().join(id.as_str());
-    let Some(record) = get::<ContainerRecord>(&directory.join(CONFIG))? else {
-        return Ok(None);
-    };
-    if record.version != record::VERSION || record.id != *id {
-        return Err(StoreError::MetaDamaged {
-            path: directory.join(CONFIG),
-            reason: "it is another container's, or of another version".to_owned(),
-        });
-    }
-    // Looked at before the state is read: a container that ends between the two has then written how.
-    let lock_path = directory.join("lock");
-    let runs = match open_if_there(&lock_path)? {
-        Some(file) => {
-            !lock::is_free(&file, LockMode::Shared).map_err(StoreError::io("lock", &lock_path))?
-        }
-        None => false,
-    };
-    let mut state: ContainerState = get(&directory.join(STATE))?.unwrap_or_default();
-    if let Status::Running { started, .. } = state.status
-        && !runs
-    {
-        // Its supervisor was killed, and its processes with it.
-        state.status = Status::Exited {
-            code: KILLED,
-            started,
-            finished: started,
-        };
-    }
-    let pause = match state.status.pid() {
-        Some(pid) => get::<Pause>(&directory.join(PAUSED))?.filter(|pause| pause.pid == pid),
-        None => None,
-    };
-    Ok(Some(Container {
-        record,
-        state,
-        pause,
-        directory,
-    }))
-}
-
-fn get<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    let Some(file) = open_if_there(path)? else {
-        return Ok(None);
-    };
-    let stat = file.metadata().map_err(StoreError::io("stat", path))?;
-    let bytes = read_limited(&file, &stat, MAX_RECORD_BYTES, path)?;
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| StoreError::MetaDamaged {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })
-}
-
-/// Replaces `directory/name`: readers see the old one or the new one.
-fn put(
-    directory: &Path,
-    name: &str,
-    value: &impl serde::Serialize,
-    durable: bool,
-) -> Result<(), StoreError> {
-    let path = directory.join(name);
-    let mut bytes = serde_json::to_vec(value)
-        .map_err(io::Error::from)
-        .map_err(StoreError::io("write", &path))?;
-    bytes.push(b'\n');
-    let temp = format!("{name}.new");
-    let written = match durable {
-        true => atomic::replace(directory, &temp, name, &bytes).map(drop),
-        false => {
-            let temp = directory.join(&temp);
-            private_file(&temp, false)
-                .and_then(|mut file| file.write_all(&bytes))
-                .and_then(|()| fs::rename(&temp, &path))
-        }
-    };
-    written.map_err(StoreError::io("write", &path))
-}
-
-fn make_private(directory: &Path) -> Result<(), StoreError> {
-    files::make_directory(directory).map_err(StoreError::io("create", directory))
-}
-
-/// A new file, or one emptied.
-fn private_file(path: &Path, new: bool) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true).write(true).mode(files::FILE);
-    match new {
-        true => options.create_new(true).open(path),
-        false => options.create(true).truncate(true).open(path),
     }
 }
 

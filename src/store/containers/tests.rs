@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
+use std::fs;
 
 use super::*;
-use crate::oci::ImageId;
-use crate::store::OpenMode;
+use crate::oci::{Digest, ImageId};
+use crate::store::{OpenMode, Store};
 
 fn record(name: &str) -> ContainerRecord {
     ContainerRecord {

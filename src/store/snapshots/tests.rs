@@ -1,3 +1,6 @@
+use std::fs;
+
+use super::log::SLACK;
 use super::*;
 use crate::oci::{DiffId, Digest};
 use crate::store::OpenMode;
