@@ -327,12 +327,9 @@ impl Store {
 
     /// Where it is mounted: the daemons that live.
     pub fn mount_points(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let leases = lease::live(self.layout())?.into_iter();
-        let point = |lease: LiveLease| match lease.record.kind {
-            LeaseKind::Daemon { mountpoint } => Some(mountpoint),
-            _ => None,
-        };
-        Ok(leases.filter_map(point).collect())
+        let leases = lease::live(self.layout())?;
+        let points = leases.iter().filter_map(LiveLease::mountpoint);
+        Ok(points.map(Path::to_owned).collect())
     }
 
     /// Makes every live mount show the names as they are now; waits at most 5 s for all together. The answer

@@ -18,6 +18,7 @@ use crate::ops::build::{self, Failure, Options};
 use crate::ops::container::run::hosts;
 use crate::runtime::OutOfReach;
 use crate::store::Store;
+use crate::sys::own_binary::OWN;
 use crate::sys::userns;
 use host::{Console, Steps};
 use moving::Line;
@@ -169,7 +170,7 @@ fn failed(
 /// Runs a shell in an image; how it ends is nobody's concern.
 fn shell(store: &Store, image: &ImageId) -> anyhow::Result<()> {
     use std::io::IsTerminal as _;
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(OWN);
     command
         .arg("--store")
         .arg(store.path())

@@ -11,7 +11,8 @@ use clap_complete::CompletionCandidate;
 use clap_complete::engine::ArgValueCompleter;
 use clap_complete::env::{CompleteEnv, Shells};
 
-use crate::store::{LeaseKind, OpenMode, Store};
+use crate::store::LiveLease;
+use crate::store::{OpenMode, Store};
 
 use super::{Cli, output};
 
@@ -199,12 +200,9 @@ pub fn trashed() -> ArgValueCompleter {
 pub fn mounts() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         let all = |store: Store| {
-            let leases = store.live_leases().ok()?.into_iter();
-            let points = leases.filter_map(|lease| match lease.record.kind {
-                LeaseKind::Daemon { mountpoint } => Some(mountpoint.to_string_lossy().into_owned()),
-                _ => None,
-            });
-            Some(points.collect())
+            let leases = store.live_leases().ok()?;
+            let points = leases.iter().filter_map(LiveLease::mountpoint);
+            Some(points.map(|at| at.to_string_lossy().into_owned()).collect())
         };
         fitting(typed, all).unwrap_or_default()
     })

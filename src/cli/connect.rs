@@ -13,7 +13,8 @@ use anyhow::{Context as _, bail};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::ops::engines::podman;
-use crate::store::{LeaseKind, Store};
+use crate::store::LiveLease;
+use crate::store::Store;
 use crate::sys::mount::placeholder;
 
 use super::Context;
@@ -171,10 +172,8 @@ fn below(stores: &Path) -> io::Result<OwnedFd> {
 /// The store for engines in a live mount of this store.
 fn mounted(store: &Store) -> anyhow::Result<PathBuf> {
     let leases = store.live_leases()?;
-    let mut places = leases.iter().filter_map(|lease| match &lease.record.kind {
-        LeaseKind::Daemon { mountpoint } => Some(mountpoint.join("stores/containers")),
-        _ => None,
-    });
+    let points = leases.iter().filter_map(LiveLease::mountpoint);
+    let mut places = points.map(|point| point.join("stores/containers"));
     match places.find(|place| place.is_dir()) {
         Some(place) => Ok(place),
         None => bail!(

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use super::{Context, output};
 use crate::oci::Platform;
-use crate::store::LeaseKind;
 use crate::text::format::human_size_4;
 use crate::text::template::{Template, Value};
 
@@ -66,7 +65,7 @@ pub fn info(args: InfoArgs, context: &Context) -> anyhow::Result<ExitCode> {
             .count();
         images = store.names()?.images.len();
         for lease in store.live_leases()? {
-            if let LeaseKind::Daemon { mountpoint } = lease.record.kind {
+            if let Some(mountpoint) = lease.mountpoint() {
                 mounts.push(mountpoint.to_string_lossy().into_owned());
             }
         }

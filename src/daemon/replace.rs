@@ -1,14 +1,15 @@
 //! `mica mount --replace`: this program takes the place of a running daemon's.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use crate::store::{LeaseKind, LiveLease, OpenMode, Store, notify};
+use crate::store::{LiveLease, OpenMode, Store, notify};
 use crate::sys::mount::{FS_TYPE, MountPoint};
+use crate::sys::procfs;
 
 /// How long the next daemon may take: as long as a keeper waits for this program, and then for the one before.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -48,16 +49,14 @@ pub fn replace(store: &Path, path: &Path) -> anyhow::Result<()> {
 }
 
 /// The daemon of a mount.
-fn daemon(store: &Store, place: &PathBuf) -> anyhow::Result<Option<LiveLease>> {
+fn daemon(store: &Store, place: &Path) -> anyhow::Result<Option<LiveLease>> {
     let mut leases = store.live_leases()?.into_iter();
-    Ok(leases.find(
-        |lease| matches!(&lease.record.kind, LeaseKind::Daemon { mountpoint } if mountpoint == place),
-    ))
+    Ok(leases.find(|lease| lease.mountpoint() == Some(place)))
 }
 
 /// The one before goes on if this program could not.
 fn check(shown: &str, next: &LiveLease, program: &Path) -> anyhow::Result<()> {
-    match fs::read_link(format!("/proc/{}/exe", next.record.pid)) {
+    match fs::read_link(procfs::path(next.record.pid, "exe")) {
         Ok(running) if running != program => bail!(
             "{shown}: this version could not begin, and the one before serves on; daemon.log in the store says why"
         ),

@@ -134,11 +134,8 @@ struct Places {
 
 impl Places {
     fn of(leases: &[LiveLease]) -> std::io::Result<Places> {
-        let paths = leases.iter().filter_map(|lease| match &lease.record.kind {
-            LeaseKind::Daemon { mountpoint } => Some(mountpoint.join(STORES)),
-            _ => None,
-        });
-        let paths: Vec<PathBuf> = paths.collect();
+        let points = leases.iter().filter_map(LiveLease::mountpoint);
+        let paths: Vec<PathBuf> = points.map(|point| point.join(STORES)).collect();
         let mounts = mountinfo::of_self()?;
         let here = mounts.iter().filter(|m| paths.contains(&m.mount_point));
         Ok(Places {

@@ -96,7 +96,7 @@ fn volume_at(
     path: &Path,
 ) -> Result<Option<Volume>, ObjectError> {
     for lease in leases {
-        if let LeaseKind::Daemon { mountpoint } = &lease.record.kind
+        if let Some(mountpoint) = lease.mountpoint()
             && path.parent() == Some(&mountpoint.join(VOLUMES))
             && let Some(name) = path.file_name().and_then(|name| name.to_str())
             && let Ok(name) = VolumeName::parse(name)

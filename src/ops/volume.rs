@@ -26,8 +26,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use crate::store::{
-    LeaseKind, LiveLease, NewVolume, Ownership, Store, StoreError, StoreLock, Volume, VolumeKind,
-    VolumeName,
+    LiveLease, NewVolume, Ownership, Store, StoreError, StoreLock, Volume, VolumeKind, VolumeName,
 };
 
 use crate::ops::usage::volumes::{self as users, Look};
@@ -163,12 +162,7 @@ fn check_bind(store: &Store, source: &Path) -> Result<(PathBuf, bool), BindError
         return Err(BindError::Relative(source.to_owned()));
     }
     let leases = store.live_leases().unwrap_or_default();
-    let mounts = || {
-        leases.iter().filter_map(|lease| match &lease.record.kind {
-            LeaseKind::Daemon { mountpoint } => Some(mountpoint.as_path()),
-            _ => None,
-        })
-    };
+    let mounts = || leases.iter().filter_map(LiveLease::mountpoint);
     let in_mount = |path: &Path| mounts().any(|mount| path.starts_with(mount));
     // By name first: a daemon that makes the volume need not ask its own mount.
     if in_mount(source) {

@@ -1,14 +1,11 @@
 //! The line between a supervisor and the process that becomes the container.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::sys::message;
 
 /// Largest message.
 const MAX: usize = 128 << 10;
@@ -42,8 +39,7 @@ pub(super) enum ToChild {
 pub(super) struct Channel(OwnedFd);
 
 pub(super) fn pair() -> io::Result<(Channel, Channel)> {
-    let flags = SocketFlags::CLOEXEC;
-    let (one, two) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let (one, two) = message::pair()?;
     Ok((Channel(one), Channel(two)))
 }
 
@@ -54,44 +50,19 @@ impl Channel {
         descriptor: Option<BorrowedFd<'_>>,
     ) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = descriptor.map(|fd| [fd]);
-        if let Some(descriptors) = &descriptors {
-            control.push(SendAncillaryMessage::ScmRights(descriptors));
-        }
-        let bytes = [IoSlice::new(&bytes)];
-        loop {
-            match sendmsg(&self.0, &bytes, &mut control, SendFlags::NOSIGNAL) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => return Ok(other.map(drop)?),
-            }
-        }
+        let descriptor: Vec<_> = descriptor.into_iter().collect();
+        message::send(&self.0, &[IoSlice::new(&bytes)], &descriptor)
     }
 
     /// The next message; `None` when the other end is closed.
     pub(super) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
-        let mut buffer = vec![0u8; MAX];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = loop {
-            let mut into = [IoSliceMut::new(&mut buffer)];
-            match recvmsg(&self.0, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
-                Err(rustix::io::Errno::INTR) => {}
-                // The other end died with something unread.
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-                other => break other?.bytes,
-            }
-        };
-        if got == 0 {
+        let Some((bytes, files)) = message::receive(&self.0, MAX)? else {
             return Ok(None);
-        }
-        let message = serde_json::from_slice(buffer.get(..got).unwrap_or_default())?;
-        let descriptor = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        });
-        Ok(Some((message, descriptor)))
+        };
+        Ok(Some((
+            serde_json::from_slice(&bytes)?,
+            files.into_iter().next(),
+        )))
     }
 }
 

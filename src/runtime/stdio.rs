@@ -8,7 +8,7 @@ mod relay;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -24,6 +24,7 @@ use super::attach::{DetachKeys, Hub};
 use super::standard::{RawTerminal, Stdio, thread, write_all};
 use crate::ops::container::run::logs::{LogWriter, Stream};
 use crate::sys::container::read_only_clone;
+use crate::sys::fd;
 
 /// Where a container's output goes.
 #[derive(Debug, Clone)]
@@ -108,8 +109,7 @@ fn null() -> io::Result<OwnedFd> {
         return Ok(null);
     }
     let view = read_only_clone(null.as_fd())?;
-    let path = format!("/proc/self/fd/{}", view.as_raw_fd());
-    Ok(openat(CWD, path, flags, Mode::empty())?)
+    Ok(openat(CWD, fd::path(&view), flags, Mode::empty())?)
 }
 
 /// What stands for a descriptor of the caller's in the container, if that gives nothing away but itself.

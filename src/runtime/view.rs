@@ -6,7 +6,7 @@
 //!
 //! Trees of images are served by a process beside it, with a lease of its own, which ends with the mount.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::oci::{Digest, ImageId};
 use crate::ops::container::run::mounts::ReadyMount;
 use crate::store::{OpenMode, Store, StoreError};
 use crate::sys::container::{Namespaces, exit_now, unshare};
+use crate::sys::fd;
 use crate::sys::fork::{Fork, close_inherited, fork};
 use crate::sys::source::Source;
 use crate::sys::userns::mounts_of_own;
@@ -123,7 +124,7 @@ impl View {
             made.push((at, mount, kind));
         }
         if let Some(trees) = trees {
-            let whole = format!("/proc/self/fd/{}", trees.as_raw_fd());
+            let whole = fd::path(&trees);
             unmount(whole.as_str(), UnmountFlags::DETACH).fails("mounting the image")?;
         }
         for (at, mount, kind) in made {

@@ -24,7 +24,7 @@ use rustix::fs::{Mode, OFlags};
 use super::error::StoreError;
 use super::gc::{self, GcPlan};
 use super::layout::Layout;
-use super::lease::{LeaseKind, LiveLease};
+use super::lease::LiveLease;
 use super::lock::StoreLock;
 use super::{Store, notify, reserve};
 use crate::oci::Digest;
@@ -212,8 +212,7 @@ impl Store {
 
     fn daemons(&self) -> Vec<LiveLease> {
         let leases = super::lease::live(self.layout()).unwrap_or_default();
-        let is_daemon = |lease: &LiveLease| matches!(lease.record.kind, LeaseKind::Daemon { .. });
-        leases.into_iter().filter(is_daemon).collect()
+        leases.into_iter().filter(LiveLease::is_daemon).collect()
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,21 @@ pub struct LiveLease {
     pub held: BTreeSet<Digest>,
     /// Where a daemon with this lease listens.
     pub socket: PathBuf,
+}
+
+impl LiveLease {
+    /// Where the mount is, if a daemon has this lease.
+    pub fn mountpoint(&self) -> Option<&Path> {
+        match &self.record.kind {
+            LeaseKind::Daemon { mountpoint } => Some(mountpoint),
+            _ => None,
+        }
+    }
+
+    /// Whether a daemon has it, which listens.
+    pub fn is_daemon(&self) -> bool {
+        self.mountpoint().is_some()
+    }
 }
 
 /// A lease of ours; ends when dropped, and when the process dies.

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -16,8 +15,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use super::VolumeId;
 use super::ids::LeaseId;
-use super::lease::{LeaseKind, LiveLease};
+use super::lease::LiveLease;
 use crate::oci::Digest;
+use crate::sys::fd;
 
 /// How long a verb waits for all mounts together.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,14 +34,14 @@ pub(super) fn notify(leases: &[LiveLease], except: Option<&LeaseId>) -> Vec<Live
     let until = Instant::now() + PATIENCE;
     let asked: Vec<_> = leases
         .iter()
-        .filter(|lease| matches!(lease.record.kind, LeaseKind::Daemon { .. }))
+        .filter(|lease| lease.is_daemon())
         .filter(|lease| Some(&lease.id) != except)
         .map(|lease| (lease, ask(&lease.socket, b"sync\n", until)))
         .collect();
     let mut silent = Vec::new();
     for (lease, stream) in asked {
         if let Err(error) = stream.and_then(|stream| hear(&stream, until)) {
-            if let LeaseKind::Daemon { mountpoint } = &lease.record.kind {
+            if let Some(mountpoint) = lease.mountpoint() {
                 let mountpoint = mountpoint.display();
                 let error = match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -118,7 +118,7 @@ fn ask(socket: &Path, request: &[u8], until: Instant) -> io::Result<UnixStream> 
     let dir = File::open(socket.parent().ok_or_else(invalid)?)?;
     let name = socket.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(invalid)?;
-    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))?;
+    let address = SocketAddrUnix::new(format!("{}/{name}", fd::path(&dir)))?;
     let socket = socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,

@@ -49,7 +49,7 @@ impl Namespaces {
 /// [`super::fork::fork`] into new namespaces. As there: only while the process has one thread.
 #[allow(unsafe_code)]
 pub fn clone_into(namespaces: Namespaces) -> io::Result<Fork> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    let threads = super::procfs::own_threads()?;
     if threads != 1 {
         return Err(io::Error::other(format!(
             "cannot fork: the process already has {threads} threads"
@@ -78,7 +78,7 @@ pub fn clone_into(namespaces: Namespaces) -> io::Result<Fork> {
 /// Moves this process into new namespaces. As for [`clone_into`]: only while it has one thread.
 #[allow(unsafe_code)]
 pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    let threads = super::procfs::own_threads()?;
     if threads != 1 {
         return Err(io::Error::other(format!(
             "cannot change namespaces: the process already has {threads} threads"

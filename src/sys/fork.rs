@@ -1,6 +1,5 @@
 //! Splitting a daemon off a command, and the C allocator's settings for one.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -18,7 +17,7 @@ pub enum Fork {
 /// Refused while more than one thread exists: a lock that another thread holds (the allocator's, the logger's) would stay locked
 /// in the child for ever.
 pub fn fork() -> io::Result<Fork> {
-    let threads = fs::read_dir("/proc/self/task")?.count();
+    let threads = super::procfs::own_threads()?;
     if threads != 1 {
         return Err(io::Error::other(format!(
             "cannot fork: the process already has {threads} threads"

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, read, write};
@@ -22,6 +21,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::container::exit_now;
 use super::fork::{Fork, close_inherited, fork};
 use super::proc::{self, start_time};
+use super::procfs;
 
 /// Processes are stopped in a moment; what is in an uninterruptible wait is as good as stopped after this long.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -229,8 +229,7 @@ fn stop(pid: u32) -> io::Result<Option<OwnedFd>> {
 
 /// The processes of the container with their states.
 fn members(init: u32) -> io::Result<Vec<(u32, u8)>> {
-    let namespace =
-        |pid: u32| -> Option<PathBuf> { fs::read_link(format!("/proc/{pid}/ns/pid")).ok() };
+    let namespace = |pid: u32| proc::namespace_name(pid, "pid");
     let inside = namespace(init);
     // A process of the host's own namespace is no container.
     if inside.is_some() && inside == namespace(std::process::id()) {
@@ -269,7 +268,7 @@ fn members(init: u32) -> io::Result<Vec<(u32, u8)>> {
 }
 
 fn parent_and_state(pid: u32) -> Option<(u32, u8)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read(procfs::path(pid, "stat")).ok()?;
     // `PID (NAME) STATE PARENT ..`, and a name may hold anything.
     let close = stat.iter().rposition(|byte| *byte == b')')?;
     let text = std::str::from_utf8(stat.get(close + 1..)?).ok()?;

@@ -13,7 +13,6 @@
 mod pass;
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -161,7 +160,7 @@ pub fn holders(question: &Question<'_>) -> io::Result<Holders> {
     let me = std::process::id();
     // Mounts first: descriptors are told by them. A process without a private namespace costs one readlink.
     for &pid in &pids {
-        let Ok(namespace) = fs::read_link(format!("/proc/{pid}/ns/mnt")) else {
+        let Some(namespace) = proc::namespace_name(pid, "mnt") else {
             continue;
         };
         // Mounts belong to the namespace; each is told with the first process seen in it.

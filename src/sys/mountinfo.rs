@@ -103,7 +103,7 @@ pub fn of_self() -> io::Result<Vec<MountInfo>> {
 
 /// The mounts that process `pid` sees.
 pub fn of_process(pid: u32) -> io::Result<Vec<MountInfo>> {
-    Ok(parse(&fs::read(format!("/proc/{pid}/mountinfo"))?))
+    Ok(parse(&fs::read(super::procfs::path(pid, "mountinfo"))?))
 }
 
 /// Parses a whole mountinfo file. Lines that do not have the documented shape are skipped: the kernel writes none.

@@ -23,6 +23,9 @@ use super::fork::Fork;
 
 use crate::sys::fd;
 
+/// This program, whatever has become of its file.
+pub const OWN: &str = "/proc/self/exe";
+
 /// What nothing can be done to.
 const SEALED: SealFlags = SealFlags::SEAL
     .union(SealFlags::SHRINK)
@@ -32,12 +35,7 @@ const SEALED: SealFlags = SealFlags::SEAL
 /// Comes back in a process whose binary nobody can change through it. If this is not one yet, it starts its program again, with
 /// the same arguments: to be called before anything is done. Only while the process has one thread.
 pub fn run_out_of_reach() -> io::Result<()> {
-    let own = openat(
-        CWD,
-        "/proc/self/exe",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let own = openat(CWD, OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     if is_out_of_reach(own.as_fd()) {
         // The kernel has called it by the number of the descriptor that it was started by.
         return Ok(rustix::thread::set_name(c"mica")?);
@@ -108,7 +106,7 @@ fn view_as_user(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// Puts the view in the place of another descriptor.
 fn put_view(file: BorrowedFd<'_>, place: &OwnedFd) -> io::Result<()> {
     // A descriptor belongs to the mount namespace that it was opened in: what it stands for is looked up again in this one.
-    let path = std::fs::read_link("/proc/self/exe")?;
+    let path = std::fs::read_link(OWN)?;
     let here = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let (one, other) = (rustix::fs::fstat(file)?, rustix::fs::fstat(&here)?);
     if (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino) {

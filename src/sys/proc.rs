@@ -7,13 +7,19 @@ use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::mountinfo::DeviceId;
+use super::procfs::path;
+
+/// Which namespace process `pid` is in, by its name in `/proc/PID/ns`; `None` where it may not be looked at.
+pub fn namespace_name(pid: u32, kind: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()
+}
 
 /// The process (thread group) that thread `tid` belongs to; `None` if there is no such thread.
 ///
@@ -22,14 +28,14 @@ pub fn thread_group(tid: u32) -> Option<u32> {
     if tid == 0 {
         return None;
     }
-    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let status = fs::read_to_string(path(tid, "status")).ok()?;
     let value = status.lines().find_map(|l| l.strip_prefix("Tgid:"))?;
     value.trim().parse().ok()
 }
 
 /// When process `pid` started, in clock ticks since boot: together with the pid it names one process for ever.
 pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read(path(pid, "stat")).ok()?;
     // The second field is the name in parentheses and may contain anything: count from the last closing one.
     let end = stat.iter().rposition(|&b| b == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
@@ -39,13 +45,13 @@ pub fn start_time(pid: u32) -> Option<u64> {
 
 /// The short name (`comm`) of a process.
 pub fn name(pid: u32) -> Option<String> {
-    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let name = fs::read(path(pid, "comm")).ok()?;
     Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
 /// Inode numbers of what process `pid` has open (proc_pid_fdinfo(5)); none where it may not be looked at. Asks no file system.
 pub fn open_inodes(pid: u32) -> Vec<u64> {
-    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+    let Ok(files) = fs::read_dir(path(pid, "fdinfo")) else {
         return Vec::new();
     };
     files
@@ -81,7 +87,7 @@ pub struct Status {
 
 /// The status of process `pid`; `None` if there is none.
 pub fn status(pid: u32) -> Option<Status> {
-    let text = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let text = fs::read(path(pid, "status")).ok()?;
     let text = String::from_utf8_lossy(&text);
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
     let mut numbers = field("Uid:")?.split_ascii_whitespace();
@@ -95,7 +101,7 @@ pub fn status(pid: u32) -> Option<Status> {
 
 /// Whether process `pid` does something of its own when it gets this signal: it has a handler, or waits for it.
 pub fn catches(pid: u32, signal: i32) -> bool {
-    let text = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let text = fs::read(path(pid, "status")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let Some(bit) = u32::try_from(signal)
         .ok()
@@ -208,11 +214,11 @@ pub const STARTER: &CStr = c"mica-init";
 pub fn fuse_server(device: DeviceId) -> Option<u32> {
     let connection = format!("fuse_connection:\t{}", device.minor);
     all().ok()?.into_iter().find(|pid| {
-        let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let name = fs::read(path(*pid, "comm")).unwrap_or_default();
         if name.trim_ascii_end() == KEEPER.to_bytes() {
             return false;
         }
-        let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        let Ok(fds) = fs::read_dir(path(*pid, "fd")) else {
             return false;
         };
         fds.flatten().any(|fd| {

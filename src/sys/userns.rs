@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use super::container::{Namespaces, clone_into, exit_now, unshare};
 use super::fork::Fork;
 use super::idmap::{IdMap, IdRange};
+use super::own_binary::OWN;
 
 /// `user_namespaces(7)`: lines of a map.
 const MAX_RANGES: usize = 340;
@@ -237,11 +238,11 @@ pub fn remove_tree(directory: &std::path::Path) -> io::Result<()> {
     if single.is_some() || rustix::process::geteuid().is_root() {
         return Err(failed());
     }
-    let threads = fs::read_dir("/proc/self/task")?.count();
+    let threads = super::procfs::own_threads()?;
     let done = if threads == 1 {
         as_root_of(&ids, || super::deep::remove(directory).is_ok())?
     } else {
-        Command::new("/proc/self/exe")
+        Command::new(OWN)
             .arg("container")
             .arg("remove-tree")
             .arg(directory)

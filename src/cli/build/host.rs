@@ -22,8 +22,9 @@ use crate::store::Store;
 use crate::store::containers::Status;
 use crate::sys::container::{exit_now, signal};
 use crate::sys::fork::{Fork, fork};
-use crate::sys::proc;
+use crate::sys::own_binary;
 use crate::sys::signal::SignalFd;
+use crate::sys::{proc, procfs};
 use crate::text::format::human_size;
 
 /// Where the output of a build goes.
@@ -160,7 +161,7 @@ impl Host for Steps<'_> {
     }
 
     fn pull(&mut self, name: &str, platform: &Platform) -> Result<(), BuildError> {
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(own_binary::OWN);
         command.arg("--store").arg(self.store.path()).arg("pull");
         if *platform != Platform::host() {
             command.arg("--platform").arg(platform.to_string());
@@ -283,7 +284,7 @@ fn wait(pid: Pid, signals: &SignalFd) -> io::Result<(u8, bool)> {
 /// Threads that have been joined may be seen for a moment more; none may be left when this process forks.
 fn wait_until_alone() -> io::Result<()> {
     for _ in 0..1000 {
-        if std::fs::read_dir("/proc/self/task")?.count() == 1 {
+        if procfs::own_threads()? == 1 {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));

@@ -31,6 +31,7 @@ use super::VolumeTree;
 use super::attached::{Attached, Held, Keep, Mode};
 use super::attr::VolumeError;
 use super::nodes::Node;
+use crate::sys::procfs;
 
 use crate::store::{VolumeHold, VolumeId};
 
@@ -369,7 +370,7 @@ impl Node {
 /// Whether a thread that was answered has gone on since: it sleeps, it is gone, or it has run for long enough. An answer makes it
 /// ready to run at once, and it sleeps no more before it has taken note.
 fn has_noted(thread: u32, ran: &mut Option<u64>) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{thread}/stat")) else {
+    let Ok(stat) = fs::read_to_string(procfs::path(thread, "stat")) else {
         return true;
     };
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes());
@@ -378,7 +379,7 @@ fn has_noted(thread: u32, ran: &mut Option<u64>) -> bool {
     {
         return true;
     }
-    let schedule = fs::read_to_string(format!("/proc/{thread}/schedstat")).unwrap_or_default();
+    let schedule = fs::read_to_string(procfs::path(thread, "schedstat")).unwrap_or_default();
     let now = schedule.split_ascii_whitespace().next();
     let Some(now) = now.and_then(|now| now.parse::<u64>().ok()) else {
         return false;

@@ -344,8 +344,7 @@ fn range(request: &LockRequest) -> Range {
 
 /// A description of its own for an owner, with all rights there are: a later lock may need more than the first.
 fn reopen(file: &OpenFile) -> Result<OwnedFd, VolumeError> {
-    use std::os::fd::AsRawFd as _;
-    let path = format!("/proc/self/fd/{}", file.descriptor.as_raw_fd());
+    let path = crate::sys::fd::path(&file.descriptor);
     let open = |flags| rustix::fs::open(&*path, flags | OFlags::CLOEXEC, rustix::fs::Mode::empty());
     let wanted = if file.node.volume.read_only {
         OFlags::RDONLY

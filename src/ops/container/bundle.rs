@@ -23,8 +23,9 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use crate::layer::merged::{Image, MergedEntry};
 use crate::layer::{IndexError, ReadError};
 use crate::oci::ImageId;
+use crate::store::LiveLease;
 use crate::store::containers::Seccomp;
-use crate::store::{LeaseKind, MaybeMissing, Store, StoreError};
+use crate::store::{MaybeMissing, Store, StoreError};
 use crate::sys::fd;
 
 use crate::ops::container::run::{security, user};
@@ -311,10 +312,7 @@ fn escaped(path: &Path) -> Vec<u8> {
 /// The image's tree in a mount of this store that this process sees.
 fn tree(store: &Store, id: &ImageId) -> Result<PathBuf, BundleError> {
     let leases = store.live_leases()?;
-    let points = leases.iter().filter_map(|lease| match &lease.record.kind {
-        LeaseKind::Daemon { mountpoint } => Some(mountpoint),
-        _ => None,
-    });
+    let points = leases.iter().filter_map(LiveLease::mountpoint);
     let mut trees = points.map(|point| point.join(crate::mount_paths::BY_ID).join(id.0.hex()));
     trees
         .find(|tree| tree.is_dir())

@@ -158,8 +158,7 @@ fn evaporate(store: &Store, container: &Container) -> Result<(), RunError> {
     let removed = {
         let lock = store.lock()?;
         let leases = store.live_leases()?;
-        let mounted = |lease: &LiveLease| matches!(lease.record.kind, LeaseKind::Daemon { .. });
-        if leases.iter().any(mounted) {
+        if leases.iter().any(LiveLease::is_daemon) {
             return Ok(());
         }
         let names: Vec<VolumeName> = unheld(store, &volumes)?;

@@ -1,7 +1,6 @@
 //! `top`: the processes of a container, by the host's `ps`.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::ops::container::run::RunError;
@@ -18,7 +17,7 @@ pub fn top(store: &Store, text: &str, options: &[String]) -> Result<String, RunE
     let id = &container.record.id;
     let not_running = || RunError::Refused(format!("container {id} is not running"));
     let own = container.state.status.pid().ok_or_else(not_running)?;
-    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let namespace = |pid: u32| proc::namespace_name(pid, "pid");
     let of_container = namespace(own).ok_or_else(not_running)?;
     // Its number may have become another's.
     if container.is_gone()? {

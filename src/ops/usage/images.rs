@@ -167,7 +167,7 @@ pub struct Report {
 /// What the daemon of a mount knows and we may not: the mount can be in another namespace than ours, and a name that is gone from
 /// it still be mounted elsewhere.
 fn told_by(lease: &LiveLease) -> Vec<(ImageId, User)> {
-    if !matches!(lease.record.kind, LeaseKind::Daemon { .. }) {
+    if !lease.is_daemon() {
         return Vec::new();
     }
     let told = notify::users(lease).unwrap_or_else(|error| {
@@ -202,7 +202,7 @@ pub(in crate::ops) fn devices<'a>(
 ) -> Result<Vec<DeviceId>, UsageError> {
     let mut devices = Vec::new();
     for lease in leases {
-        if let LeaseKind::Daemon { mountpoint } = &lease.record.kind {
+        if let Some(mountpoint) = lease.mountpoint() {
             devices.extend(super::mounted_on(mountpoint)?);
         }
     }

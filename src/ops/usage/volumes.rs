@@ -108,17 +108,17 @@ pub fn find_among(
     let found = holders::holders(&question)?;
     let daemons: BTreeSet<u32> = leases
         .iter()
-        .filter(|lease| matches!(lease.record.kind, LeaseKind::Daemon { .. }))
+        .filter(|lease| lease.is_daemon())
         .map(|lease| lease.record.pid)
         .chain(look.except)
         .collect();
-    let points = leases.iter().filter_map(|lease| match &lease.record.kind {
-        LeaseKind::Daemon { mountpoint } => Some((
-            side_mount_name(mountpoint),
-            mountpoint.join(mount_paths::VOLUMES),
-        )),
-        _ => None,
-    });
+    let points = leases
+        .iter()
+        .filter_map(LiveLease::mountpoint)
+        .map(|point| {
+            let name = side_mount_name(point);
+            (name, point.join(mount_paths::VOLUMES))
+        });
     let mut finder = Finder {
         store,
         volumes,
@@ -175,7 +175,7 @@ fn of_leases(volumes: &Volumes, leases: &[LiveLease], users: &mut VolumeUsers) {
 pub fn devices(leases: &[LiveLease]) -> Vec<DeviceId> {
     let mut devices = Vec::new();
     for lease in leases {
-        let LeaseKind::Daemon { mountpoint } = &lease.record.kind else {
+        let Some(mountpoint) = lease.mountpoint() else {
             continue;
         };
         let point = mountpoint.join(mount_paths::VOLUMES);

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::ops::volume::VolumeError;
-use crate::store::{DataHold, LeaseKind, Store, Volume, VolumeId, VolumeKind, VolumeName, Volumes};
+use crate::store::LiveLease;
+use crate::store::{DataHold, Store, Volume, VolumeId, VolumeKind, VolumeName, Volumes};
 
 use crate::ops::usage::volumes::{self as users, Look, VolumeUsers};
 use crate::ops::volume::activity::{Activity, Files};
@@ -107,8 +108,7 @@ fn unwatched(store: &Store) -> Result<Option<(Arc<Volumes>, VolumeUsers)>, Volum
         return Ok(None);
     }
     let leases = store.live_leases()?;
-    let watched = |kind: &LeaseKind| matches!(kind, LeaseKind::Daemon { .. });
-    if leases.iter().any(|lease| watched(&lease.record.kind)) {
+    if leases.iter().any(LiveLease::is_daemon) {
         return Ok(None);
     }
     let found = users::find(store, &leases, LOOK)?;

@@ -10,7 +10,7 @@ use crate::ops::filters::Label;
 use crate::ops::filters::{FilterError, is_named};
 use crate::ops::volume::VolumeError;
 use crate::store::containers::MountSource;
-use crate::store::{LeaseKind, LiveLease, Store, Volume, VolumeKind, VolumeName};
+use crate::store::{LiveLease, Store, Volume, VolumeKind, VolumeName};
 use crate::sys::deep;
 use crate::text::template::Value;
 use crate::text::{format, version};
@@ -218,11 +218,7 @@ pub fn size(store: &Store, volume: &Volume) -> Result<Option<u64>, VolumeError> 
 
 /// Where a volume is seen: below the first live mount of its store, else the data on the host.
 pub fn mountpoint(store: &Store, leases: &[LiveLease], volume: &Volume) -> PathBuf {
-    let mounts = leases.iter().filter_map(|lease| match &lease.record.kind {
-        LeaseKind::Daemon { mountpoint } => Some(mountpoint),
-        _ => None,
-    });
-    match mounts.min() {
+    match leases.iter().filter_map(LiveLease::mountpoint).min() {
         Some(mount) => mount.join(VOLUMES).join(volume.name.as_str()),
         None => store.volume_root(volume),
     }

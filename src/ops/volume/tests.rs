@@ -4,7 +4,7 @@ use std::process::{Child, Command};
 use crate::ops::volume::ephemeral::{Times, sweep};
 use crate::ops::volume::list::{Filters, Verb};
 use crate::ops::volume::*;
-use crate::store::{OpenMode, VolumeNameError};
+use crate::store::{LeaseKind, OpenMode, VolumeNameError};
 
 struct Killed(Child);
 

@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::ids::LeaseId;
-use super::super::{LeaseKind, Store, StoreError, notify};
+use super::super::{Store, StoreError, notify};
 use super::{VolumeId, VolumeName};
 use crate::sys::beneath::{self, LockKind, Range};
 
@@ -111,8 +111,7 @@ impl Store {
         while !hold.try_share().map_err(StoreError::io("lock", &path))? {
             let mut refused = None;
             for lease in self.live_leases()? {
-                if !matches!(lease.record.kind, LeaseKind::Daemon { .. }) || Some(&lease.id) == own
-                {
+                if !lease.is_daemon() || Some(&lease.id) == own {
                     continue;
                 }
                 if let Err(error) = notify::share(&lease, id, until) {

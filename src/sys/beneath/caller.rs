@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::Keeps;
+use crate::sys::procfs;
 
 /// `CAP_FSETID`.
 const FSETID: u32 = 4;
@@ -13,7 +14,7 @@ const FSETID: u32 = 4;
 pub fn keeps(thread: u32, uid: u32, gid: u32, group: u32) -> Keeps {
     let status = match thread {
         0 => None,
-        thread => fs::read_to_string(format!("/proc/{thread}/status")).ok(),
+        thread => fs::read_to_string(procfs::path(thread, "status")).ok(),
     };
     let known = status.as_deref().and_then(Credentials::parse);
     let by_id = if gid == group {

@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::pass::{inside, parse_mapping};
 use super::*;
 use std::process::{Child, Command};

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
@@ -73,7 +73,7 @@ pub fn remove(dir: impl AsFd) -> io::Result<()> {
 
 /// Whether there is nothing in the directory but this, or nothing at all.
 pub(super) fn is_all(dir: impl AsFd) -> io::Result<bool> {
-    let top = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
+    let top = crate::sys::fd::path(&dir);
     let listed = std::iter::once("").chain(ALL.iter().filter(|(_, dir)| *dir).map(|(n, _)| *n));
     for below in listed {
         let entries = match fs::read_dir(Path::new(&top).join(below)) {

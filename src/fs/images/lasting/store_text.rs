@@ -1,6 +1,6 @@
 //! Places of the stores of engines as words of a line.
 
-use crate::fs::images::stores::{Data, StorePlace};
+use crate::fs::images::places::{Data, StorePlace};
 use crate::oci::{DiffId, Digest, ImageId};
 
 /// Those that there is one of.

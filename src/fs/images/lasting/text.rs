@@ -126,7 +126,7 @@ fn of_name<T: Copy>(all: &[(&'static str, T)], wanted: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::images::stores::StorePlace;
+    use crate::fs::images::places::StorePlace;
 
     #[test]
     fn every_place_comes_back() {

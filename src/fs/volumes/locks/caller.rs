@@ -5,12 +5,13 @@ use std::fs;
 use rustix::thread::CapabilitySet;
 
 use super::Call;
+use crate::sys::procfs;
 
 /// The call in which `thread` waits.
 pub(super) fn call(thread: u32) -> Call {
     /// flock(2) for 32-bit programs on x86.
     const COMPAT_FLOCK: libc::c_long = 143;
-    let text = fs::read_to_string(format!("/proc/{thread}/syscall")).unwrap_or_default();
+    let text = fs::read_to_string(procfs::path(thread, "syscall")).unwrap_or_default();
     let number = text.split_ascii_whitespace().next();
     match number.and_then(|number| number.parse::<libc::c_long>().ok()) {
         Some(libc::SYS_flock | COMPAT_FLOCK) => Call::Flock,
@@ -25,7 +26,7 @@ pub(super) fn has_signal(thread: u32) -> bool {
     }
     // One read has all of it.
     let mut bytes = [0; 4096];
-    let read = fs::File::open(format!("/proc/{thread}/status"))
+    let read = fs::File::open(procfs::path(thread, "status"))
         .and_then(|mut file| std::io::Read::read(&mut file, &mut bytes));
     let Ok(length) = read else {
         return true;
