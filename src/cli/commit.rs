@@ -89,7 +89,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Does `work` where all of a container's files can be read: an ordinary user's has files of other ids than his own, which
+/// Does `work` where all of a container's files can be read: an ordinary user's has files of other ids than the user's own, which
 /// only root of such a user namespace may read. `work` hears whether it is in another process than the caller.
 pub(super) fn as_its_root(
     container: &Container,

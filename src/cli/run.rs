@@ -291,7 +291,7 @@ fn start(args: Args, context: &Context) -> anyhow::Result<u8> {
     Ok(result?)
 }
 
-/// Runs it in front of the caller, who can leave it if he has given it his terminal.
+/// Runs it in front of the caller, who can leave it if it has the caller's terminal.
 pub(super) fn stay(
     job: Job,
     keys: &DetachKeys,

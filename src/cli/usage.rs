@@ -36,6 +36,7 @@ pub fn tell(error: &clap::Error) -> ExitCode {
         }
         // docker's client shows its help to who says nothing.
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // Nobody is left to tell if that fails.
             let _ = write!(io::stdout(), "{}", error.render());
             return ExitCode::SUCCESS;
         }

@@ -94,7 +94,7 @@ impl Drop for OwnMount {
     }
 }
 
-/// Root lets everybody in and has the kernel check modes; an ordinary user has the mount to himself.
+/// Root lets everybody in and has the kernel check modes; an ordinary user is alone with the mount.
 pub(super) fn flags(plan: &MountPlan) -> FuseFlags {
     let root = rustix::process::geteuid().is_root();
     let allow_other = plan.options.allow_other.unwrap_or(root);

@@ -390,7 +390,7 @@ impl Service {
         }
     }
 
-    /// Ends without the mount, for the next server: as if killed, but that nobody loses what he does not use.
+    /// Ends without the mount, for the next server: as if killed, but that no one loses what is not in use.
     fn hand_over(mut self) -> anyhow::Result<()> {
         const REASON: &str = "another version's taking over";
         if let Some(volumes) = &mut self.volumes {

@@ -1,7 +1,7 @@
 //! Where the volumes of an ordinary user's mount are mounted.
 //!
-//! An ordinary user cannot have it inside: `fusermount3` runs as root, and the kernel lets nobody but the user himself into his
-//! mount, not even to mount something there (unless with `allow_other`). His volumes are mounted beside, in a directory of
+//! An ordinary user cannot have it inside: `fusermount3` runs as root, and the kernel lets nobody but the user into the
+//! mount, not even to mount something there (unless with `allow_other`). The user's volumes are mounted beside, in a directory of
 //! `$XDG_RUNTIME_DIR` that belongs to this mount point, and `M/volumes` is a symbolic link there.
 
 use std::fs;

@@ -119,7 +119,7 @@ impl From<ImageError> for FsError {
     fn from(error: ImageError) -> Self {
         match error {
             ImageError::Store(error) => error.into(),
-            // The tag was moved while the caller removed it: what he saw is gone.
+            // The tag was moved while the caller removed it: what was seen is gone.
             ImageError::NoSuch(_) | ImageError::NotInTrash(_) | ImageError::TagMoved(_) => {
                 FsError::NotFound
             }

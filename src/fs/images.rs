@@ -95,13 +95,13 @@ pub struct FsOptions {
     pub rm: RmPolicy,
     /// The user whose mount it is: owner of the directories that are not an image's.
     pub uid: u32,
-    /// His group.
+    /// The user's group.
     pub gid: u32,
     /// Where the tree will be mounted, absolute: the target of `ln -s` may be a path through it.
     pub mount_point: PathBuf,
     /// Everything belongs to root: for who has no other id to show.
     pub squash: bool,
-    /// Owners are shown as somebody's user namespace has them, and M itself has the stores for his engines.
+    /// Owners are shown as somebody's user namespace has them, and M itself has the stores for that user's engines.
     pub shift: Option<Shift>,
     /// Files have one link more than in their image: for those who count shared ones by that.
     pub shared_links: bool,

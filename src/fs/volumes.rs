@@ -65,7 +65,7 @@ pub struct VolumeOptions {
     pub read_only: bool,
     /// The user whose mount it is.
     pub uid: u32,
-    /// His group.
+    /// The user's group.
     pub gid: u32,
     /// Let the kernel keep what only this mount can change.
     pub keep: bool,

@@ -245,7 +245,7 @@ fn send_once(notifier: &fuser::Notifier, connection: &OwnedFd, item: &Item) -> i
 }
 
 /// What fuser has no call for: `FUSE_NOTIFY_INVAL_ENTRY` with `FUSE_EXPIRE_ONLY` (kernel 6.2; an older one drops the name). The name is asked about again, but not
-/// dropped: whoever has the directory as his working directory, or something mounted on it, does not notice.
+/// dropped: whoever has the directory as working directory, or something mounted on it, does not notice.
 fn expire(connection: &OwnedFd, parent: InodeNo, name: &[u8]) -> io::Result<()> {
     const INVAL_ENTRY: u32 = 3;
     const EXPIRE_ONLY: u32 = 1;

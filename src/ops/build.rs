@@ -433,7 +433,7 @@ pub fn build(store: &Store, options: Options, host: &mut dyn Host) -> Result<Bui
     Builder::new(store, &options, import, &file, source, host)?.build()
 }
 
-/// What of an archive no step sees, as with docker: whoever packed it has left out what he wanted to; only of the two files that
+/// What of an archive no step sees, as with docker: whoever packed it has left out what they wanted to; only of the two files that
 /// docker's daemon itself takes from it `.dockerignore` is asked.
 fn hidden(source: &Source, recipe: &str, host: &mut dyn Host) -> Result<Vec<Vec<u8>>, BuildError> {
     const IGNORE: &[u8] = b".dockerignore";

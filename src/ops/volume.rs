@@ -236,7 +236,7 @@ pub fn remove(
     let used =
         leases.and_then(|leases| refuse_if_used(store, &leases, &removed, "remove", removal));
     if let (Some(hold), Err(error)) = (&hold, used) {
-        // Somebody has come since, or nobody can say: what he found is his.
+        // A new user has come since, or none can be excluded: what that user found stays.
         let lock = store.lock()?;
         store.restore_volume(&lock, removed)?;
         drop((lock, hold));

@@ -101,7 +101,7 @@ fn end_with_supervisor(channel: &Channel) -> Result<(), Failure> {
 }
 
 /// Leaves what was handed down and not given: every descriptor but the channel, the standard ones and those to `keep`, the keys of
-/// whoever started this, and his precedence. For a fresh fork, while it sees the host's `/proc`.
+/// whoever started this, and the caller's precedence. For a fresh fork, while it sees the host's `/proc`.
 pub(super) fn leave_behind(
     channel: &Channel,
     stdio: Option<&Stdio>,
@@ -219,8 +219,8 @@ fn image_trees(host: &Host, connection: OwnedFd, channel: &Channel) -> Result<Ow
     Ok(mount)
 }
 
-/// A mount of the trees that are going to be served on `connection`, attached to nothing. With `owner`, an ordinary user and his
-/// group: only he sees it, and no modes are checked, as in a mount of his.
+/// A mount of the trees that are going to be served on `connection`, attached to nothing. With `owner`, an ordinary user and that
+/// user's group: nobody else sees it, and no modes are checked, as in any ordinary user's mount.
 pub(super) fn trees_on(
     connection: &OwnedFd,
     owner: Option<(u32, u32)>,

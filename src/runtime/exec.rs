@@ -230,7 +230,7 @@ fn stay(
     Ok(with_output(code, moving))
 }
 
-/// Leaves everything of the caller's behind, and lets him go.
+/// Leaves everything of the caller's behind, and lets it go.
 fn leave(moving: &mut StdioRelay, to: &File) -> std::io::Result<()> {
     moving.leave();
     set_parent_process_death_signal(None)?;

@@ -286,7 +286,7 @@ impl StdioRelay {
         self.left.as_ref()
     }
 
-    /// The caller leaves: his terminal is as it was, and no concern of ours any more.
+    /// The caller leaves: the terminal is as it was, and no concern of ours any more.
     pub(super) fn leave(&mut self) {
         self.alone.store(true, Ordering::SeqCst);
         drop(self.left.take());
@@ -295,7 +295,7 @@ impl StdioRelay {
         self.master = None;
     }
 
-    /// The program has ended: waits until everything it has written has arrived, and gives the caller his terminal back. The
+    /// The program has ended: waits until everything it has written has arrived, and gives the caller the terminal back. The
     /// error is that something has not arrived.
     pub(super) fn finish(mut self) -> io::Result<()> {
         drop(self.running.take());

@@ -1,7 +1,7 @@
 //! A command of the host that sees volumes and images where it wants them: no container, no daemon.
 //!
 //! This process moves into a mount namespace of its own, mounts there, and becomes the command; with the last process of the
-//! namespace everything is gone. An ordinary user's is in a user namespace in which he is himself. What the host mounts or
+//! namespace everything is gone. An ordinary user's is in a user namespace that maps the user's own id to itself. What the host mounts or
 //! unmounts meanwhile happens there too, and nothing the other way round.
 //!
 //! Trees of images are served by a process beside it, with a lease of its own, which ends with the mount.
@@ -134,7 +134,7 @@ impl View {
     }
 }
 
-/// Puts a mount where the caller has said, symbolic links followed as for any program of his.
+/// Puts a mount where the caller has said, symbolic links followed as for any of the caller's programs.
 fn attach(at: &Path, mount: &OwnedFd, kind: Kind) -> Result<(), Failure> {
     let shown = at.display();
     let refused = |why: String| Failure::start(format!("invalid mount config: {why}"));

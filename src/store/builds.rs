@@ -171,7 +171,7 @@ impl Store {
         for name in names {
             if let Ok(id) = Digest::from_hex(&name) {
                 let mut bytes = 0;
-                // What an ordinary user's step has closed to him is not counted; it may also go meanwhile.
+                // What an ordinary user's step has closed to the user is not counted; it may also go meanwhile.
                 let _ = deep::visit(&parent.join(&name), |stat| bytes += deep::allocated(stat));
                 found.push((id, bytes));
             }

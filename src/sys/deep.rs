@@ -27,7 +27,7 @@ struct Descent {
     at: OwnedFd,
     /// Device and inode of those above.
     above: Vec<(u64, u64)>,
-    /// Gives the owner the permissions that he has taken away from himself.
+    /// Gives the owner the permissions that the owner has given up.
     opens_up: bool,
 }
 
@@ -105,7 +105,7 @@ fn open(
     }
 }
 
-/// Removes a directory with all that is in it, whatever permissions its owner, who calls, has taken away from himself. What goes
+/// Removes a directory with all that is in it, whatever permissions its owner, who calls, has given up. What goes
 /// meanwhile by somebody else's hand is no error, unless that is the directory itself.
 pub fn remove(path: &Path) -> io::Result<()> {
     empty(Descent::new(path, true)?)?;

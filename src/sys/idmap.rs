@@ -36,7 +36,7 @@ pub const NOBODY: u32 = 65_534;
 /// Owners of files as the user namespace with these ids has them, to be told of the host.
 ///
 /// Every id has a place in it, and two of them never the same one, other than [`NOBODY`]; nobody becomes root, and only root
-/// becomes the user himself.
+/// becomes the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shift(IdMap);
 

@@ -139,7 +139,7 @@ fn claim(file: &File) -> bool {
     lock::try_lock(file, LockMode::Exclusive).unwrap_or(false)
 }
 
-/// Removes a name that a writer has left who was killed before he had used it.
+/// Removes a name left behind by a writer that was killed before it had used it.
 fn remove_dead(temp: &Path) -> io::Result<()> {
     let file = match File::open(temp) {
         Ok(file) => file,

@@ -19,7 +19,7 @@ pub fn survive_file_size_limit() {
     unsafe {
         let mut before: libc::sigaction = std::mem::zeroed();
         let asked = libc::sigaction(libc::SIGXFSZ, std::ptr::null(), &raw mut before);
-        // Who has it ignored gets EFBIG already, and so does what he starts.
+        // Who has it ignored gets EFBIG already, and so does every program started from there.
         if asked != 0 || before.sa_sigaction != libc::SIG_DFL {
             return;
         }

@@ -1,7 +1,7 @@
-//! User namespaces of an ordinary user: which ids he may use, and who writes the maps.
+//! User namespaces of an ordinary user: which ids are allowed, and who writes the maps.
 //!
-//! The kernel lets a user map his own id; `newuidmap` and `newgidmap` (setuid programs of Debian's `uidmap`) map what
-//! `/etc/subuid` and `/etc/subgid` give him on top.
+//! The kernel lets users map their own id; `newuidmap` and `newgidmap` (setuid programs of Debian's `uidmap`) map what
+//! `/etc/subuid` and `/etc/subgid` give on top.
 
 use std::fs;
 use std::io;

@@ -29,7 +29,7 @@ use crate::layer::{Entry, LayerFile, NodeNo, Target};
 use crate::oci::DiffId;
 use crate::tree::{Attributes, NAME_MAX, NodeKind};
 
-/// How long after a removal somebody may still be on his way in by a name that the kernel had.
+/// How long after a removal a process may still be on its way in by a name that the kernel had.
 const ENTERING: Duration = Duration::from_secs(2);
 
 /// What a name in a tree is.

@@ -155,7 +155,7 @@ impl Superblock {
             Change::IdListing => listing(Place::ById),
             Change::LayerName(entry) => {
                 name(Place::Layers, entry);
-                // Who reads the tar keeps the layer open, but not longer than he reads.
+                // A reader of the tar keeps the layer open, but not longer than it reads.
                 if let Ok(layer) = Digest::from_hex(entry) {
                     name(Place::Layer(DiffId(layer)), "tar");
                 }
@@ -169,7 +169,7 @@ impl Superblock {
         self.peers.tell();
     }
 
-    /// Whether `caller` may change names through this mount; `refusal` is what he is told otherwise.
+    /// Whether `caller` may change names through this mount; the error is what the caller is told otherwise.
     pub(super) fn may_change(&self, caller: &Caller) -> Result<(), FsError> {
         match self.options.rm {
             _ if self.options.read_only => Err(FsError::ReadOnly),

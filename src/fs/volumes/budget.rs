@@ -1,6 +1,6 @@
 //! How many of the daemon's descriptors the users of its volumes may have.
 //!
-//! What somebody opens through the mount, and each lock he holds there, is a descriptor of the daemon's, which also serves images,
+//! What a user opens through the mount, and each lock held there, is a descriptor of the daemon's, which also serves images,
 //! the store and other users. So there is a reserve that volumes never touch, and of the rest one user other than the store's
 //! owner and root has a share: who has used it up gets EMFILE, and nobody else gets anything for it.
 //!

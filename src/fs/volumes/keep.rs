@@ -38,7 +38,7 @@ use crate::store::{VolumeHold, VolumeId};
 /// How long is without limit: the kernel's own is beyond any machine's life.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Who was asked to let others in does not try to be alone again before; longer than a newcomer waits, and than one who is done takes
-/// to leave (`IDLE` and two rounds of the sweep): who tries before that leaves himself, and the other is alone with it.
+/// to leave (`IDLE` and two rounds of the sweep): a mount that tries before that leaves, and the other is alone with the volume.
 const TRUCE: Duration = Duration::from_secs(9);
 /// Who has not changed anything for so long leaves.
 const IDLE: Duration = Duration::from_secs(4);

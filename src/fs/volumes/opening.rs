@@ -1,4 +1,4 @@
-//! Opening, by whoever has descriptors left of his share.
+//! Opening, by users with descriptors left of their share.
 
 use super::super::api::{Caller, InodeNo};
 use super::VolumeTree;

@@ -83,7 +83,7 @@ impl Builder<'_> {
         }
         let key = key.finish();
         self.step(state, &[key], &created_by, |builder, state| {
-            let mut seen = builder.seen(state, &wanted, trees)?;
+            let mut seen = builder.seen(&wanted, trees)?;
             seen.mounts.extend(scripts);
             let mut env = arguments::predefined(&builder.options.arguments);
             env.extend(own);
@@ -180,7 +180,6 @@ impl Builder<'_> {
         // Parents before what is below them.
         seen.mounts
             .sort_by_key(|mount| mount.destination.components().count());
-        let _ = state;
         Ok(seen)
     }
 
@@ -371,7 +370,7 @@ impl Builder<'_> {
         Ok(self.store.create_container(record, &lock)?)
     }
 
-    /// The layer of what a container has changed. An ordinary user's has files of other ids than his own, which only root of
+    /// The layer of what a container has changed. An ordinary user's has files of other ids than the user's own, which only root of
     /// such a user namespace may read: a child does it.
     fn taken(&self, state: &State, container: &Container) -> Result<Option<DiffId>, BuildError> {
         let base = match state.tree(self.store)? {

@@ -128,7 +128,7 @@ pub fn commit(
     let base = Image::new(layers.collect::<Result<_, _>>()?)?;
     let directory = container.upper();
     let source = upper::source(container, &directory, &base);
-    // It is the user's own, and on his disk already.
+    // It is the user's own, and on the same disk already.
     let limits = Limits {
         max_total_bytes: u64::MAX,
         keep_free: Some(0),

@@ -137,7 +137,7 @@ pub fn remove(
 }
 
 /// As [`remove`], with a second look when the names are gone, durably, and before anything is freed: who has come in since the
-/// first one keeps what he has. If `again` refuses, the names are put back and its refusal is the answer.
+/// first one keeps theirs. If `again` refuses, the names are put back and its refusal is the answer.
 pub fn remove_unless_entered(
     store: &Store,
     how: impl Into<How>,

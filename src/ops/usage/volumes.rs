@@ -316,7 +316,7 @@ fn has_inode(dir: &Path, inode: u64, left: &mut usize) -> bool {
 }
 
 /// Whether a process that we may not look into can have come by a volume: it has one of our user ids, or descends from a process
-/// that has. Root looks into every process, and a mount of an ordinary user lets nobody else in; so this is about his own programs
+/// that has. Root looks into every process, and a mount of an ordinary user lets nobody else in; so this is about the user's own programs
 /// that changed their identity (sudo, a mail transfer agent), which keep what they had open before.
 fn may_be_ours(pid: u32) -> bool {
     let uid = rustix::process::getuid().as_raw();

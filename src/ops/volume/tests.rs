@@ -333,7 +333,7 @@ fn filters_choose_volumes() {
     }
 }
 
-/// Who comes at the last moment finds his files, whatever other verbs clear away meanwhile.
+/// Who comes at the last moment finds the files, whatever other verbs clear away meanwhile.
 #[test]
 fn regression_who_comes_at_the_last_moment_keeps_the_data() {
     let (_dir, store) = store();

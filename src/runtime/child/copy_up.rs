@@ -220,7 +220,7 @@ impl Copy<'_> {
         let made = self.make(from, to, name);
         match made {
             Ok(made) => Ok(made),
-            // Somebody else was faster, and it is his.
+            // Another process was faster, and the file is its.
             Err(Errno::EXIST) => Ok(None),
             Err(Errno::DQUOT | Errno::FBIG | Errno::NOSPC) if self.bytes > self.limits.bytes => {
                 Err(CopyError::Bytes(self.limits.bytes))

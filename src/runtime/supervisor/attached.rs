@@ -1,4 +1,4 @@
-//! A container at the caller's terminal, which he can leave: two processes, of which the one that he waits for goes with him.
+//! A container at the caller's terminal, which the caller can leave: two processes, of which the one that is waited for goes as well.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -66,7 +66,7 @@ pub(super) struct Leaving<'a> {
 }
 
 impl Leaving<'_> {
-    /// Leaves everything of the caller's behind, and lets him go.
+    /// Leaves everything of the caller's behind, and lets it go.
     pub(super) fn leave(
         &self,
         job: &Job,

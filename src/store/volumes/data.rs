@@ -48,7 +48,7 @@ pub(super) fn create(
                 rustix::process::geteuid().as_raw(),
                 rustix::process::getegid().as_raw(),
             );
-            // An ordinary user cannot give a directory away, nor need he take his own.
+            // An ordinary user cannot give a directory away, and need not take what is already owned.
             if (uid, gid) != me {
                 chown(&data, Some(uid), Some(gid))?;
             }

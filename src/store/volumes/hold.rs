@@ -1,4 +1,4 @@
-//! Who may keep in mind what he has seen of a volume's data.
+//! Which mounts may keep in mind what they have seen of a volume's data.
 //!
 //! A mount that is alone with a volume lets the kernel keep names and attributes of it. Whoever changes the data of a volume (by
 //! another mount, or mounted directly into a container) holds it too, shared; a mount that is alone is asked first, over its

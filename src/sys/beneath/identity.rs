@@ -1,7 +1,7 @@
 //! As whom a thread creates files.
 //!
 //! A daemon of root makes files for others: owner and group come from the file system ids of the thread, so set-group-id
-//! directories, default ACLs and quotas work as if the caller had made the file himself. What the caller *may* do the kernel
+//! directories, default ACLs and quotas work as if the caller had made the file. What the caller *may* do the kernel
 //! has checked before it asked.
 //!
 //! Two capabilities are put down while a thread serves: with `CAP_FSETID` a write would leave set-id bits standing, with
@@ -44,7 +44,7 @@ const NO_GROUP: u32 = u32::MAX - 2;
 /// What this process may do for others.
 #[derive(Clone, Copy, Debug)]
 pub struct Privileges {
-    /// The sets that threads serve with; `None`: an ordinary user, who makes files as himself.
+    /// The sets that threads serve with; `None`: an ordinary user, whose files are all that user's.
     serving: Option<CapabilitySets>,
 }
 

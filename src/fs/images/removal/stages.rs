@@ -24,7 +24,7 @@ use crate::sys::proc;
 const MAX_LISTERS: usize = 4096;
 /// How long a refusal stands before users are looked for again: `rm -r` goes on asking for every file.
 const REFUSAL: Duration = Duration::from_secs(1);
-/// How long somebody may be on his way in after he has asked for the root directory's attributes.
+/// How long a process may be on its way in after it has asked for the root directory's attributes.
 const ENTERING: Duration = Duration::from_millis(100);
 /// How often a watcher wakes up for nothing.
 const NAP: Duration = Duration::from_secs(3600);

@@ -16,7 +16,7 @@ use crate::sys::container::install_filter;
 use crate::sys::proc;
 
 /// Gives up, before anything of the container can see this process, all that it takes no more to become the program. Whoever may
-/// trace processes in the container (`--cap-add SYS_PTRACE`) finds nothing in this one that he has not, but the means to change its
+/// trace processes in the container (`--cap-add SYS_PTRACE`) finds nothing in this one that they have not, but the means to change its
 /// ids and its own capabilities.
 pub(in crate::runtime) fn come_with_little(program: &Program) -> Result<(), Failure> {
     let what = "giving up privileges";
@@ -70,7 +70,7 @@ pub(super) fn drop_privileges(
     }
     clear_ambient_capability_set().fails(what)?;
     if !single_id {
-        // The group of the user is one of them: else a file that it is shut out of would be open to him.
+        // The group of the user is one of them: else a file that it is shut out of would be open to the user.
         let groups = [user.gid].into_iter().chain(user.groups.iter().copied());
         let groups: BTreeSet<u32> = groups.collect();
         let groups: Vec<Gid> = groups.into_iter().map(Gid::from_raw).collect();
