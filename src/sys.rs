@@ -45,6 +45,7 @@ pub mod mountinfo;
 pub mod new_file;
 pub mod overlays;
 pub mod own_binary;
+pub mod own_files;
 pub mod passed;
 pub mod pause;
 pub mod proc;

@@ -43,6 +43,8 @@ const TRY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server may go on whose line is broken, and how often it is looked at meanwhile.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(1);
+/// How long one that was killed is waited for.
+const KILLED: Duration = Duration::from_millis(200);
 /// A server that has lived so long has worked: its end is not for the same reason as the last one's.
 const WORKED: Duration = Duration::from_secs(10);
 /// So many files of names are held of a connection at most: of older ones the kernel has been told long ago. All have to fit into
@@ -103,7 +105,7 @@ pub(super) fn keep() -> anyhow::Result<()> {
         if let Over::Ended = kept.follow(&line, &signals, server.as_ref())? {
             return Ok(());
         }
-        let status = child.take().map(end).transpose()?;
+        let status = child.take().map(end).transpose()?.flatten();
         crashes = match status {
             Some(status) if crashed(status) && since.elapsed() < WORKED => crashes + 1,
             _ => 0,
@@ -157,17 +159,40 @@ fn by_descriptor(program: &OwnedFd) -> PathBuf {
 }
 
 /// Makes sure of the end of a server whose line is broken. It is about to end, and may have something to say first.
-fn end(mut child: Child) -> anyhow::Result<ExitStatus> {
-    let end_of_patience = Instant::now() + LAST_WORDS;
-    while Instant::now() < end_of_patience {
-        if let Some(status) = child.try_wait().context("waiting for a server's end")? {
-            return Ok(status);
+///
+/// `None`: it was killed and is not gone yet. A thread of it may wait in the kernel for a lock that is given back only when the
+/// next server has answered its holder; a thread here then waits for it.
+fn end(mut child: Child) -> anyhow::Result<Option<ExitStatus>> {
+    for (patience, last) in [(LAST_WORDS, false), (KILLED, true)] {
+        let end_of_patience = Instant::now() + patience;
+        loop {
+            let status = child.try_wait().context("waiting for a server's end")?;
+            if status.is_some() {
+                return Ok(status);
+            }
+            if Instant::now() >= end_of_patience {
+                break;
+            }
+            std::thread::sleep(LOOK);
         }
-        std::thread::sleep(LOOK);
+        if !last {
+            // Ended already, most of the time.
+            let _ = child.kill();
+        }
     }
-    // Ended already, most of the time.
-    let _ = child.kill();
-    child.wait().context("waiting for a server's end")
+    let wait = move || drop(child.wait());
+    if let Err(error) = std::thread::Builder::new()
+        .name("mica-ended".to_owned())
+        .stack_size(32 * 1024)
+        .spawn(wait)
+    {
+        log::warn!("a server that was killed stays a zombie: {error}");
+    }
+    Ok(None)
+}
+
+fn said(status: Option<ExitStatus>) -> String {
+    status.map_or_else(|| "killed".to_owned(), |status| status.to_string())
 }
 
 /// By itself, and not as it should: not killed by anybody (nor for want of memory).
@@ -254,7 +279,10 @@ impl Kept {
                 self.program = Some(program);
                 Ok(())
             }
-            Some(_) => bail!("{shown} cannot take over from this version ({status})"),
+            Some(_) => bail!(
+                "{shown} cannot take over from this version ({})",
+                said(status)
+            ),
         }
     }
 
@@ -308,8 +336,8 @@ impl Kept {
                 Ok(None) => return Ok(Some((line, child))),
                 Ok(Some(Over::Died)) => {
                     let status = end(child)?;
-                    log::warn!("a server did not begin: {status}");
-                    failed += u32::from(crashed(status));
+                    log::warn!("a server did not begin: {}", said(status));
+                    failed += u32::from(status.is_some_and(crashed));
                 }
                 Err(error) => {
                     end(child)?;

@@ -4,25 +4,29 @@
 //! have answered it: an invalidation sent from a handler can wait for that very handler. So everything is queued, and a thread
 //! of its own sends it. The queue exists before the session does; what was queued until then is sent first.
 //!
+//! That thread is the one of the daemon that a kill may not end: it waits for a lock whose holder waits for an answer. So it has no
+//! descriptor but one of the connection that nobody reads from ([`crate::sys::own_files`]): the others are closed by the kill,
+//! which ends the requests that were read from them, and whoever waits for the daemon's end sees it.
+//!
 //! Dropping a directory's name takes as long as there is much below it: a second for a million names. So the name of a tree
 //! expires first, which is all that the next look needs and all that anybody waits for; it is dropped when nothing else waits,
 //! unless it was asked about meanwhile: then the kernel has dropped what was there, and the name may stand for something new.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fuser::INodeNo;
+use log::Level;
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
 use crate::fs::{InodeNo, KernelCache};
+use crate::sys::own_files;
 
 /// How long who queues a lot waits for the kernel; a request that holds a directory's lock can keep it waiting.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -50,6 +54,16 @@ struct State {
     /// Items ever queued, and of those the ones that have taken effect.
     queued: u64,
     done: u64,
+    /// What the thread that sends has to say: it has no descriptor to log to.
+    trouble: Option<(Level, String)>,
+}
+
+impl State {
+    fn say(&mut self) {
+        if let Some((level, text)) = self.trouble.take() {
+            log::log!(level, "{text}");
+        }
+    }
 }
 
 /// The queue of one mount.
@@ -75,6 +89,7 @@ impl NotifyQueue {
     pub fn drain(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.state.lock();
+        state.say();
         let target = state.queued;
         while state.done < target {
             if self.changed.wait_until(&mut state, deadline).timed_out() {
@@ -84,7 +99,7 @@ impl NotifyQueue {
         true
     }
 
-    /// Starts the thread that sends, for as long as the process lives.
+    /// Starts the thread that sends, for as long as the process lives. `notifier` is for those who do not wait for it.
     pub(super) fn serve(
         self: &Arc<Self>,
         notifier: fuser::Notifier,
@@ -92,27 +107,26 @@ impl NotifyQueue {
     ) -> io::Result<()> {
         let queue = Arc::clone(self);
         // A queue has one session.
-        let _ = self.notifier.set(notifier.clone());
-        thread::Builder::new()
+        let _ = self.notifier.set(notifier);
+        let thread = thread::Builder::new()
             .name("mica-notify".to_owned())
-            .stack_size(128 * 1024)
-            .spawn(move || {
-                loop {
-                    let (item, awaited) = queue.next();
-                    send(&notifier, &connection, &item);
-                    if !awaited {
-                        continue;
-                    }
-                    let mut state = queue.state.lock();
-                    if let Item::Tree { parent, name } = item {
-                        state.expired.push_back(Item::Entry { parent, name });
-                        queue.count(&state);
-                    }
-                    state.done += 1;
-                    queue.changed.notify_all();
+            .stack_size(128 * 1024);
+        own_files::spawn(thread, connection, move |connection| {
+            loop {
+                let (item, awaited) = queue.next();
+                queue.send(&connection, &item);
+                if !awaited {
+                    continue;
                 }
-            })?;
-        Ok(())
+                let mut state = queue.state.lock();
+                if let Item::Tree { parent, name } = item {
+                    state.expired.push_back(Item::Entry { parent, name });
+                    queue.count(&state);
+                }
+                state.done += 1;
+                queue.changed.notify_all();
+            }
+        })
     }
 
     /// What is to be sent next, and whether somebody may wait for it.
@@ -139,12 +153,35 @@ impl NotifyQueue {
         }
     }
 
+    /// An ended connection needs nothing any more. A shortage passes: the kernel would keep showing what is gone.
+    fn send(&self, connection: &OwnedFd, item: &Item) {
+        let mut pause = SHORTAGE_PAUSE;
+        while let Err(error) = send_once(connection, item) {
+            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+            let text = format!("invalidation {item:?}: {error}");
+            if !matches!(
+                errno,
+                Some(Errno::NOMEM | Errno::INTR | Errno::AGAIN | Errno::NOBUFS)
+            ) {
+                self.state.lock().trouble = Some((Level::Debug, text));
+                return;
+            }
+            if pause == SHORTAGE_PAUSE {
+                let text = format!("{text}: trying until it works");
+                self.state.lock().trouble = Some((Level::Warn, text));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(SHORTAGE_PAUSE_MOST);
+        }
+    }
+
     fn count(&self, state: &State) {
         self.dropping.store(state.expired.len(), Ordering::Release);
     }
 
     fn push(&self, item: Item) {
         let mut state = self.state.lock();
+        state.say();
         // The same thing twice in a row needs doing once: the one that still waits will be sent after both changes.
         if state.waiting.back() != Some(&item) {
             state.waiting.push_back(item);
@@ -205,67 +242,39 @@ impl KernelCache for NotifyQueue {
     }
 }
 
-/// What the kernel does not know it need not forget (ENOENT, which fuser drops); an ended connection needs nothing any more. A
-/// shortage passes: the kernel would keep showing what is gone.
-fn send(notifier: &fuser::Notifier, connection: &OwnedFd, item: &Item) {
-    let mut pause = SHORTAGE_PAUSE;
-    loop {
-        let Err(error) = send_once(notifier, connection, item) else {
-            return;
-        };
-        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-        if !matches!(
-            errno,
-            Some(Errno::NOMEM | Errno::INTR | Errno::AGAIN | Errno::NOBUFS)
-        ) {
-            log::debug!("invalidation {item:?}: {error}");
-            return;
-        }
-        if pause == SHORTAGE_PAUSE {
-            log::warn!("invalidation {item:?}: {error}: trying until it works");
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(SHORTAGE_PAUSE_MOST);
-    }
-}
-
-fn send_once(notifier: &fuser::Notifier, connection: &OwnedFd, item: &Item) -> io::Result<()> {
-    match item {
-        Item::Entry { parent, name } => {
-            notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name))
-        }
-        Item::Expired { parent, name } | Item::Tree { parent, name } => {
-            expire(connection, *parent, name)
-        }
-        // A negative offset: attributes only. Length 0: to the end.
-        Item::Inode { ino, attrs_only } => {
-            notifier.inval_inode(INodeNo(ino.0), if *attrs_only { -1 } else { 0 }, 0)
-        }
-    }
-}
-
-/// What fuser has no call for: `FUSE_NOTIFY_INVAL_ENTRY` with `FUSE_EXPIRE_ONLY` (kernel 6.2; an older one drops the name). The name is asked about again, but not
-/// dropped: whoever has the directory as working directory, or something mounted on it, does not notice.
-fn expire(connection: &OwnedFd, parent: InodeNo, name: &[u8]) -> io::Result<()> {
+/// Written here and not by fuser, whose descriptor the thread does not have. An entry that expires (`FUSE_EXPIRE_ONLY`, kernel 6.2; an
+/// older one drops the name) is asked about again, but not dropped: whoever has the directory as his working directory, or
+/// something mounted on it, does not notice.
+fn send_once(connection: &OwnedFd, item: &Item) -> io::Result<()> {
+    const INVAL_INODE: u32 = 2;
     const INVAL_ENTRY: u32 = 3;
+    const DROP: u32 = 0;
     const EXPIRE_ONLY: u32 = 1;
-    /// `fuse_out_header` and `fuse_notify_inval_entry_out`, 16 bytes each, and the NUL after the name.
-    const REST: usize = 33;
-    let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
-    let total = u32::try_from(name.len() + REST).map_err(too_long)?;
-    let length = u32::try_from(name.len()).map_err(too_long)?;
-    let mut message = Vec::with_capacity(name.len() + REST);
-    message.extend(total.to_ne_bytes());
-    message.extend(INVAL_ENTRY.to_ne_bytes());
-    message.extend(0u64.to_ne_bytes());
-    message.extend(parent.0.to_ne_bytes());
-    message.extend(length.to_ne_bytes());
-    message.extend(EXPIRE_ONLY.to_ne_bytes());
-    message.extend(name);
-    message.push(0);
-    match rustix::io::write(connection, &message) {
+    let entry = |parent: &InodeNo, name: &[u8], flags: u32| {
+        // `fuse_notify_inval_entry_out`, the name and a NUL.
+        let length = u32::try_from(name.len()).ok()?;
+        let head = [&parent.0.to_ne_bytes()[..], &length.to_ne_bytes(), &flags.to_ne_bytes()];
+        Some((INVAL_ENTRY, [&head.concat()[..], name, b"\0"].concat()))
+    };
+    let message = match item {
+        Item::Entry { parent, name } => entry(parent, name, DROP),
+        Item::Expired { parent, name } | Item::Tree { parent, name } => {
+            entry(parent, name, EXPIRE_ONLY)
+        }
+        Item::Inode { ino, attrs_only } => {
+            // `fuse_notify_inval_inode_out`. A negative offset: attributes only. Length 0: to the end.
+            let offset: i64 = if *attrs_only { -1 } else { 0 };
+            let fields = [ino.0.to_ne_bytes(), offset.to_ne_bytes(), 0i64.to_ne_bytes()];
+            Some((INVAL_INODE, fields.concat()))
+        }
+    };
+    let (code, body) = message.ok_or(io::ErrorKind::InvalidInput)?;
+    // `fuse_out_header`, 16 bytes: a notification answers no request.
+    let total = u32::try_from(body.len() + 16).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let head = [&total.to_ne_bytes()[..], &code.to_ne_bytes(), &0u64.to_ne_bytes()];
+    match rustix::io::write(connection, &[&head.concat()[..], &body].concat()) {
         // What it does not know it need not forget.
-        Ok(_) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -26,6 +26,7 @@ use super::stats::Stats;
 use super::volumes::Volumes;
 use crate::fs::FileSystem;
 use crate::fs::volumes::VolumeTree;
+use crate::sys::fuse_device;
 
 /// How a connection is served.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -132,12 +133,18 @@ fn serve<H: Handler>(
         .write(true)
         .open("/dev/fuse")
         .is_ok();
+    let may_clone = config.clone_fd;
     let linked = handshake::link(adapter, link, config)?;
     let session = linked.session;
     if let (true, Some((connection, agreement))) = (again, &linked.lasting) {
         handshake::ask_again(connection, agreement)?;
     }
-    queue.serve(session.notifier(), probe.try_clone()?)?;
+    // Nobody reads from that one.
+    let notifying = match may_clone {
+        true => fuse_device::clone_connection(probe.as_fd())?,
+        false => probe.try_clone()?,
+    };
+    queue.serve(session.notifier(), notifying)?;
 
     let end = Arc::clone(&events);
     thread::Builder::new()

@@ -214,16 +214,21 @@ fn root_wrong_usage_of_run_is_125_wherever_it_stands() {
     let w = World::root();
     for line in [
         "run --nope x",
-        "run",
         "--store /x run --pull=x y",
         "container run --nope",
-        "container --store=/x run",
+        "container --store=/x run -d --nope",
     ] {
         let run = w.sh(&format!("$mica {line}"));
         assert_eq!(run.status.code(), Some(125), "{}", run.describe());
     }
     // docker's for what is missing from another verb.
-    for line in ["exec", "--store run tag a", "container rm"] {
+    for line in [
+        "run",
+        "container --store=/x run",
+        "exec",
+        "--store run tag a",
+        "container rm",
+    ] {
         let run = w.sh(&format!("$mica {line}"));
         assert_eq!(run.status.code(), Some(1), "{}", run.describe());
     }

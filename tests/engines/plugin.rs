@@ -159,8 +159,8 @@ fn root_plugin_answers_whatever_it_is_sent() {
         }
     });
     drop(silent);
-    // Who does not wait for the answer.
-    for _ in 0..50 {
+    // Who does not wait for the answer; fewer than are served at once, beside the silent ones that are just going.
+    for _ in 0..30 {
         let mut hasty = UnixStream::connect(&socket).unwrap();
         let head = b"POST /Plugin.Activate HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
         hasty.write_all(head).unwrap();

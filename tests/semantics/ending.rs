@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -230,6 +231,64 @@ fn fuse_ending_after_the_change() {
     }
     assert!(!dirs[1].exists());
     mount.unmount();
+}
+
+/// A daemon that is killed keeps nobody waiting: what it was asked is answered by the next one, or fails.
+#[test]
+fn fuse_regression_ending_while_a_name_is_taken_away() {
+    for survive in ["on", "off"] {
+        let sandbox = Sandbox::new();
+        let pauses = sandbox.mkdir("pauses");
+        let point = sandbox.mkdir("m");
+        let mut command = sandbox.command();
+        command.args(["mount", "-o", &format!("survive={survive}")]);
+        command.arg(&point).env("MICA_TEST_PAUSE", &pauses);
+        let mount = sandbox.mount_by(&point, command);
+        sandbox.load(&image("app:1"));
+        sandbox.mica(["tag", "app:1", "app:2"]).ok();
+        sandbox.mica(["tag", "app:1", "app:3"]).ok();
+        let (first, second) = (mount.image("app/1"), mount.image("app/2"));
+        assert_eq!(names(&first), names(&second));
+        let daemon = daemon(&mount);
+        fs::write(pauses.join("begun"), "").expect("a pause");
+        let mut remover = Command::new("rmdir")
+            .arg(&first)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("rmdir");
+        wait_until("it has begun", || pauses.join("begun.reached").exists());
+        // It holds the directory's lock; the name of another in it can be taken away when it is answered.
+        sandbox.mica(["rmi", "app:2"]).ok();
+        kill_process(daemon, Signal::KILL).expect("kill");
+        fs::remove_file(pauses.join("begun")).expect("a pause");
+        let ended = |what: &str, is: &mut dyn FnMut() -> bool| {
+            let end = Instant::now() + Duration::from_secs(15);
+            while !is() {
+                assert!(Instant::now() < end, "survive={survive}: {what}");
+                thread::sleep(Duration::from_millis(10));
+            }
+        };
+        let mut removed = None;
+        ended("who removes waits", &mut || {
+            removed = remover.try_wait().expect("rmdir's status");
+            removed.is_some()
+        });
+        let removed = removed.is_some_and(|status| status.success());
+        assert_eq!(removed, survive == "on");
+        let threads = format!("/proc/{}/task", daemon.as_raw_nonzero());
+        ended("a thread of the daemon stays", &mut || {
+            fs::read_dir(&threads).map_or(true, |threads| threads.count() <= 1)
+        });
+        if survive == "on" {
+            assert_eq!(names(&mount.image("app")), ["3"]);
+            mount.unmount();
+        } else {
+            let mut command = sandbox.command();
+            command.arg("umount").arg(&mount.point);
+            sandbox.run(command).ok();
+            mount.forget();
+        }
+    }
 }
 
 /// An `rm -r` of a tag whose daemon dies in between fails with EROFS, and has removed nothing.
