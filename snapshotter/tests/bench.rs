@@ -5,6 +5,8 @@
 
 // What the tests share is more than this needs.
 #![allow(dead_code)]
+// Helpers of tests count as tests.
+#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 

@@ -253,7 +253,11 @@ fn send_once(connection: &OwnedFd, item: &Item) -> io::Result<()> {
     let entry = |parent: &InodeNo, name: &[u8], flags: u32| {
         // `fuse_notify_inval_entry_out`, the name and a NUL.
         let length = u32::try_from(name.len()).ok()?;
-        let head = [&parent.0.to_ne_bytes()[..], &length.to_ne_bytes(), &flags.to_ne_bytes()];
+        let head = [
+            &parent.0.to_ne_bytes()[..],
+            &length.to_ne_bytes(),
+            &flags.to_ne_bytes(),
+        ];
         Some((INVAL_ENTRY, [&head.concat()[..], name, b"\0"].concat()))
     };
     let message = match item {
@@ -264,14 +268,22 @@ fn send_once(connection: &OwnedFd, item: &Item) -> io::Result<()> {
         Item::Inode { ino, attrs_only } => {
             // `fuse_notify_inval_inode_out`. A negative offset: attributes only. Length 0: to the end.
             let offset: i64 = if *attrs_only { -1 } else { 0 };
-            let fields = [ino.0.to_ne_bytes(), offset.to_ne_bytes(), 0i64.to_ne_bytes()];
+            let fields = [
+                ino.0.to_ne_bytes(),
+                offset.to_ne_bytes(),
+                0i64.to_ne_bytes(),
+            ];
             Some((INVAL_INODE, fields.concat()))
         }
     };
     let (code, body) = message.ok_or(io::ErrorKind::InvalidInput)?;
     // `fuse_out_header`, 16 bytes: a notification answers no request.
     let total = u32::try_from(body.len() + 16).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let head = [&total.to_ne_bytes()[..], &code.to_ne_bytes(), &0u64.to_ne_bytes()];
+    let head = [
+        &total.to_ne_bytes()[..],
+        &code.to_ne_bytes(),
+        &0u64.to_ne_bytes(),
+    ];
     match rustix::io::write(connection, &[&head.concat()[..], &body].concat()) {
         // What it does not know it need not forget.
         Ok(_) | Err(Errno::NOENT) => Ok(()),

@@ -26,12 +26,18 @@ enum Who {
 struct Ground {
     sandbox: Sandbox,
     started: std::cell::RefCell<Vec<u32>>,
+    engine: std::cell::RefCell<Option<Child>>,
 }
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        for pid in self.started.borrow().iter() {
+        let engine = self.engine.get_mut().take();
+        let engine_pid = engine.iter().map(Child::id);
+        for pid in self.started.borrow().iter().copied().chain(engine_pid) {
             self.sandbox.sh(&format!("kill {pid}"));
+        }
+        if let Some(mut engine) = engine {
+            engine.wait().expect("dockerd's end");
         }
         self.shell(Who::User, "podman system migrate; mica umount -l ~/mica");
         self.shell(Who::Root, "umount -R /mnt/mica");
@@ -62,6 +68,7 @@ impl Ground {
         let ground = Ground {
             sandbox,
             started: Default::default(),
+            engine: Default::default(),
         };
         image("app:1").docker_archive(&ground.sandbox.path("app.tar"));
         for who in [Who::Root, Who::User] {
@@ -161,7 +168,7 @@ fn root_engines_page_is_pasted_in_order() {
     engine.args(["--default-ulimit", "nofile=1024:1024"]);
     engine.stdin(Stdio::null()).stdout(log.try_clone().unwrap());
     let engine = engine.stderr(log).spawn().expect("dockerd");
-    ground.started.borrow_mut().push(engine.id());
+    *ground.engine.borrow_mut() = Some(engine);
     wait_for("dockerd", || {
         ground.shell(Who::Root, "docker version").status.success()
     });

@@ -20,9 +20,8 @@ fn mounted(point: &Path) -> bool {
 #[test]
 fn root_regression_shifted_ranges_are_in_podman_s_order() {
     let sandbox = Sandbox::as_user(USER);
-    tier::subordinate_ids_by(&format!(
-        "{USER}:400000:1000\n{USER}:{FIRST}:1000\n{USER}:250000:64536\n"
-    ));
+    let ids = format!("{USER}:400000:1000\n{USER}:{FIRST}:1000\n{USER}:250000:64536\n");
+    tier::subordinate_ids_by(&ids);
     sandbox.load(&image("app:1").layer(|l| {
         [1u64, 1000, 1001, 65_536, 66_536]
             .into_iter()

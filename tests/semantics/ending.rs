@@ -280,7 +280,7 @@ fn fuse_regression_ending_while_a_name_is_taken_away() {
             fs::read_dir(&threads).map_or(true, |threads| threads.count() <= 1)
         });
         if survive == "on" {
-            assert_eq!(names(&mount.image("app")), ["3"]);
+            assert_eq!(names(mount.image("app")), ["3"]);
             mount.unmount();
         } else {
             let mut command = sandbox.command();
