@@ -5,7 +5,14 @@
 //! coverage. The targets are functions of bytes, so another driver can call them too. What failed is written to `fuzz/found/`,
 //! and `contrib/fuzz TARGET FILE` runs it again.
 
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    unreachable_pub
+)]
 
 mod archive;
 mod layer;

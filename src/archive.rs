@@ -16,25 +16,6 @@
 //! Strictness: a tar that ends without its two zero blocks is truncated; member names with `..` are refused; of two
 //! members of one name the last counts; data after the end marker is ignored, as every tar does.
 
-#![deny(
-    clippy::undocumented_unsafe_blocks,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![warn(missing_docs, unreachable_pub)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        unreachable_pub
-    )
-)]
-
 mod catalog;
 mod docker;
 mod error;

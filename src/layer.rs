@@ -18,25 +18,6 @@
 //! it does not depend on any other layer. What folding means is written in [`fold`](self::fold) and tested against
 //! a model in `layer/tests.rs`.
 
-#![deny(
-    clippy::undocumented_unsafe_blocks,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![warn(missing_docs, unreachable_pub)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        unreachable_pub
-    )
-)]
-
 pub mod compress;
 pub mod diff;
 mod emit;

@@ -14,6 +14,17 @@
 //! | L7 | [`daemon`], [`runtime`] |
 //! | L8 | [`cli`] |
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::indexing_slicing,
+        clippy::expect_used,
+        clippy::panic,
+        unreachable_pub
+    )
+)]
+
 // What the tests inside share with those outside calls the library by its name.
 #[cfg(test)]
 extern crate self as mica;

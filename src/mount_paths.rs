@@ -4,25 +4,6 @@
 //! there uses an image or a volume. Which one is for those to say who know the names: `fs` by what it lists, `ops` by every
 //! spelling there can be.
 
-#![deny(
-    clippy::undocumented_unsafe_blocks,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![warn(missing_docs, unreachable_pub)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        unreachable_pub
-    )
-)]
-
 use std::path::{Component, Path};
 
 /// Images by repository and tag.

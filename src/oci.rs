@@ -1,24 +1,5 @@
 //! Pure OCI and docker vocabulary: names, digests and documents. No I/O.
 
-#![deny(
-    clippy::undocumented_unsafe_blocks,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![warn(missing_docs, unreachable_pub)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        unreachable_pub
-    )
-)]
-
 pub mod change;
 pub mod config;
 pub mod digest;

@@ -3,25 +3,6 @@
 //! Nothing here prints. What a verb did comes back as a value; texts that docker fixes (lines of `rmi`, tables, `inspect`)
 //! are made here, because the command line and the files under `info/` show the same ones.
 
-#![deny(
-    clippy::undocumented_unsafe_blocks,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![warn(missing_docs, unreachable_pub)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        unreachable_pub
-    )
-)]
-
 pub mod build;
 pub mod container;
 pub mod engines;

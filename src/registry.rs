@@ -10,25 +10,6 @@
 //! with ranges, which host sees which credential on a redirect) has to be written here in any case. Credentials are found by
 //! `docker_credential`, which knows docker's and podman's files and helpers.
 
-#![deny(
-    clippy::undocumented_unsafe_blocks,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![warn(missing_docs, unreachable_pub)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        unreachable_pub
-    )
-)]
-
 mod auth;
 mod blob;
 mod client;

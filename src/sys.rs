@@ -1,24 +1,5 @@
 //! The operating system: everything that needs `unsafe` or knows about `/proc`, mounts, locks and signals.
 
-#![deny(
-    clippy::undocumented_unsafe_blocks,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![warn(missing_docs, unreachable_pub)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        unreachable_pub
-    )
-)]
-
 pub mod atomic;
 pub mod beneath;
 pub mod block_copy;

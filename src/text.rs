@@ -1,25 +1,6 @@
 //! Texts: what knows nothing of images and volumes. Go templates, tables and sizes as docker prints them, times and durations as
 //! it reads them, globs as Go matches them, numbers inside names.
 
-#![deny(
-    clippy::undocumented_unsafe_blocks,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![warn(missing_docs, unreachable_pub)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        unreachable_pub
-    )
-)]
-
 pub mod format;
 pub mod glob;
 pub mod rows;

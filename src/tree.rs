@@ -4,25 +4,6 @@
 //! - [`NodeKind`], [`Attributes`]: what `stat` can tell about a node of an image.
 //! - [`whiteout`]: what a component of a layer's path means when it starts with `.wh.`.
 
-#![deny(
-    clippy::undocumented_unsafe_blocks,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![warn(missing_docs, unreachable_pub)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::cast_possible_truncation,
-        clippy::indexing_slicing,
-        clippy::expect_used,
-        clippy::panic,
-        unreachable_pub
-    )
-)]
-
 mod name;
 pub mod whiteout;
 

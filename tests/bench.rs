@@ -5,6 +5,15 @@
 //! `QUICK=1` takes fewer runs and leaves out what takes longest; `ONLY=warm,cold,ls,verbs,commit,build,run,engines,registry,volumes,scale` selects parts;
 //! `containerd` is of the snapshotter's package.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    unreachable_pub
+)]
+
 mod common;
 mod bench {
     pub mod builds;

@@ -4,7 +4,14 @@
 //! `net_` needs `docker-registry` and `skopeo`, and talks to this machine only, but for one that installs a package with apt.
 
 // Helpers of tests count as tests; clippy sees only the functions with the attribute.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    unreachable_pub
+)]
 
 mod boundary;
 mod boundary_process;

@@ -170,7 +170,7 @@ const VERBS: &[(&[&str], &str)] = &[
 ];
 
 /// Why there is no such verb, if docker has it.
-pub fn verb(name: &str) -> Option<&'static str> {
+pub(super) fn verb(name: &str) -> Option<&'static str> {
     find(VERBS, name)
 }
 
@@ -180,7 +180,7 @@ fn find(table: &[(&[&str], &'static str)], name: &str) -> Option<&'static str> {
 }
 
 /// What to say to a flag that `run` does not know.
-pub fn flag(text: &str) -> RunError {
+pub(super) fn flag(text: &str) -> RunError {
     let long = text.split_once('=').map_or(text, |(name, _)| name);
     // `-m512m`
     let short = text.chars().take(2).collect::<String>();
@@ -196,7 +196,7 @@ pub fn flag(text: &str) -> RunError {
 }
 
 /// Refuses every network but the host's, which can be named once.
-pub fn network(names: &[String]) -> Result<(), RunError> {
+pub(super) fn network(names: &[String]) -> Result<(), RunError> {
     match names {
         [] => Ok(()),
         [name] if name == "host" => Ok(()),
@@ -214,7 +214,7 @@ pub fn network(names: &[String]) -> Result<(), RunError> {
 }
 
 /// Refuses every `--restart` but `no`.
-pub fn restart(policy: &str) -> Result<(), RunError> {
+pub(super) fn restart(policy: &str) -> Result<(), RunError> {
     let name = policy.split_once(':').map_or(policy, |(name, _)| name);
     match name {
         "" | "no" => Ok(()),
@@ -228,7 +228,7 @@ pub fn restart(policy: &str) -> Result<(), RunError> {
 }
 
 /// Takes ports that are the same inside and outside, with one line on stderr; refuses others.
-pub fn publish(ports: &[String]) -> Result<(), RunError> {
+pub(super) fn publish(ports: &[String]) -> Result<(), RunError> {
     for text in ports {
         let (text_, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
         let parts: Vec<&str> = text_.rsplitn(3, ':').collect();

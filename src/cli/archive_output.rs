@@ -10,7 +10,7 @@ use crate::sys::new_file::NewFile;
 
 /// The option that says where.
 #[derive(clap::Args)]
-pub struct OutputArgs {
+pub(super) struct OutputArgs {
     /// Write to this file instead of stdout; it appears when it is complete, readable by its owner only
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -18,7 +18,7 @@ pub struct OutputArgs {
 
 impl OutputArgs {
     /// Refuses a terminal. Call it before anything else is done.
-    pub fn check(&self) -> anyhow::Result<()> {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
         // docker's words.
         anyhow::ensure!(
             self.output.is_some() || !io::stdout().is_terminal(),
@@ -28,7 +28,7 @@ impl OutputArgs {
     }
 
     /// Runs `write` on the output. On failure a file is as it was. A device or a pipe is written to as it is.
-    pub fn write<E>(
+    pub(super) fn write<E>(
         &self,
         write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
     ) -> anyhow::Result<()>

@@ -16,7 +16,7 @@ use crate::store::containers::Container;
 /// Its output comes here, what is typed goes to it if it was started with -i, and its exit status is this command's. Of one that
 /// has a terminal ctrl-p ctrl-q leaves, and it goes on; the exit status is 1 then.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Leave by these keys in place of ctrl-p,ctrl-q, or of those in docker's config.json: characters, or ctrl-LETTER, with commas
     /// between
     #[arg(long, value_name = "KEYS")]
@@ -56,7 +56,7 @@ pub(super) fn keys(text: Option<&str>) -> Result<DetachKeys, RunError> {
 }
 
 /// Attaches.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let options = AttachOptions {
         stdin: !args.no_stdin,
         signals: args.sig_proxy,

@@ -3,7 +3,7 @@
 mod host;
 mod input;
 mod moving;
-pub mod prune;
+pub(super) mod prune;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -29,7 +29,7 @@ use moving::Line;
 /// .dockerignore names is not part of it. A step that was done before is not done again. The exit status is that of the command
 /// that failed, or 1.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Name the image; a tag that is left out is "latest" (repeatable)
     #[arg(short, long, value_name = "NAME[:TAG]")]
     tag: Vec<String>,
@@ -94,7 +94,7 @@ pub struct Args {
 }
 
 /// Builds an image.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let out_of_reach = OutOfReach::ensure()?;
     let tags = tags(&args.tag)?;
     let (input, recipe) = input::find(&args.context, args.file.as_deref())?;

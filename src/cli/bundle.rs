@@ -13,7 +13,7 @@ use super::Context;
 /// mount of mica and of DIR/upper: nothing is copied. It uses the host's network. Afterwards: runc run -b DIR NAME. To
 /// take it away: umount DIR/rootfs, then rm -r DIR.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// No overlay: config.json names the image's tree in the mount of mica, as a read-only root
     #[arg(long)]
     read_only: bool,
@@ -36,7 +36,7 @@ pub struct Args {
 }
 
 /// Makes the bundle.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let options = Options {
         image: &args.image,
         directory: &args.directory,

@@ -13,14 +13,14 @@ use super::output::{self, Lines};
 ///
 /// Prints a line for each finding. Fails if an image is harmed; wasted space alone is no failure.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Rebuild damaged indexes and remove what nothing uses
     #[arg(long)]
     repair: bool,
 }
 
 /// Checks the store.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let report = check::check(&store, args.repair)?;
     let mut lines = Lines::default();
@@ -50,7 +50,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// `1 image`, `2 images`.
-pub fn counted(number: usize, what: &str) -> String {
+pub(super) fn counted(number: usize, what: &str) -> String {
     match number {
         1 => format!("1 {what}"),
         n => format!("{n} {what}s"),

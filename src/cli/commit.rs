@@ -19,7 +19,7 @@ use super::output::{self, Lines};
 /// The new image is the container's with one layer more and the container's configuration. Volumes and whatever else is
 /// mounted into the container are not part of it. Prints the new image's ID.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Who made it ("Hannibal Smith <hannibal@a-team.com>")
     #[arg(
         short,
@@ -58,7 +58,7 @@ pub struct Args {
 }
 
 /// Commits a container.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let target = tag::parse_targets(args.target.as_slice())?.pop();
     let changes = change::parse(&args.change)?;
     let store = context.store()?;

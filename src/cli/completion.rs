@@ -25,7 +25,7 @@ const VARIABLE: &str = "MICA_COMPLETE";
 /// alias docker=mica: complete -o nospace -o bashdefault -F _mica docker in bash, compdef docker=mica in zsh, complete -c docker
 /// -w mica in fish.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The shell
     #[arg(value_enum)]
     shell: Shell,
@@ -39,7 +39,7 @@ enum Shell {
 }
 
 /// Prints the script.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let name = match args.shell {
         Shell::Bash => "bash",
         Shell::Zsh => "zsh",
@@ -94,7 +94,7 @@ complete -o nospace -o bashdefault -o default -F _mica mica
 "#;
 
 /// Answers a shell and ends the process, if one asks.
-pub fn answer() {
+pub(super) fn answer() {
     if std::env::var_os(VARIABLE).is_some() && is_the_containers() {
         // After its image, or its name, a word is one of the program's that runs there: nothing of ours fits.
         std::process::exit(0);
@@ -145,7 +145,7 @@ fn is_the_containers() -> bool {
 }
 
 /// Completes the names of containers.
-pub fn containers() -> ArgValueCompleter {
+pub(super) fn containers() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         let all = |store: Store| {
             Some(
@@ -162,7 +162,7 @@ pub fn containers() -> ArgValueCompleter {
 }
 
 /// Completes the names of images and containers.
-pub fn images_and_containers() -> ArgValueCompleter {
+pub(super) fn images_and_containers() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         let mut all = candidates(typed).unwrap_or_default();
         let names = |store: Store| {
@@ -181,7 +181,7 @@ pub fn images_and_containers() -> ArgValueCompleter {
 }
 
 /// Completes names in the trash.
-pub fn trashed() -> ArgValueCompleter {
+pub(super) fn trashed() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         let all = |store: Store| {
             let names = store.names().ok()?;
@@ -197,7 +197,7 @@ pub fn trashed() -> ArgValueCompleter {
 }
 
 /// Completes where the store is mounted.
-pub fn mounts() -> ArgValueCompleter {
+pub(super) fn mounts() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         let all = |store: Store| {
             let leases = store.live_leases().ok()?;
@@ -220,7 +220,7 @@ const OF_IMAGES: &[&str] = &[
     "used=",
 ];
 /// Of containers, the states of docker's that there are here among it.
-pub const OF_CONTAINERS: &[&str] = &[
+pub(super) const OF_CONTAINERS: &[&str] = &[
     "ancestor=",
     "before=",
     "exited=",
@@ -235,7 +235,7 @@ pub const OF_CONTAINERS: &[&str] = &[
     "volume=",
 ];
 /// Of volumes.
-pub const OF_VOLUMES: &[&str] = &[
+pub(super) const OF_VOLUMES: &[&str] = &[
     "dangling=true",
     "driver=",
     "kind=bind",
@@ -245,7 +245,7 @@ pub const OF_VOLUMES: &[&str] = &[
     "name=",
 ];
 /// Of events.
-pub const OF_EVENTS: &[&str] = &[
+pub(super) const OF_EVENTS: &[&str] = &[
     "container=",
     "event=",
     "image=",
@@ -257,17 +257,17 @@ pub const OF_EVENTS: &[&str] = &[
     "volume=",
 ];
 /// Of containers that are to be pruned.
-pub const OF_PRUNED_CONTAINERS: &[&str] = &["label=", "label!=", "until="];
+pub(super) const OF_PRUNED_CONTAINERS: &[&str] = &["label=", "label!=", "until="];
 /// Of volumes that are to be pruned.
-pub const OF_PRUNED_VOLUMES: &[&str] = &["all=true", "label=", "label!="];
+pub(super) const OF_PRUNED_VOLUMES: &[&str] = &["all=true", "label=", "label!="];
 
 /// Completes what `--filter` of images takes.
-pub fn image_filters() -> ArgValueCompleter {
+pub(super) fn image_filters() -> ArgValueCompleter {
     filters(OF_IMAGES)
 }
 
 /// Completes what a `--filter` takes.
-pub fn filters(all: &'static [&'static str]) -> ArgValueCompleter {
+pub(super) fn filters(all: &'static [&'static str]) -> ArgValueCompleter {
     ArgValueCompleter::new(move |typed: &OsStr| {
         let typed = typed.to_str().unwrap_or("\0");
         let fitting = all.iter().filter(|filter| filter.starts_with(typed));
@@ -289,17 +289,17 @@ fn fitting(
 }
 
 /// Completes the names of images.
-pub fn images() -> ArgValueCompleter {
+pub(super) fn images() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| candidates(typed).unwrap_or_default())
 }
 
 /// Completes the names of volumes.
-pub fn volumes() -> ArgValueCompleter {
+pub(super) fn volumes() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| volume_candidates(typed).unwrap_or_default())
 }
 
 /// Completes both.
-pub fn volumes_and_images() -> ArgValueCompleter {
+pub(super) fn volumes_and_images() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         let mut all = volume_candidates(typed).unwrap_or_default();
         all.extend(candidates(typed).unwrap_or_default());

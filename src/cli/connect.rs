@@ -35,7 +35,7 @@ enum EngineName {
 ///
 /// containerd, and with it Kubernetes, has them by the program mica-snapshotter: prints the lines for config.toml, or writes them.
 #[derive(clap::Args)]
-pub struct ConnectArgs {
+pub(super) struct ConnectArgs {
     /// The engine
     engine: EngineName,
     /// The configuration of this user's podman, not the system's
@@ -57,7 +57,7 @@ pub struct ConnectArgs {
 /// Takes away what `connect --write` has written, and forgets the engine's storage. Its containers on images of the mount
 /// do not start any more.
 #[derive(clap::Args)]
-pub struct DisconnectArgs {
+pub(super) struct DisconnectArgs {
     /// The engine
     engine: EngineName,
     /// The configuration of this user's podman, not the system's
@@ -88,7 +88,7 @@ fn of_one(engine: EngineName, user: bool, containerd_s: bool) -> anyhow::Result<
 }
 
 /// Connects an engine.
-pub fn connect(args: ConnectArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn connect(args: ConnectArgs, context: &Context) -> anyhow::Result<ExitCode> {
     of_one(
         args.engine,
         args.user,
@@ -134,7 +134,7 @@ pub fn connect(args: ConnectArgs, context: &Context) -> anyhow::Result<ExitCode>
 }
 
 /// Disconnects an engine.
-pub fn disconnect(args: DisconnectArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn disconnect(args: DisconnectArgs, context: &Context) -> anyhow::Result<ExitCode> {
     of_one(args.engine, args.user, args.config.is_some())?;
     if let EngineName::Containerd = args.engine {
         containerd::disconnect(args.config.as_deref(), context)?;

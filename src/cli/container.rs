@@ -16,7 +16,7 @@ use crate::ops::image::filter;
 
 /// The verbs on containers.
 #[derive(Subcommand)]
-pub enum ContainerVerb {
+pub(super) enum ContainerVerb {
     #[command(visible_aliases = ["list", "ps"])]
     Ls(ps::Args),
     #[command(disable_help_flag = true)]
@@ -54,7 +54,7 @@ pub enum ContainerVerb {
 
 impl ContainerVerb {
     /// Runs the verb.
-    pub fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         match self {
             ContainerVerb::Ls(args) => ps::run(args, context),
             ContainerVerb::Run(args) => run::run(*args, context),
@@ -91,7 +91,7 @@ impl ContainerVerb {
 ///
 /// With what they have changed, and their output. Asks before, and says which.
 #[derive(clap::Args)]
-pub struct PruneArgs {
+pub(super) struct PruneArgs {
     /// Only containers for which this holds: label=KEY[=VALUE], label!=KEY[=VALUE], until=TIME (made then or before: an age such
     /// as 12h or 30d, a date, Unix seconds); may be repeated
     #[arg(long = "filter", value_name = "FILTER", value_parser = filter::split, add = crate::cli::completion::filters(crate::cli::completion::OF_PRUNED_CONTAINERS))]
@@ -105,16 +105,16 @@ pub struct PruneArgs {
 }
 
 /// docker's words above the list.
-pub const TITLE: &str = "Deleted Containers:";
+pub(super) const TITLE: &str = "Deleted Containers:";
 
 /// The lines of a question.
-pub fn outlook(pruned: &Pruned) -> impl Iterator<Item = String> {
+pub(super) fn outlook(pruned: &Pruned) -> impl Iterator<Item = String> {
     let containers = pruned.containers.iter();
     containers.map(|(id, name)| format!("  would delete: container {} ({name})", id.short()))
 }
 
 /// The lines under the title.
-pub fn lines(pruned: &Pruned) -> Vec<String> {
+pub(super) fn lines(pruned: &Pruned) -> Vec<String> {
     let containers = pruned.containers.iter();
     containers.map(|(id, _)| id.to_string()).collect()
 }

@@ -28,7 +28,7 @@ use crate::text::format::human_size;
 /// dash is a tar archive on standard input or output. What is copied out belongs to you, and what is copied in to whom it belongs
 /// here.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// In: everything belongs to the container's user; out, as root: to whom it belongs in the container, with set-id bits and
     /// devices
     #[arg(short, long)]
@@ -48,7 +48,7 @@ pub struct Args {
 }
 
 /// Runs the verb.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let usage = |text: &str| Err(CopyError::Usage(text.to_owned()).into());
     if args.source.is_empty() {
         return usage("source can not be empty");

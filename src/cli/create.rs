@@ -9,12 +9,12 @@ use super::{Context, run as running};
 /// With the options of run; prints its ID. `mica start` starts it.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
-pub struct CreateArgs {
+pub(super) struct CreateArgs {
     #[command(flatten)]
     run: running::Args,
 }
 
 /// Makes a container.
-pub fn run(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: CreateArgs, context: &Context) -> anyhow::Result<ExitCode> {
     running::create(args.run, context)
 }

@@ -14,7 +14,7 @@ use super::{Context, output};
 ///
 /// Bytes are those on disk, shared layers counted once. RECLAIMABLE is what `image prune -a` would free.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Show each image: what it shares with others, and what removing it alone would free
     #[arg(short, long)]
     verbose: bool,
@@ -25,7 +25,7 @@ pub struct Args {
 }
 
 /// Shows disk use.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let store = context.store()?;
     super::volume::sweep(&store);

@@ -15,7 +15,7 @@ use super::output;
 /// Of a container: what it has changed in its image. Of one image: what its last layer has changed in those below. Of two
 /// images: what is different in the second. Contents, attributes and owners count; a directory's time does not.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// A container or an image
     #[arg(value_name = "CONTAINER|IMAGE", add = super::completion::images_and_containers())]
     first: String,
@@ -25,7 +25,7 @@ pub struct Args {
 }
 
 /// Prints the changes.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     if let Some(second) = &args.second {
         return print(diff::images(&store, &args.first, second));

@@ -21,7 +21,7 @@ use super::{Context, output};
 ///
 /// Goes on until it is interrupted, or until the time of --until. The past that can be asked for with --since is limited.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Only events for which this holds: event=ACTION, image=NAME, label=KEY[=VALUE], type=TYPE, volume=NAME,
     /// container=NAME; may be repeated
     #[arg(short, long = "filter", value_name = "FILTER", value_parser = filter::split, add = crate::cli::completion::filters(crate::cli::completion::OF_EVENTS))]
@@ -45,7 +45,7 @@ fn point(text: &str) -> Result<Timestamp, String> {
 const NAP: i64 = 10;
 
 /// Prints events.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let started = Timestamp::now();
     let filters = Filters::parse(&args.filters)?;
     let format = args.format.as_deref().filter(|format| !format.is_empty());

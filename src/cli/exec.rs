@@ -16,7 +16,7 @@ use crate::runtime::{self, ExecOptions, OutOfReach};
 ///
 /// With -it ctrl-p ctrl-q leaves the command, and it goes on; the exit status is 1 then.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Give the command this standard input
     #[arg(short, long)]
     interactive: bool,
@@ -59,7 +59,7 @@ pub struct Args {
 }
 
 /// Runs a command.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(match exec(args, context) {
         Ok(code) => code,
         // docker's status for what its daemon refuses.

@@ -14,7 +14,7 @@ use crate::runtime::OutOfReach;
 /// has and what the container has changed, without its volumes; the same image gives the same bytes. mica import makes an image of
 /// one layer of it.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     output: OutputArgs,
     /// A container by name or ID, or else an image by name, digest reference or ID
@@ -23,7 +23,7 @@ pub struct Args {
 }
 
 /// Runs the verb.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     args.output.check()?;
     let out_of_reach = OutOfReach::ensure()?;
     let store = context.store()?;

@@ -5,7 +5,7 @@ use crate::ops::image::filter::{self, Filters};
 
 /// Filters as given.
 #[derive(clap::Args)]
-pub struct FilterArgs {
+pub(super) struct FilterArgs {
     /// Only images for which this holds: dangling=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE], before=IMAGE,
     /// since=IMAGE, until=TIME (an age such as 12h or 30d, a date, Unix seconds), used=TIME (last used then or before),
     /// reference=PATTERN; may be repeated
@@ -15,7 +15,7 @@ pub struct FilterArgs {
 
 /// The same without the short form, which is `--force` there.
 #[derive(clap::Args)]
-pub struct LongFilterArgs {
+pub(super) struct LongFilterArgs {
     /// Only images for which this holds: dangling=BOOL, label=KEY[=VALUE], label!=KEY[=VALUE], before=IMAGE,
     /// since=IMAGE, until=TIME (an age such as 12h or 30d, a date, Unix seconds), used=TIME (last used then or before),
     /// reference=PATTERN; may be repeated
@@ -25,24 +25,24 @@ pub struct LongFilterArgs {
 
 impl FilterArgs {
     /// Reads them; ages count from now.
-    pub fn parse(&self) -> Result<Filters, FilterError> {
+    pub(super) fn parse(&self) -> Result<Filters, FilterError> {
         Filters::parse(&self.filters, jiff::Timestamp::now())
     }
 }
 
 impl LongFilterArgs {
     /// Reads them; ages count from now.
-    pub fn parse(&self) -> Result<Filters, FilterError> {
+    pub(super) fn parse(&self) -> Result<Filters, FilterError> {
         Filters::parse(&self.filters, jiff::Timestamp::now())
     }
 
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.filters.is_empty()
     }
 
     /// Those about labels, which things other than images have too.
-    pub fn labels(&self) -> Vec<(String, String)> {
+    pub(super) fn labels(&self) -> Vec<(String, String)> {
         let labels = self
             .filters
             .iter()
@@ -51,7 +51,7 @@ impl LongFilterArgs {
     }
 
     /// Whether one of them says something that only images have.
-    pub fn is_about_images(&self) -> bool {
+    pub(super) fn is_about_images(&self) -> bool {
         let common = ["label", "label!", "until"];
         self.filters
             .iter()
@@ -59,7 +59,7 @@ impl LongFilterArgs {
     }
 
     /// Those that containers have too.
-    pub fn of_containers(&self) -> Vec<(String, String)> {
+    pub(super) fn of_containers(&self) -> Vec<(String, String)> {
         let mut filters = self.labels();
         let until = self.filters.iter().filter(|(name, _)| name == "until");
         filters.extend(until.cloned());
@@ -67,7 +67,7 @@ impl LongFilterArgs {
     }
 
     /// As given, for a prompt.
-    pub fn texts(&self) -> impl Iterator<Item = String> {
+    pub(super) fn texts(&self) -> impl Iterator<Item = String> {
         self.filters
             .iter()
             .map(|(name, value)| format!("{name}={value}"))

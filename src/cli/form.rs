@@ -9,7 +9,7 @@ use crate::text::format;
 use crate::text::template::{Template, Value};
 
 /// `--format`.
-pub enum Form {
+pub(super) enum Form {
     /// A JSON array, indented.
     Indented,
     /// A JSON array on one line.
@@ -20,7 +20,7 @@ pub enum Form {
 
 impl Form {
     /// Reads the option.
-    pub fn parse(text: Option<&str>) -> anyhow::Result<Form> {
+    pub(super) fn parse(text: Option<&str>) -> anyhow::Result<Form> {
         Ok(match text {
             None | Some("") => Form::Indented,
             Some("json") => Form::Json,
@@ -30,7 +30,7 @@ impl Form {
 }
 
 /// Prints what was found, then what was not; `value` is for templates.
-pub fn print<T: Serialize>(
+pub(super) fn print<T: Serialize>(
     form: &Form,
     all: Vec<anyhow::Result<T>>,
     value: impl Fn(&T) -> Result<Value, serde_json::Error>,

@@ -12,14 +12,14 @@ use super::prune::total;
 ///
 /// Never removes an image, tagged or not, and no volume but ephemeral ones whose time has come.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Print what would be removed and how much space that frees; remove nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 /// Collects garbage.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let plan = gc::gc(&store, args.dry_run)?;
     let ended = gc::end_volumes(&store, args.dry_run);

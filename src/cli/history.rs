@@ -12,7 +12,7 @@ use super::output::{self, Printable};
 
 /// Show how an image came about, newest step first
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The image: a name, a digest reference, an ID or the beginning of one
     #[arg(value_name = "IMAGE", add = super::completion::images())]
     image: String,
@@ -33,7 +33,7 @@ pub struct Args {
 }
 
 /// Prints a history.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let steps = history::of(&context.store()?, &args.image)?;
     let style = Style {

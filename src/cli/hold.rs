@@ -22,7 +22,7 @@ use crate::store::Store;
 /// exists, in a mount namespace of its own: at the host's speed, with all that the host's file system can. Without root it is in a
 /// user namespace, in which other users' files belong to nobody and programs such as sudo do nothing.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Mount a volume: NAME:/DESTINATION[:ro]
     #[arg(short, long, value_name = "VOLUME")]
     volume: Vec<String>,
@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 /// Takes a lease and becomes the command.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     super::volume::sweep(&store);
     hold(&args, &store)?;

@@ -22,7 +22,7 @@ use super::{Context, output};
 /// SIZE is the bytes of an image's files, as docker counts them; what it takes on disk, with its index and whole blocks, is in
 /// system df -v.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Only these: a repository, with or without tag; `*`, `?` and `[]` match within one component
     #[arg(value_name = "NAME[:TAG]", add = super::completion::images())]
     pattern: Option<String>,
@@ -90,7 +90,7 @@ const VERBS: &[&str] = &[
 ];
 
 /// Lists images.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let format = format.unwrap_or(Format::Table);
     let mut options = Options {

@@ -19,7 +19,7 @@ use crate::ops::transfer::import::{self, ImportError, Options};
 /// The archive may be plain or compressed with gzip, zstd, xz or bzip2. It becomes the one layer of a new image, whose ID
 /// is printed.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Apply an instruction of a Dockerfile to the image's config (repeatable)
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Args {
 }
 
 /// Runs the verb.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let name = args.name.as_deref().map(import::name).transpose();
     let options = Options {
         name: name.map_err(unwrapped)?,

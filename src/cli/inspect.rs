@@ -16,7 +16,7 @@ use super::{Context, volume};
 
 /// Show all that is known of containers, images and volumes, as a JSON array
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Names, digest references, IDs or beginnings of IDs; a container comes before an image, and an image before a volume of
     /// that name
     #[arg(value_name = "NAME", required = true, add = super::completion::images_and_containers())]
@@ -45,7 +45,7 @@ enum Kind {
 
 /// Show all that is known of images, as a JSON array
 #[derive(clap::Args)]
-pub struct ImageArgs {
+pub(super) struct ImageArgs {
     /// Names, digest references, IDs or beginnings of IDs
     #[arg(value_name = "IMAGE", required = true, add = super::completion::images())]
     images: Vec<String>,
@@ -56,7 +56,7 @@ pub struct ImageArgs {
 
 /// Show all that is known of containers, as a JSON array
 #[derive(clap::Args)]
-pub struct ContainerArgs {
+pub(super) struct ContainerArgs {
     /// Names or IDs
     #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
@@ -96,7 +96,7 @@ impl Serialize for Found {
 }
 
 /// Inspects anything. What is found is printed whatever happens to the others.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let form = Form::parse(args.format.as_deref())?;
     let store = context.store()?;
     let names = args.names.iter();
@@ -107,7 +107,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// Inspects containers.
-pub fn containers(args: ContainerArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn containers(args: ContainerArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let form = Form::parse(args.format.as_deref())?;
     let store = context.store()?;
     let names = args.containers.iter();
@@ -118,7 +118,7 @@ pub fn containers(args: ContainerArgs, context: &Context) -> anyhow::Result<Exit
 }
 
 /// Inspects images.
-pub fn images(args: ImageArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn images(args: ImageArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let form = Form::parse(args.format.as_deref())?;
     let store = context.store()?;
     let images = args.images.iter();

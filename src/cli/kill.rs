@@ -10,7 +10,7 @@ use crate::ops::container::run::RunError;
 
 /// Send a signal to containers
 #[derive(clap::Args)]
-pub struct KillArgs {
+pub(super) struct KillArgs {
     /// Which signal, by name or number
     #[arg(short, long, default_value = "KILL")]
     signal: String,
@@ -20,7 +20,7 @@ pub struct KillArgs {
 }
 
 /// Sends a signal.
-pub fn kill(args: KillArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn kill(args: KillArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let number = containers::number_of(&args.signal)?;
     each(&args.containers, |text| {
@@ -62,13 +62,13 @@ impl Stopping {
 ///
 /// Sends the image's stop signal (TERM, if it names none), and KILL to what runs on after that.
 #[derive(clap::Args)]
-pub struct StopArgs {
+pub(super) struct StopArgs {
     #[command(flatten)]
     stopping: Stopping,
 }
 
 /// Stops containers.
-pub fn stop(args: StopArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn stop(args: StopArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let (patience, signal) = args.stopping.means()?;
     each(&args.stopping.containers, |text| {
@@ -80,28 +80,28 @@ pub fn stop(args: StopArgs, context: &Context) -> anyhow::Result<ExitCode> {
 ///
 /// They stand still (SIGSTOP) until mica unpause, or until the container is stopped or killed.
 #[derive(clap::Args)]
-pub struct PauseArgs {
+pub(super) struct PauseArgs {
     /// Names or IDs
     #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
 }
 
 /// Pauses containers.
-pub fn pause(args: PauseArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn pause(args: PauseArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     each(&args.containers, |text| containers::pause(&store, text))
 }
 
 /// Let the processes of paused containers go on
 #[derive(clap::Args)]
-pub struct UnpauseArgs {
+pub(super) struct UnpauseArgs {
     /// Names or IDs
     #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
 }
 
 /// Lets containers go on.
-pub fn unpause(args: UnpauseArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn unpause(args: UnpauseArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     each(&args.containers, |text| containers::unpause(&store, text))
 }

@@ -4,7 +4,7 @@ use crate::layer::Limits;
 
 /// Bounds on a layer.
 #[derive(clap::Args)]
-pub struct LimitArgs {
+pub(super) struct LimitArgs {
     /// Refuse layers larger than this uncompressed (bytes, or with k, m, g, t)
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64g")]
     max_layer_size: u64,
@@ -27,7 +27,7 @@ pub struct LimitArgs {
 
 impl LimitArgs {
     /// As the layer module takes them.
-    pub fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         Limits {
             max_tar_bytes: self.max_layer_size,
             max_entries: self.max_layer_entries,

@@ -25,7 +25,7 @@ use crate::ops::transfer::load::{Loaded, Options, Silent, Sink, load};
 /// org.opencontainers.image.ref.name. The latter is read as a reference ("app" is app:latest); "latest" alone is none.
 /// An image without a name is loaded under its ID only; give it one with mica tag.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Read from this file or directory; "-" is standard input
     #[arg(
         short,
@@ -46,7 +46,7 @@ pub struct Args {
 }
 
 /// Runs the verb.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let input = if args.input.as_os_str() == "-" {
         let stdin = io::stdin();
         // docker's words.

@@ -18,7 +18,7 @@ const DEFAULT: &str = "docker.io";
 /// The credential is tried, and then kept where docker keeps it: with the credential helper that ~/.docker/config.json names,
 /// else in that file.
 #[derive(clap::Args)]
-pub struct LoginArgs {
+pub(super) struct LoginArgs {
     /// The registry [default: Docker Hub]
     #[arg(value_name = "SERVER")]
     server: Option<String>,
@@ -37,7 +37,7 @@ pub struct LoginArgs {
 
 /// Log out from a registry
 #[derive(clap::Args)]
-pub struct LogoutArgs {
+pub(super) struct LogoutArgs {
     /// The registry [default: Docker Hub]
     #[arg(value_name = "SERVER")]
     server: Option<String>,
@@ -62,7 +62,7 @@ fn domain(server: Option<&str>) -> anyhow::Result<String> {
 }
 
 /// Runs `mica login`.
-pub fn login(args: LoginArgs, _context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn login(args: LoginArgs, _context: &Context) -> anyhow::Result<ExitCode> {
     let domain = domain(args.server.as_deref())?;
     let terminal = io::stdin().is_terminal();
     // docker's words, this and the next.
@@ -119,7 +119,7 @@ pub fn login(args: LoginArgs, _context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs `mica logout`.
-pub fn logout(args: LogoutArgs, _context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn logout(args: LogoutArgs, _context: &Context) -> anyhow::Result<ExitCode> {
     let domain = domain(args.server.as_deref())?;
     let key = credentials::key(&domain).to_owned();
     let mut out = io::stdout();

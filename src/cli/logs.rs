@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Print what a detached container has printed
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Go on until it ends
     #[arg(short, long)]
     follow: bool,
@@ -43,7 +43,7 @@ fn point(text: &str) -> Result<Timestamp, String> {
 }
 
 /// Prints a log.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let container = containers::find(&store, &args.container)?;
     let tail = match args.tail.as_str() {

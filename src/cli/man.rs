@@ -19,14 +19,14 @@ const SEMANTICS: &str = include_str!("../../doc/SEMANTICS.md");
 ///
 /// mica(1), one page for each verb, and mica-fs(7) on the tree of files.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Where; man1 and man7 are made in it
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
 /// Writes the pages.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (one, seven) = (args.dir.join("man1"), args.dir.join("man7"));
     for dir in [&one, &seven] {
         fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;

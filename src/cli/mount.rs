@@ -14,7 +14,7 @@ use super::Context;
 /// Returns when the tree can be used. A store that does not exist is made. The daemon ends with the mount (`mica umount`, umount,
 /// SIGTERM) and logs to daemon.log in the store.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// An empty directory
     #[arg(value_name = "MOUNTPOINT")]
     mount_point: PathBuf,
@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 /// Mounts.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     if args.replace {
         daemon::replace(&context.store_path(), &args.mount_point)?;
         return Ok(ExitCode::SUCCESS);

@@ -20,40 +20,40 @@ use crate::registry::RegistryError;
 ///
 /// A reader that has gone away is no error at all; any other is reported when the work is done.
 #[derive(Default)]
-pub struct Lines {
+pub(super) struct Lines {
     failed: Option<io::Error>,
 }
 
 impl Lines {
     /// Prints one line, at once.
-    pub fn print(&mut self, line: &str) {
+    pub(super) fn print(&mut self, line: &str) {
         if self.failed.is_none() {
             self.failed = writeln!(io::stdout(), "{}", Printable(line)).err();
         }
     }
 
     /// Prints one line that is safe already.
-    pub fn print_safe(&mut self, line: &str) {
+    pub(super) fn print_safe(&mut self, line: &str) {
         if self.failed.is_none() {
             self.failed = writeln!(io::stdout(), "{line}").err();
         }
     }
 
     /// The error that stopped the output, if it says anything about more than a reader that has gone away.
-    pub fn finish(self) -> io::Result<()> {
+    pub(super) fn finish(self) -> io::Result<()> {
         self.failed.map_or(Ok(()), Err)
     }
 }
 
 /// Prints whole text on stdout.
-pub fn print(text: &str) -> io::Result<()> {
+pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
 /// Prints text that a template has made of an image's own: as it is, but safe on a terminal.
-pub fn print_foreign(text: &str) -> io::Result<()> {
+pub(super) fn print_foreign(text: &str) -> io::Result<()> {
     if !io::stdout().is_terminal() {
         return print(text);
     }
@@ -71,7 +71,7 @@ pub fn print_foreign(text: &str) -> io::Result<()> {
 }
 
 /// Prints an error on stderr: docker's daemon's with its prefix, every other with ours, causes joined by colons.
-pub fn print_error(error: &anyhow::Error) {
+pub(super) fn print_error(error: &anyhow::Error) {
     let text = match is_daemons(error) {
         true => format!("Error response from daemon: {error}"),
         false => format!("mica: {}", chain(error)),
@@ -116,7 +116,7 @@ fn chain(error: &anyhow::Error) -> String {
 
 /// Text from an image or an argument with its control characters escaped (`\n`, `\u{1b}`), so that it can neither break
 /// a table nor drive the terminal.
-pub struct Printable<'a>(pub &'a str);
+pub(super) struct Printable<'a>(pub &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

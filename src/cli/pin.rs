@@ -12,7 +12,7 @@ use super::output;
 /// A pinned tag is let go by `mica unpin` only; -f does not help. Without a name the pinned tags are listed. The same through a
 /// mount: `setfattr -n user.mica.pin` on the tag directory, or `chattr +i`.
 #[derive(clap::Args)]
-pub struct PinArgs {
+pub(super) struct PinArgs {
     /// Tags
     #[arg(value_name = "NAME[:TAG]", add = super::completion::images())]
     names: Vec<String>,
@@ -20,14 +20,14 @@ pub struct PinArgs {
 
 /// Let pinned tags go
 #[derive(clap::Args)]
-pub struct UnpinArgs {
+pub(super) struct UnpinArgs {
     /// Tags
     #[arg(value_name = "NAME[:TAG]", required = true, add = super::completion::images())]
     names: Vec<String>,
 }
 
 /// Pins tags, or lists those that are.
-pub fn pin(args: PinArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn pin(args: PinArgs, context: &Context) -> anyhow::Result<ExitCode> {
     if args.names.is_empty() {
         let store = context.existing_store()?;
         let names = store.map(|store| store.names()).transpose()?;
@@ -44,7 +44,7 @@ pub fn pin(args: PinArgs, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// Lets tags go.
-pub fn unpin(args: UnpinArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn unpin(args: UnpinArgs, context: &Context) -> anyhow::Result<ExitCode> {
     set(&args.names, false, context)
 }
 

@@ -12,13 +12,13 @@ use crate::ops::transfer::load::{Event, Sink};
 use crate::sys::threads;
 
 /// Shows a load as it runs.
-pub struct Progress {
+pub(super) struct Progress {
     bar: Option<Mutex<ProgressBar>>,
 }
 
 impl Progress {
     /// Bars if stderr is a terminal.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bar = std::io::stderr()
             .is_terminal()
             .then(|| Mutex::new(ProgressBar::hidden()));

@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, Write as _};
 use super::output::Printable;
 
 /// Prints a warning and docker's question; only `y` and `Y` are a yes, an end of input is a no.
-pub fn confirm(warning: &[String]) -> io::Result<bool> {
+pub(super) fn confirm(warning: &[String]) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     for line in warning {
         writeln!(out, "{}", Printable(line))?;

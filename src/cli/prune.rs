@@ -17,7 +17,7 @@ use super::prompt;
 /// Without options those that have no tag. What a process, a mount or a lease uses always stays. Asks before, and says what
 /// would go.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Remove all images that nothing uses, not only those without a tag
     #[arg(short, long)]
     all: bool,
@@ -57,7 +57,7 @@ enum Order {
 }
 
 /// Prunes images.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let options = Options {
         all: args.all,
@@ -112,14 +112,14 @@ fn what(args: &Args) -> String {
 }
 
 /// docker's words above the list.
-pub const TITLE: &str = "Deleted Images:";
+pub(super) const TITLE: &str = "Deleted Images:";
 /// What goes with `-a`.
-pub const ALL: &str = "all images that no process, mount or lease uses";
+pub(super) const ALL: &str = "all images that no process, mount or lease uses";
 /// What goes without.
-pub const DANGLING: &str = "all dangling images";
+pub(super) const DANGLING: &str = "all dangling images";
 
 /// What will go, before the question.
-pub fn outlook(plan: &Pruned) -> Vec<String> {
+pub(super) fn outlook(plan: &Pruned) -> Vec<String> {
     let mut lines: Vec<String> = plan
         .outlook()
         .iter()
@@ -130,7 +130,7 @@ pub fn outlook(plan: &Pruned) -> Vec<String> {
 }
 
 /// docker's `Deleted Images:` section, if anything is in it.
-pub fn section(lines: &mut Lines, title: &str, entries: &[String]) {
+pub(super) fn section(lines: &mut Lines, title: &str, entries: &[String]) {
     if !entries.is_empty() {
         lines.print(title);
         entries.iter().for_each(|line| lines.print(line));
@@ -139,7 +139,7 @@ pub fn section(lines: &mut Lines, title: &str, entries: &[String]) {
 }
 
 /// Prints what has gone, or with `dry_run` would go.
-pub fn report(
+pub(super) fn report(
     title: &str,
     entries: &[String],
     bytes: u64,
@@ -153,7 +153,7 @@ pub fn report(
 }
 
 /// docker's last line, and ours of what would come back.
-pub fn total(bytes: u64, dry_run: bool) -> String {
+pub(super) fn total(bytes: u64, dry_run: bool) -> String {
     let verb = if dry_run { "reclaimable" } else { "reclaimed" };
     format!("Total {verb} space: {}", human_size_4(bytes))
 }

@@ -9,7 +9,7 @@ use crate::text::rows::Format;
 
 /// List containers
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Show also those that do not run
     #[arg(short, long)]
     all: bool,
@@ -38,7 +38,7 @@ pub struct Args {
 }
 
 /// Lists containers.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let options = ListOptions {
         all: args.all,

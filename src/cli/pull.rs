@@ -17,7 +17,7 @@ use crate::store::Store;
 /// A name appears only when its image is complete and verified. Layers that are here already are not downloaded, and a
 /// download that broke off is gone on with.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// What to pull; a tag that is left out is "latest"
     #[arg(value_name = "NAME[:TAG|@DIGEST]", required = true)]
     names: Vec<String>,
@@ -31,7 +31,7 @@ pub struct Args {
 }
 
 /// Runs the verb. Goes on with the next name after an error.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let options = Options {
         platform: args.platform.clone(),
         limits: args.limits.limits(),

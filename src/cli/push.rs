@@ -15,7 +15,7 @@ use crate::store::Store;
 ///
 /// What the registry has is not sent. An image that came from a registry unchanged keeps its digest.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// What to push; a tag that is left out is "latest"
     #[arg(value_name = "NAME[:TAG]", required = true, add = super::completion::images())]
     names: Vec<String>,
@@ -34,7 +34,7 @@ enum Method {
 }
 
 /// Runs the verb. Goes on with the next name after an error.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let options = Options {
         packing: args.compression.map(|method| match method {
             Method::Gzip => Packing::Gzip,

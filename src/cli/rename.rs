@@ -11,7 +11,7 @@ use crate::runtime::OutOfReach;
 
 /// Give a container another name
 #[derive(clap::Args)]
-pub struct RenameArgs {
+pub(super) struct RenameArgs {
     /// Name or ID
     #[arg(value_name = "CONTAINER", add = super::completion::containers())]
     container: String,
@@ -21,20 +21,20 @@ pub struct RenameArgs {
 }
 
 /// Renames a container.
-pub fn rename(args: RenameArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn rename(args: RenameArgs, context: &Context) -> anyhow::Result<ExitCode> {
     containers::rename(&context.store()?, &args.container, &args.name)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Stop containers and start them again
 #[derive(clap::Args)]
-pub struct RestartArgs {
+pub(super) struct RestartArgs {
     #[command(flatten)]
     stopping: Stopping,
 }
 
 /// Restarts containers; one that does not run is started.
-pub fn restart(args: RestartArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn restart(args: RestartArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let out_of_reach = OutOfReach::ensure()?;
     let store = context.store()?;
     let (patience, signal) = args.stopping.means()?;
@@ -53,7 +53,7 @@ pub fn restart(args: RestartArgs, context: &Context) -> anyhow::Result<ExitCode>
 
 /// Show the processes of a container, by the host's ps
 #[derive(clap::Args)]
-pub struct TopArgs {
+pub(super) struct TopArgs {
     /// Name or ID
     #[arg(value_name = "CONTAINER", add = super::completion::containers())]
     container: String,
@@ -67,7 +67,7 @@ pub struct TopArgs {
 }
 
 /// Shows processes.
-pub fn top(args: TopArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn top(args: TopArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let text = containers::top(&context.store()?, &args.container, &args.options)?;
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -75,7 +75,7 @@ pub fn top(args: TopArgs, context: &Context) -> anyhow::Result<ExitCode> {
 
 /// Show which ports of a container are published: none, since the network is the host's
 #[derive(clap::Args)]
-pub struct PortArgs {
+pub(super) struct PortArgs {
     /// Name or ID
     #[arg(value_name = "CONTAINER", add = super::completion::containers())]
     container: String,
@@ -85,7 +85,7 @@ pub struct PortArgs {
 }
 
 /// Shows nothing.
-pub fn port(args: PortArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn port(args: PortArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let container = containers::find(&context.store()?, &args.container)?;
     match args.port {
         None => Ok(ExitCode::SUCCESS),

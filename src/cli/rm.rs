@@ -10,7 +10,7 @@ use crate::ops::container::{self as containers, RemoveOptions};
 ///
 /// What they have changed goes with them; volumes with a name stay. Goes on after an error.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Remove also one that runs; one that is not there is no failure
     #[arg(short, long)]
     force: bool,
@@ -23,7 +23,7 @@ pub struct Args {
 }
 
 /// Removes containers.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     containers::sweep(&store);
     let options = RemoveOptions {

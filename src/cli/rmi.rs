@@ -15,7 +15,7 @@ use super::prune::total;
 /// Removes a name; the image goes with its last name, and so do layers that no other image has. Goes on after an error. With
 /// --filter only what passes it is removed, without an argument everything that does.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Names, digest references, IDs, beginnings of IDs, or globs over names ('app:*')
     #[arg(value_name = "IMAGE", required_unless_present = "filters", add = super::completion::images())]
     images: Vec<String>,
@@ -36,7 +36,7 @@ pub struct Args {
 }
 
 /// Removes images.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let filters = args.filters.parse()?.of(&store);
     if let Some(time) = args.trash {

@@ -29,7 +29,7 @@ use crate::sys::userns;
 /// no such command.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
-pub struct Args {
+pub(super) struct Args {
     /// Remove the container when its command ends
     #[arg(long)]
     rm: bool,
@@ -162,7 +162,7 @@ pub struct Args {
 pub(super) const PRIVILEGED: &str = "--privileged is not supported: it would hand the host to the container; give what the command needs: --cap-add CAPABILITY, --security-opt seccomp=unconfined, --security-opt no-new-privileges=false";
 
 /// Runs a container.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(match start(args, context) {
         Ok(code) => code,
         Err(error) => failed(&error),
@@ -170,7 +170,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// Makes a container and does not start it.
-pub fn create(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn create(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(match make(&args, context) {
         Ok((_, created, cidfile)) => {
             let id = created.container.record.id.clone();

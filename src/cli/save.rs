@@ -11,7 +11,7 @@ use crate::ops::transfer::save;
 /// Writes what docker save writes: an OCI layout with docker's manifest.json beside it, shared layers once. It is read by
 /// mica load, docker load, podman load and skopeo. A NAME without a tag saves every tag of the repository.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     output: OutputArgs,
     /// Names, digest references, IDs or beginnings of IDs
@@ -20,7 +20,7 @@ pub struct Args {
 }
 
 /// Runs the verb.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     args.output.check()?;
     let store = context.store()?;
     let plan = save::plan(&store, &args.images).map_err(unwrapped)?;

@@ -13,7 +13,7 @@ use crate::store::Store;
 
 /// Start containers that have ended
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Stay with it: its output comes here, its exit status is this command's
     #[arg(short, long)]
     attach: bool,
@@ -29,7 +29,7 @@ pub struct Args {
 }
 
 /// Starts containers.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let out_of_reach = OutOfReach::ensure()?;
     let store = context.store()?;
     let stays = args.attach || args.interactive;
@@ -89,14 +89,14 @@ pub(super) fn again(store: &Store, text: &str, out_of_reach: OutOfReach) -> anyh
 
 /// Wait for containers to end, and print their exit codes
 #[derive(clap::Args)]
-pub struct WaitArgs {
+pub(super) struct WaitArgs {
     /// Names or IDs
     #[arg(value_name = "CONTAINER", required = true, add = super::completion::containers())]
     containers: Vec<String>,
 }
 
 /// Waits for containers.
-pub fn wait(args: WaitArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn wait(args: WaitArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let mut lines = Lines::default();
     let mut code = ExitCode::SUCCESS;

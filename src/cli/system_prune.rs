@@ -17,7 +17,7 @@ use super::{Context, container, prompt};
 
 /// Remove stopped containers, unused images, the cache of builds and what interrupted work has left
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Remove all images that nothing uses, not only those without a tag
     #[arg(short, long)]
     all: bool,
@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 /// Prunes everything that can be.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     if args.volumes && args.filters.texts().any(|text| text.starts_with("until")) {
         anyhow::bail!("the \"until\" filter is not supported with \"--volumes\"");

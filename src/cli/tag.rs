@@ -11,7 +11,7 @@ use super::{Context, output};
 ///
 /// Overwriting a name is silent, as in docker; the image that had it stays, without that name.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The image: a name, a digest reference, an ID or the beginning of one
     #[arg(value_name = "SOURCE_IMAGE[:TAG]", add = super::completion::images())]
     source: String,
@@ -27,7 +27,7 @@ pub struct Args {
 }
 
 /// Tags an image.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     if args.log {
         let mut tags = tag::parse_targets(&[&args.source])?;
         let Some(tag) = tags.pop() else {

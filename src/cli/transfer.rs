@@ -19,7 +19,7 @@ use crate::sys::threads;
 
 /// Options of both verbs.
 #[derive(clap::Args)]
-pub struct TransferArgs {
+pub(super) struct TransferArgs {
     /// All tags of the repository
     #[arg(short, long)]
     all_tags: bool,
@@ -32,12 +32,12 @@ pub struct TransferArgs {
 
 impl TransferArgs {
     /// How to talk to registries.
-    pub fn registry(&self) -> registry::Options {
+    pub(super) fn registry(&self) -> registry::Options {
         self.transport.options()
     }
 
     /// Whether every tag of this repository is meant.
-    pub fn all_tags(&self, reference: &Reference) -> anyhow::Result<bool> {
+    pub(super) fn all_tags(&self, reference: &Reference) -> anyhow::Result<bool> {
         // docker's words.
         anyhow::ensure!(
             !self.all_tags || (reference.tag.is_none() && reference.digest.is_none()),
@@ -47,7 +47,7 @@ impl TransferArgs {
     }
 
     /// Says which tag is meant where none is named.
-    pub fn say_default(&self, reference: &Reference, lines: &mut Lines) {
+    pub(super) fn say_default(&self, reference: &Reference, lines: &mut Lines) {
         if reference.tag.is_none() && reference.digest.is_none() && !self.quiet && !self.all_tags {
             lines.print(&format!("Using default tag: {}", Tag::latest()));
         }
@@ -55,7 +55,7 @@ impl TransferArgs {
 }
 
 /// Does one name after the other; goes on after an error.
-pub fn each(
+pub(super) fn each(
     names: &[String],
     mut one: impl FnMut(&str, &mut Lines) -> anyhow::Result<()>,
 ) -> anyhow::Result<ExitCode> {
@@ -72,7 +72,7 @@ pub fn each(
 }
 
 /// A bar for each layer on a terminal, else one line per state.
-pub struct Bars<K>(Option<Shown<K>>);
+pub(super) struct Bars<K>(Option<Shown<K>>);
 
 struct Shown<K> {
     all: MultiProgress,
@@ -81,7 +81,7 @@ struct Shown<K> {
 
 impl<K: Eq + Hash> Bars<K> {
     /// Bars if stdout is a terminal.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Bars(io::stdout().is_terminal().then(|| Shown {
             all: MultiProgress::with_draw_target(ProgressDrawTarget::stdout()),
             bars: Mutex::default(),
@@ -89,7 +89,7 @@ impl<K: Eq + Hash> Bars<K> {
     }
 
     /// A layer is in this state. With `last` it stays in it.
-    pub fn state(&self, key: K, name: &str, state: &str, last: bool) {
+    pub(super) fn state(&self, key: K, name: &str, state: &str, last: bool) {
         if self.0.is_none() {
             // A reader that has gone away is no reason to stop.
             let _ = writeln!(io::stdout(), "{name}: {state}");
@@ -98,7 +98,7 @@ impl<K: Eq + Hash> Bars<K> {
     }
 
     /// The same where only a bar shows it.
-    pub fn show(&self, key: K, name: &str, state: &str, last: bool) {
+    pub(super) fn show(&self, key: K, name: &str, state: &str, last: bool) {
         self.with(key, name, |bar| {
             bar.set_style(style("{prefix}: {msg}"));
             match last {
@@ -112,7 +112,7 @@ impl<K: Eq + Hash> Bars<K> {
     }
 
     /// Bytes of a layer are on their way, the first `kept` of them from an earlier time.
-    pub fn begin(&self, key: K, name: &str, doing: &'static str, size: u64, kept: u64) {
+    pub(super) fn begin(&self, key: K, name: &str, doing: &'static str, size: u64, kept: u64) {
         self.with(key, name, |bar| {
             bar.set_length(size);
             let speed = move |state: &ProgressState| {
@@ -129,7 +129,7 @@ impl<K: Eq + Hash> Bars<K> {
     }
 
     /// More of them.
-    pub fn advance(&self, key: K, name: &str, bytes: u64) {
+    pub(super) fn advance(&self, key: K, name: &str, bytes: u64) {
         self.with(key, name, |bar| bar.inc(bytes));
     }
 

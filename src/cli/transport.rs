@@ -6,7 +6,7 @@ use crate::registry;
 
 /// How to talk to the registry.
 #[derive(clap::Args)]
-pub struct TransportArgs {
+pub(super) struct TransportArgs {
     /// Talk to this registry by plain http or with any certificate, if it must be (repeatable)
     #[arg(long, value_name = "HOST[:PORT]")]
     insecure_registry: Vec<String>,
@@ -17,7 +17,7 @@ pub struct TransportArgs {
 
 impl TransportArgs {
     /// As the registry module takes them.
-    pub fn options(&self) -> registry::Options {
+    pub(super) fn options(&self) -> registry::Options {
         let settings = registry::settings();
         let mut insecure = self.insecure_registry.clone();
         insecure.extend(settings.insecure);

@@ -16,7 +16,7 @@ use super::{Context, output, prompt};
 /// Off at first. While it is on, what `rmi` or `rm` in a mount removes stays in the store, under no name, until its time is over;
 /// `mica restore` brings it back. Pruning is for space and does not use it.
 #[derive(clap::Args)]
-pub struct TrashArgs {
+pub(super) struct TrashArgs {
     /// From now on keep what is removed for so long (30m, 12h, 7d), or "off"
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     keep: Option<Duration>,
@@ -39,7 +39,7 @@ pub struct TrashArgs {
 
 /// Bring back what was removed, while it is in the trash
 #[derive(clap::Args)]
-pub struct RestoreArgs {
+pub(super) struct RestoreArgs {
     /// A tag, a repository (all its tags), an image ID or the beginning of one
     #[arg(value_name = "NAME", add = super::completion::trashed())]
     name: String,
@@ -49,7 +49,7 @@ pub struct RestoreArgs {
 }
 
 /// Reads a span of time; `off` is none.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match text {
         "off" => Ok(Duration::ZERO),
         text => {
@@ -59,7 +59,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Shows the trash, sets it, empties it.
-pub fn trash(args: TrashArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn trash(args: TrashArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let store = context.store()?;
     if let Some(time) = args.keep {
@@ -102,7 +102,7 @@ pub fn trash(args: TrashArgs, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// Restores.
-pub fn restore(args: RestoreArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn restore(args: RestoreArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let mut targets = tag::parse_targets(args.target.as_slice())?;
     let store = context.store()?;
     let restored = trash::restore(&store, &args.name, targets.pop().as_ref())?;

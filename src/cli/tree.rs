@@ -15,7 +15,7 @@ use super::{Context, output};
 /// A layer that images share stands once, with what each puts on it below; an image stands at its topmost layer. Sizes are
 /// those of a layer's files.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Only these: a repository, with or without tag; `*`, `?` and `[]` match within one component
     #[arg(value_name = "NAME[:TAG]", add = super::completion::images())]
     pattern: Option<String>,
@@ -30,7 +30,7 @@ pub struct Args {
 }
 
 /// Prints the tree.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let mut options = Options {
         pattern: args.pattern,
         filters: args.filters.parse()?,
@@ -45,7 +45,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// The same for who has looked for the store.
-pub fn print(store: &Store, options: &Options, no_trunc: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn print(store: &Store, options: &Options, no_trunc: bool) -> anyhow::Result<ExitCode> {
     let style = Style { no_trunc };
     let text = store.read(|names| {
         let labels = |id: &_| filter::labels_of(store, id);

@@ -11,7 +11,7 @@ use super::Context;
 ///
 /// Returns when its daemon has ended. The user who mounted may do it, and root.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Where mica is mounted
     #[arg(value_name = "MOUNTPOINT", add = super::completion::mounts())]
     mount_point: PathBuf,
@@ -21,7 +21,7 @@ pub struct Args {
 }
 
 /// Unmounts.
-pub fn run(args: Args, _context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, _context: &Context) -> anyhow::Result<ExitCode> {
     daemon::unmount(&args.mount_point, args.lazy)?;
     Ok(ExitCode::SUCCESS)
 }

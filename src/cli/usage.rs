@@ -13,7 +13,7 @@ use super::output::Printable;
 use super::{absent, switches};
 
 /// Prints help, a version or an error; the exit status.
-pub fn tell(error: &clap::Error) -> ExitCode {
+pub(super) fn tell(error: &clap::Error) -> ExitCode {
     let is_run = is_run();
     // `-h NAME` is the host name, as docker's; without a name it is what it is everywhere else.
     let asks = std::env::args_os()

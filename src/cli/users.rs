@@ -13,7 +13,7 @@ use super::{Context, completion, output};
 /// mounted in the namespace of that process), overlay (one stands on it), lease (it runs with `mica run` or `mica hold`), container (a stopped container that
 /// needs the volume), hidden (it may use any volume, and we may not look into it).
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// A path (with / or . at its beginning if it could be a name), a volume or an image; without one, everything in all mounts of the store
     #[arg(value_name = "PATH|VOLUME|IMAGE", add = completion::volumes_and_images())]
     target: Option<String>,
@@ -26,7 +26,7 @@ pub struct Args {
 }
 
 /// Lists users.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let format = format.unwrap_or(Format::Table);
     let store = context.store()?;

@@ -10,14 +10,14 @@ use crate::text::template::{Template, Value};
 
 /// Show the versions of mica and of the kernel
 #[derive(clap::Args)]
-pub struct VersionArgs {
+pub(super) struct VersionArgs {
     /// Print by a Go template, such as '{{.Server.Version}}', or "json"
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
 }
 
 /// Shows versions. Client and server are one program, and both are there for templates.
-pub fn version(args: VersionArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn version(args: VersionArgs) -> anyhow::Result<ExitCode> {
     let platform = Platform::host();
     let fields = || {
         vec![
@@ -46,14 +46,14 @@ pub fn version(args: VersionArgs) -> anyhow::Result<ExitCode> {
 
 /// Show what the store holds, and the machine
 #[derive(clap::Args)]
-pub struct InfoArgs {
+pub(super) struct InfoArgs {
     /// Print by a Go template, such as '{{.DockerRootDir}}', or "json"
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
 }
 
 /// Shows figures.
-pub fn info(args: InfoArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn info(args: InfoArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let (mut all, mut running, mut images) = (0usize, 0usize, 0usize);
     let mut mounts = Vec::new();
     if let Some(store) = context.existing_store()? {

@@ -17,12 +17,12 @@ mod plugin;
 mod prune;
 mod rm;
 
-pub use inspect::{find_name, inspection};
-pub use prune::{ANONYMOUS, TITLE, outlook};
+pub(super) use inspect::{find_name, inspection};
+pub(super) use prune::{ANONYMOUS, TITLE, outlook};
 
 /// The verbs on volumes.
 #[derive(Subcommand)]
-pub enum VolumeVerb {
+pub(super) enum VolumeVerb {
     Create(create::Args),
     Inspect(inspect::Args),
     Keep(keep::Args),
@@ -36,7 +36,7 @@ pub enum VolumeVerb {
 
 impl VolumeVerb {
     /// Runs the verb.
-    pub fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, context: &Context) -> anyhow::Result<ExitCode> {
         match self {
             VolumeVerb::Create(args) => create::run(args, context),
             VolumeVerb::Inspect(args) => inspect::run(args, context),
@@ -51,7 +51,7 @@ impl VolumeVerb {
 
 /// Where no daemon watches, the verbs end the ephemeral volumes whose time has come. What keeps that from being done keeps nobody
 /// from anything else.
-pub fn sweep(store: &Store) {
+pub(super) fn sweep(store: &Store) {
     if let Err(error) = life::sweep(store, Times::default()) {
         log::warn!("ephemeral volumes: {error}");
     }

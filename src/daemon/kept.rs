@@ -65,7 +65,7 @@ pub(super) struct Before {
 
 impl Before {
     /// Takes it from the keeper, which is at the other end of standard input.
-    pub fn take() -> anyhow::Result<Before> {
+    pub(super) fn take() -> anyhow::Result<Before> {
         let line = own_line()?;
         let Some((Message::Keep { names, state }, files)) =
             line.receive().context("asking the keeper")?

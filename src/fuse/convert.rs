@@ -30,6 +30,10 @@ const EXTENDED: usize = 28;
 const IMMUTABLE: u32 = 0x10;
 const EXTENDED_IMMUTABLE: u32 = 0x8;
 
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "sizes of C types; in a constant nothing else can convert them"
+)]
 const fn ioctl_number(direction: u32, size: usize, letter: u8, number: u32) -> u32 {
     (direction << 30) | ((size as u32) << 16) | ((letter as u32) << 8) | number
 }

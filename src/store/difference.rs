@@ -8,7 +8,7 @@ use std::collections::btree_map::Iter;
 use std::iter::Peekable;
 
 /// A key, its value before, its value after; one of them at least.
-pub type Difference<'a, K, V> = (&'a K, Option<&'a V>, Option<&'a V>);
+pub(crate) type Difference<'a, K, V> = (&'a K, Option<&'a V>, Option<&'a V>);
 
 /// Every key whose value is another one, or that only one table has, in order.
 pub fn differences<'a, K: Ord, V: PartialEq>(

@@ -90,7 +90,7 @@ struct EntryTrashed {
 /// The bytes of `index.json` for `names`.
 ///
 /// It is written at each change, whole: what all entries of an image have in common is made once, and a tag's own part is text.
-pub fn write(names: &Names) -> Result<Vec<u8>, String> {
+pub(super) fn write(names: &Names) -> Result<Vec<u8>, String> {
     let empty = Document {
         schema_version: 2,
         media_type: MEDIA_TYPE.to_owned(),
@@ -243,7 +243,7 @@ fn trash_facts(
 }
 
 /// Reads `index.json`; the error says what is wrong with which entry.
-pub fn parse(bytes: &[u8]) -> Result<Names, String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Names, String> {
     SUM.verify(bytes)?;
     let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if document.schema_version != 2 {

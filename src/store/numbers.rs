@@ -75,6 +75,22 @@ impl Space {
     }
 }
 
+/// One of each space.
+#[derive(Clone, Copy, Debug, Default)]
+struct PerSpace<T> {
+    layers: T,
+    trees: T,
+}
+
+impl<T> PerSpace<T> {
+    fn of(&mut self, space: Space) -> &mut T {
+        match space {
+            Space::Layers => &mut self.layers,
+            Space::Trees => &mut self.trees,
+        }
+    }
+}
+
 /// Numbers given are below these, and at least 1.
 #[derive(Clone, Copy, Debug)]
 pub struct NumberLimits {
@@ -82,6 +98,15 @@ pub struct NumberLimits {
     pub layers: u32,
     /// Of trees.
     pub trees: u32,
+}
+
+impl NumberLimits {
+    fn of(&self, space: Space) -> u32 {
+        match space {
+            Space::Layers => self.layers,
+            Space::Trees => self.trees,
+        }
+    }
 }
 
 /// The numbers as one process knows them.
@@ -101,7 +126,7 @@ struct State {
     file: Option<(u64, u64)>,
     read: u64,
     lines: usize,
-    next: [u32; 2],
+    next: PerSpace<u32>,
     /// Said once.
     failed: bool,
 }
@@ -181,7 +206,7 @@ impl Numbers {
         let mut keys: Vec<String> = all().iter().map(Numbered::key).collect();
         keys.push(key.to_owned());
         let space = Space::of(key);
-        let limit = [self.limits.layers, self.limits.trees][space as usize];
+        let limit = self.limits.of(space);
         let known = state.known.keys().filter(|key| Space::of(key) == space);
         let known = known.count();
         let fits = u32::try_from(known + keys.len()).is_ok_and(|count| count < limit);
@@ -194,23 +219,23 @@ impl Numbers {
             state.known.retain(|key, _| stays(key));
             file = self.rewrite(state)?;
         }
-        let mut used: [HashSet<u32>; 2] = Default::default();
+        let mut used: PerSpace<HashSet<u32>> = PerSpace::default();
         for (key, number) in &state.known {
-            used[Space::of(key) as usize].insert(*number);
+            used.of(Space::of(key)).insert(*number);
         }
         let (mut given, mut seen) = (Vec::new(), HashSet::new());
         for key in keys {
             if state.known.contains_key(key.as_str()) || !seen.insert(key.clone()) {
                 continue;
             }
-            let space = Space::of(&key) as usize;
-            let limit = [self.limits.layers, self.limits.trees][space];
-            let from = state.next[space].clamp(1, limit);
-            let free = |number: &u32| !used[space].contains(number);
+            let space = Space::of(&key);
+            let (limit, used) = (self.limits.of(space), used.of(space));
+            let from = (*state.next.of(space)).clamp(1, limit);
+            let free = |number: &u32| !used.contains(number);
             let found = (from..limit).find(free).or_else(|| (1..from).find(free));
             let Some(number) = found else { continue };
-            used[space].insert(number);
-            state.next[space] = number + 1;
+            used.insert(number);
+            *state.next.of(space) = number + 1;
             given.push((key, number));
         }
         state.append(&mut file, &given)
@@ -236,7 +261,10 @@ impl Numbers {
     /// Writes the file anew, with what is known; it is locked.
     fn rewrite(&self, state: &mut State) -> io::Result<File> {
         let dir = self.store.path();
-        let mut text = format!("mica-numbers 1 {} {} -\n", state.next[0], state.next[1]);
+        let mut text = format!(
+            "mica-numbers 1 {} {} -\n",
+            state.next.layers, state.next.trees
+        );
         for (key, number) in &state.known {
             text.push_str(&line(key, *number));
         }
@@ -282,7 +310,7 @@ impl State {
         };
         if let Some(rest) = text.strip_prefix("mica-numbers 1 ") {
             let mut words = rest.split(' ').map(str::parse);
-            for next in &mut self.next {
+            for next in [&mut self.next.layers, &mut self.next.trees] {
                 if let Some(Ok(number)) = words.next() {
                     *next = (*next).max(number);
                 }
@@ -300,7 +328,7 @@ impl State {
         if line(key, number).trim_ascii_end() != text {
             return;
         }
-        let next = &mut self.next[Space::of(key) as usize];
+        let next = self.next.of(Space::of(key));
         *next = (*next).max(number.saturating_add(1));
         self.set(key, number);
     }

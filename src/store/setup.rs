@@ -18,7 +18,7 @@ const OCI_LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
 
 /// Makes a store at `layout`, or completes one whose creation was cut short. `meta.json` comes last: without
 /// it there is no store.
-pub fn create(layout: &Layout, empty_index: &[u8]) -> Result<(), StoreError> {
+pub(super) fn create(layout: &Layout, empty_index: &[u8]) -> Result<(), StoreError> {
     let root = layout.root();
     privacy::make_root(root)?;
     let begun = is_there(&layout.lock_file())? && privacy::is_unfinished(root)?;
@@ -62,7 +62,7 @@ pub fn create(layout: &Layout, empty_index: &[u8]) -> Result<(), StoreError> {
 }
 
 /// Checks `meta.json`. The answer is why the store must not be written to, if so.
-pub fn admit(layout: &Layout) -> Result<Option<String>, StoreError> {
+pub(super) fn admit(layout: &Layout) -> Result<Option<String>, StoreError> {
     let path = layout.meta_json();
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,

@@ -19,7 +19,7 @@ const DIGITS: usize = 16;
 
 impl Place {
     /// Puts the checksum into a document, which is an object with at least one key.
-    pub fn seal(&self, document: &[u8]) -> Vec<u8> {
+    pub(super) fn seal(&self, document: &[u8]) -> Vec<u8> {
         let Some(rest) = document.strip_prefix(b"{") else {
             return document.to_vec();
         };
@@ -29,7 +29,7 @@ impl Place {
     }
 
     /// Refuses a document that has changed since it was sealed, the checksum's own key included.
-    pub fn verify(&self, document: &[u8]) -> Result<(), String> {
+    pub(super) fn verify(&self, document: &[u8]) -> Result<(), String> {
         let end = self.before.len() + DIGITS;
         let begin = end + self.after.len();
         let (Some(before), Some(sum), Some(after), Some(rest)) = (

@@ -11,7 +11,7 @@ use crate::text::format;
 
 /// Remove what builds have kept for later builds
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Remove all of it: also what images use, and the directories of RUN --mount=type=cache
     #[arg(short, long)]
     all: bool,
@@ -30,7 +30,7 @@ pub struct Args {
 }
 
 /// Prunes the cache of builds.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let Some(store) = context.existing_store()? else {
         crate::cli::output::print(&format!("{}\n", total(0, args.dry_run)))?;
         return Ok(ExitCode::SUCCESS);

@@ -18,7 +18,7 @@ use super::super::output::Lines;
 /// Prints its name. A volume of that name and kind that is there already is no error. Without a name it gets one of 64
 /// hexadecimal digits, and `volume prune` takes it when nothing uses it.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Its name: [a-zA-Z0-9][a-zA-Z0-9_.-]+
     #[arg(value_name = "NAME")]
     name: Option<String>,
@@ -48,7 +48,7 @@ pub struct Args {
 }
 
 /// Creates a volume.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     if args.driver != "local" {
         bail!(
             "volume driver {:?} is not there; the only one is local",

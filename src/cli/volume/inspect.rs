@@ -12,7 +12,7 @@ use super::super::{Context, completion};
 
 /// Show all that is known of volumes, as a JSON array
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Names
     #[arg(value_name = "VOLUME", required = true, add = completion::volumes())]
     volumes: Vec<String>,
@@ -22,7 +22,7 @@ pub struct Args {
 }
 
 /// Inspects volumes. Those that are found are printed whatever happens to the others.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let form = Form::parse(args.format.as_deref())?;
     let store = context.store()?;
     super::sweep(&store);
@@ -32,7 +32,10 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// All that is known of a volume at this moment.
-pub fn inspection(store: &Store, name: &VolumeName) -> Result<list::Inspection, VolumeError> {
+pub(crate) fn inspection(
+    store: &Store,
+    name: &VolumeName,
+) -> Result<list::Inspection, VolumeError> {
     let leases = store.live_leases()?;
     let look = Look {
         maps: true,
@@ -43,6 +46,6 @@ pub fn inspection(store: &Store, name: &VolumeName) -> Result<list::Inspection, 
 }
 
 /// What is no name is no volume's.
-pub fn find_name(text: &str) -> Result<VolumeName, VolumeError> {
+pub(crate) fn find_name(text: &str) -> Result<VolumeName, VolumeError> {
     VolumeName::parse(text).map_err(|_| VolumeError::NoSuch(text.to_owned()))
 }

@@ -13,14 +13,14 @@ use super::inspect::find_name;
 /// They stay when their last user has gone, until they are removed. A persistent volume is left as it is; a bind has no life of its
 /// own and is refused. Goes on after an error.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Names
     #[arg(value_name = "VOLUME", required = true, add = completion::volumes())]
     volumes: Vec<String>,
 }
 
 /// Keeps volumes.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let mut lines = Lines::default();
     let mut failed = false;

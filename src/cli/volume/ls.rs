@@ -11,7 +11,7 @@ use super::super::{Context, output};
 
 /// List volumes
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Only volumes for which this holds: dangling=BOOL, driver=DRIVER, kind=KIND, label=KEY[=VALUE], name=PART; may be repeated
     #[arg(short = 'f', long = "filter", value_name = "FILTER", value_parser = filter::split, add = crate::cli::completion::filters(crate::cli::completion::OF_VOLUMES))]
     filters: Vec<(String, String)>,
@@ -28,7 +28,7 @@ pub struct Args {
 }
 
 /// Lists volumes.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let format = args.format.as_deref().map(Format::parse).transpose()?;
     let format = format.unwrap_or(Format::Table);
     let filters = Filters::parse(&args.filters, Verb::Ls)?;

@@ -34,14 +34,14 @@ const LOOK: Duration = Duration::from_secs(1);
 /// -o kind=persistent|ephemeral|bind, -o source=PATH, -o ro=true, -o labels=KEY=VALUE. A container gets the volume's own
 /// directory; an ephemeral volume goes with its last container. Runs until it is stopped, or systemd stops it.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Listen here; for podman it is named in containers.conf, [engine.volume_plugins]
     #[arg(long, value_name = "SOCKET", default_value = SOCKET)]
     socket: PathBuf,
 }
 
 /// Serves the plugin.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.new_store()?;
     let plugin = Arc::new(Plugin::new(store)?);
     let listener = match activated()? {

@@ -15,7 +15,7 @@ use super::super::{Context, prompt};
 /// Without options only those that nobody has named. What a process, a mount, a lease or a container uses always stays, and
 /// ephemeral volumes go by themselves. Asks before, and says what would go.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Remove all volumes that nothing uses, also those with a name
     #[arg(short, long)]
     all: bool,
@@ -31,14 +31,14 @@ pub struct Args {
 }
 
 /// docker's words above the list.
-pub const TITLE: &str = "Deleted Volumes:";
+pub(crate) const TITLE: &str = "Deleted Volumes:";
 /// What goes with `-a`; docker's words.
 const ALL: &str = "all local volumes not used by at least one container";
 /// What goes without; docker's words.
-pub const ANONYMOUS: &str = "anonymous local volumes not used by at least one container";
+pub(crate) const ANONYMOUS: &str = "anonymous local volumes not used by at least one container";
 
 /// Prunes volumes.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     let options = Options {
         all: args.all,
@@ -69,7 +69,7 @@ pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
 }
 
 /// The lines of a question.
-pub fn outlook(pruned: &Pruned) -> impl Iterator<Item = String> {
+pub(crate) fn outlook(pruned: &Pruned) -> impl Iterator<Item = String> {
     let volumes = pruned.volumes.iter();
     volumes.map(|name| format!("  would delete: volume {name}"))
 }

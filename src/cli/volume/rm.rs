@@ -13,7 +13,7 @@ use super::inspect::find_name;
 ///
 /// A volume in use stays. Of a bind only the name goes: what it shows is the host's. Goes on after an error.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Names
     #[arg(value_name = "VOLUME", required = true, add = completion::volumes())]
     volumes: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Args {
 }
 
 /// Removes volumes.
-pub fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let store = context.store()?;
     super::sweep(&store);
     let mut lines = Lines::default();

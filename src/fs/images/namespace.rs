@@ -75,7 +75,7 @@ pub(super) struct View {
 
 impl View {
     /// The view of `names` with the empty repositories `kept`; takes the times of what has not changed from `before`.
-    pub fn new(names: Arc<Names>, kept: &BTreeSet<Box<str>>, before: Option<&View>) -> View {
+    pub(super) fn new(names: Arc<Names>, kept: &BTreeSet<Box<str>>, before: Option<&View>) -> View {
         match before {
             Some(before) => View::following(before, names.clone(), kept)
                 .unwrap_or_else(|| View::whole(names, kept, Some(before))),
@@ -134,7 +134,7 @@ impl View {
     }
 
     /// The path of a tag below `images/`, as it is listed.
-    pub fn path_of(&self, tag: &TagRef) -> Option<String> {
+    pub(super) fn path_of(&self, tag: &TagRef) -> Option<String> {
         let repository = tag.repository.familiar();
         let name = self.listed_name(&repository, tag)?;
         Some(format!("{repository}/{name}"))
@@ -150,7 +150,7 @@ impl View {
     }
 
     /// The entry of a tag.
-    pub fn tag(&self, tag: &TagRef) -> Option<&Arc<TagEntry>> {
+    pub(super) fn tag(&self, tag: &TagRef) -> Option<&Arc<TagEntry>> {
         let repository = tag.repository.familiar();
         let name = self.listed_name(&repository, tag)?;
         match self
@@ -165,7 +165,7 @@ impl View {
     }
 
     /// Whether `id` has no tag.
-    pub fn is_dangling(&self, id: &ImageId) -> bool {
+    pub(super) fn is_dangling(&self, id: &ImageId) -> bool {
         self.names
             .images
             .get(id)
@@ -173,7 +173,7 @@ impl View {
     }
 
     /// The repositories at `path` and below it.
-    pub fn repositories_below(&self, path: &str) -> BTreeSet<Repository> {
+    pub(super) fn repositories_below(&self, path: &str) -> BTreeSet<Repository> {
         let tags = self.names.tags.keys();
         let inside = tags.filter(|tag| is_below(&tag.repository.familiar(), path));
         inside.map(|tag| tag.repository.clone()).collect()

@@ -48,7 +48,7 @@ impl Node {
         })
     }
 
-    pub fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         self.place.read().clone()
     }
 }
@@ -71,7 +71,7 @@ struct Table {
 const FIRST: u64 = 64;
 
 impl Nodes {
-    pub fn new(lasting: Option<Arc<Lasting>>) -> Nodes {
+    pub(super) fn new(lasting: Option<Arc<Lasting>>) -> Nodes {
         let fixed = [
             Place::Root,
             Place::Repo("".into()),
@@ -107,17 +107,17 @@ impl Nodes {
         }
     }
 
-    pub fn get(&self, ino: InodeNo) -> Option<Arc<Node>> {
+    pub(super) fn get(&self, ino: InodeNo) -> Option<Arc<Node>> {
         self.table.read().by_ino.get(&ino.0).cloned()
     }
 
     /// The node at `place`, if the kernel knows it.
-    pub fn find(&self, place: &Place) -> Option<Arc<Node>> {
+    pub(super) fn find(&self, place: &Place) -> Option<Arc<Node>> {
         self.table.read().by_place.get(place).cloned()
     }
 
     /// The node at `place`, made if need be, with one reference more; and whether it was made.
-    pub fn refer(&self, place: Place) -> (Arc<Node>, bool) {
+    pub(super) fn refer(&self, place: Place) -> (Arc<Node>, bool) {
         {
             let table = self.table.read();
             // Under the table's lock, so that `forget` cannot drop it in between.
@@ -143,7 +143,7 @@ impl Nodes {
     }
 
     /// Drops references; the node goes with the last, and is the answer then.
-    pub fn forget(&self, ino: InodeNo, count: u64) -> Option<Arc<Node>> {
+    pub(super) fn forget(&self, ino: InodeNo, count: u64) -> Option<Arc<Node>> {
         let mut table = self.table.write();
         let node = table.by_ino.get(&ino.0)?.clone();
         let before = node.references.fetch_sub(count, Ordering::Relaxed);
@@ -167,7 +167,7 @@ impl Nodes {
 
     /// Moves the nodes of the directory `from` of `images/`, and of all below it, to `to`. Nodes of a directory that was at
     /// `to` before stay reachable by number only.
-    pub fn move_directory(&self, from: &str, to: &str) {
+    pub(super) fn move_directory(&self, from: &str, to: &str) {
         let mut table = self.table.write();
         let nodes: Vec<Arc<Node>> = table.by_ino.values().cloned().collect();
         for node in nodes {

@@ -61,12 +61,12 @@ impl Slot {
     }
 
     /// Counts one more reference of the kernel.
-    pub fn refer(&self) {
+    pub(super) fn refer(&self) {
         self.references.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Drops references, and closes the files if they were the last ones.
-    pub fn forget(&self, count: u64) {
+    pub(super) fn forget(&self, count: u64) {
         let before = self.references.fetch_sub(count, Ordering::Relaxed);
         if before < count {
             // The kernel cannot forget what it was never given.
@@ -78,7 +78,7 @@ impl Slot {
     }
 
     /// Closes the files if nobody needs them now.
-    pub fn close_if_idle(&self) {
+    pub(super) fn close_if_idle(&self) {
         let mut file = self.file.lock();
         // An image that is being put together has its own count on the file, made under this lock.
         let unused = file
@@ -99,7 +99,11 @@ impl Slot {
 }
 
 impl OpenLayers {
-    pub fn new(store: Store, numbers: Arc<Numbers>, lasting: Option<Arc<Lasting>>) -> OpenLayers {
+    pub(super) fn new(
+        store: Store,
+        numbers: Arc<Numbers>,
+        lasting: Option<Arc<Lasting>>,
+    ) -> OpenLayers {
         let mut table = Table::default();
         for (no, references, layer) in lasting.iter().flat_map(|lasting| lasting.slots()) {
             if let Ok(no) = u32::try_from(no) {
@@ -115,7 +119,7 @@ impl OpenLayers {
     }
 
     /// Opens what the kernel refers to files of, so that it stays readable if it is removed from now on.
-    pub fn open_referred(&self) {
+    pub(super) fn open_referred(&self) {
         let slots: Vec<Arc<Slot>> = self.table.read().by_no.values().cloned().collect();
         for slot in slots {
             if slot.references.load(Ordering::Relaxed) > 0
@@ -126,17 +130,17 @@ impl OpenLayers {
         }
     }
 
-    pub fn get(&self, no: SlotNo) -> Option<Arc<Slot>> {
+    pub(super) fn get(&self, no: SlotNo) -> Option<Arc<Slot>> {
         self.table.read().by_no.get(&no).cloned()
     }
 
     /// The slot of a layer, if it has one.
-    pub fn find(&self, layer: &DiffId) -> Option<Arc<Slot>> {
+    pub(super) fn find(&self, layer: &DiffId) -> Option<Arc<Slot>> {
         self.table.read().by_id.get(layer).cloned()
     }
 
     /// The slot of a layer; it gets one if need be.
-    pub fn of(&self, layer: &DiffId) -> Arc<Slot> {
+    pub(super) fn of(&self, layer: &DiffId) -> Arc<Slot> {
         if let Some(slot) = self.find(layer) {
             return slot;
         }
@@ -172,7 +176,7 @@ impl OpenLayers {
     }
 
     /// The layer's files, opened if need be.
-    pub fn open(&self, slot: &Slot) -> Result<Arc<LayerFile>, StoreError> {
+    pub(super) fn open(&self, slot: &Slot) -> Result<Arc<LayerFile>, StoreError> {
         let mut file = slot.file.lock();
         if let Some(file) = &*file {
             return Ok(file.clone());
@@ -183,7 +187,7 @@ impl OpenLayers {
     }
 
     /// Opens the layer's files anew: its blob turned out damaged, and may have been loaded again since. `None`: it has not.
-    pub fn reopen(&self, slot: &Slot, old: &Arc<LayerFile>) -> Option<Arc<LayerFile>> {
+    pub(super) fn reopen(&self, slot: &Slot, old: &Arc<LayerFile>) -> Option<Arc<LayerFile>> {
         let new = self.store.open_layer(&slot.diff_id).ok()?;
         let same = Arc::ptr_eq(&new, old) || same_file(&new, old);
         if same {
@@ -194,7 +198,7 @@ impl OpenLayers {
     }
 
     /// Lets go of layers that are not among `stored` any more and that nobody uses.
-    pub fn retain(&self, stored: &BTreeSet<DiffId>) {
+    pub(super) fn retain(&self, stored: &BTreeSet<DiffId>) {
         let gone: Vec<Arc<Slot>> = {
             let table = self.table.read();
             let gone = table
@@ -220,7 +224,7 @@ impl OpenLayers {
     }
 
     /// Layers that are not among `stored` but still open, and the bytes of their tars.
-    pub fn held(&self, stored: &BTreeSet<DiffId>) -> (u64, u64) {
+    pub(super) fn held(&self, stored: &BTreeSet<DiffId>) -> (u64, u64) {
         let table = self.table.read();
         let held = table
             .by_id

@@ -26,7 +26,7 @@ const BATCH: usize = 4096;
 pub(super) struct Orphans(Option<SyncSender<()>>);
 
 impl Orphans {
-    pub fn start(trees: Arc<Trees>, cache: Arc<dyn KernelCache>) -> Orphans {
+    pub(super) fn start(trees: Arc<Trees>, cache: Arc<dyn KernelCache>) -> Orphans {
         let (sender, receiver) = sync_channel(1);
         let work = move || {
             // None: nothing is left, sleep until something is removed.
@@ -64,7 +64,7 @@ impl Orphans {
     }
 
     /// Something was removed.
-    pub fn look(&self) {
+    pub(super) fn look(&self) {
         if let Some(sender) = &self.0 {
             // Full: it will look. Closed: the thread has panicked, which costs space only.
             let _ = sender.try_send(());

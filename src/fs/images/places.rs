@@ -65,7 +65,7 @@ pub(super) enum TagFile {
 }
 
 impl TagFile {
-    pub const ALL: [(&'static str, TagFile); 9] = [
+    pub(super) const ALL: [(&'static str, TagFile); 9] = [
         ("config.json", TagFile::Config),
         ("digest", TagFile::Digest),
         ("history", TagFile::History),
@@ -87,7 +87,7 @@ pub(super) enum LayerFileName {
 }
 
 impl LayerFileName {
-    pub const ALL: [(&'static str, LayerFileName); 3] = [
+    pub(super) const ALL: [(&'static str, LayerFileName); 3] = [
         ("info.json", LayerFileName::Info),
         ("tar", LayerFileName::Tar),
         ("users", LayerFileName::Users),
@@ -109,7 +109,7 @@ pub(super) enum Subject {
 
 impl Subject {
     /// What the store has its number under.
-    pub fn numbered(&self) -> Numbered {
+    pub(super) fn numbered(&self) -> Numbered {
         match self {
             Subject::Tag(tag, id) => Numbered::Tag(tag.clone(), *id),
             Subject::ById(id) => Numbered::ById(*id),
@@ -121,7 +121,7 @@ impl Subject {
     }
 
     /// The image, unless it is of layers.
-    pub fn image(&self) -> Option<ImageId> {
+    pub(super) fn image(&self) -> Option<ImageId> {
         match self {
             Subject::Tag(_, id) | Subject::ById(id) | Subject::Dangling(id) => Some(*id),
             Subject::Layer(_) | Subject::Chained(..) | Subject::Chain(..) => None,

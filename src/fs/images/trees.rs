@@ -87,17 +87,17 @@ impl Tree {
         })
     }
 
-    pub fn subject(&self) -> Subject {
+    pub(super) fn subject(&self) -> Subject {
         self.subject.read().clone()
     }
 
     /// The number of the root directory.
-    pub fn root_ino(&self) -> InodeNo {
+    pub(super) fn root_ino(&self) -> InodeNo {
         inode::directory(self.no, 0, NodeNo(0))
     }
 
     /// The number of the directory whose topmost part is `node` of the layer at `layer`.
-    pub fn ino(&self, layer: u16, node: NodeNo) -> InodeNo {
+    pub(super) fn ino(&self, layer: u16, node: NodeNo) -> InodeNo {
         let revived = self.revived.read();
         let no = revived.get(&(layer, node.0)).copied().unwrap_or(self.no);
         inode::directory(no, layer, node)
@@ -105,14 +105,14 @@ impl Tree {
 }
 
 impl Content {
-    pub fn new(open: Open, slots: Vec<Arc<Slot>>) -> Arc<Content> {
+    pub(super) fn new(open: Open, slots: Vec<Arc<Slot>>) -> Arc<Content> {
         Arc::new(Content {
             open: Some(open),
             slots,
         })
     }
 
-    pub fn open(&self) -> Result<&Open, FsError> {
+    pub(super) fn open(&self) -> Result<&Open, FsError> {
         // Taken by `drop` only.
         self.open.as_ref().ok_or(FsError::NotFound)
     }
@@ -128,12 +128,12 @@ impl Drop for Content {
 }
 
 impl DirNode {
-    pub fn is_root(&self) -> bool {
+    pub(super) fn is_root(&self) -> bool {
         self.ino == self.tree.root_ino()
     }
 
     /// Where the directory is, if it has been opened: every directory but a root always is.
-    pub fn place(&self) -> Option<&(Arc<Content>, At)> {
+    pub(super) fn place(&self) -> Option<&(Arc<Content>, At)> {
         self.place.get()
     }
 }
@@ -175,7 +175,7 @@ impl Taken {
 }
 
 impl Trees {
-    pub fn new(lasting: Option<Arc<Lasting>>) -> Trees {
+    pub(super) fn new(lasting: Option<Arc<Lasting>>) -> Trees {
         let (mut subjects, mut taken) = (HashMap::new(), Taken::default());
         for (no, subject) in lasting.iter().flat_map(|lasting| lasting.trees()) {
             if let Ok(no) = u32::try_from(no) {
@@ -200,13 +200,13 @@ impl Trees {
     }
 
     /// The tree that has a number, or one of whose directories has.
-    pub fn numbered(&self, no: u32) -> Option<Arc<Tree>> {
+    pub(super) fn numbered(&self, no: u32) -> Option<Arc<Tree>> {
         self.numbers.lock().used.get(&no)?.upgrade()
     }
 
     /// A directory that the kernel knows from an earlier process. How often it does nobody knows: its first word that it has forgotten it is
     /// the last, and a request that comes after that finds it again.
-    pub fn adopt(
+    pub(super) fn adopt(
         &self,
         tree: &Arc<Tree>,
         ino: InodeNo,
@@ -228,7 +228,7 @@ impl Trees {
 
     /// The tree of a subject; made if need be.
     /// `kept` is the number that the store has for it.
-    pub fn tree(
+    pub(super) fn tree(
         &self,
         subject: &Subject,
         kept: impl FnOnce() -> Option<u32>,
@@ -257,19 +257,19 @@ impl Trees {
     }
 
     /// The tree of a subject, if anybody has looked at it.
-    pub fn find(&self, subject: &Subject) -> Option<Arc<Tree>> {
+    pub(super) fn find(&self, subject: &Subject) -> Option<Arc<Tree>> {
         self.subjects.lock().get(subject).cloned()
     }
 
     /// Whether `tree` is the one that its subject has now.
-    pub fn is_current(&self, tree: &Arc<Tree>) -> bool {
+    pub(super) fn is_current(&self, tree: &Arc<Tree>) -> bool {
         let subject = tree.subject();
         self.find(&subject)
             .is_some_and(|found| Arc::ptr_eq(&found, tree))
     }
 
     /// Gives the tree of `from` to `to`: a tag was renamed, its directories stay what they are.
-    pub fn rename(&self, from: &Subject, to: &Subject) {
+    pub(super) fn rename(&self, from: &Subject, to: &Subject) {
         let mut subjects = self.subjects.lock();
         if let Some(tree) = subjects.remove(from) {
             *tree.subject.write() = to.clone();
@@ -281,7 +281,7 @@ impl Trees {
     }
 
     /// Lets go of the trees whose subjects do not exist any more; whether there were any.
-    pub fn retain(&self, exists: impl Fn(&Subject) -> bool) -> bool {
+    pub(super) fn retain(&self, exists: impl Fn(&Subject) -> bool) -> bool {
         let gone: Vec<Arc<Tree>> = {
             let mut subjects = self.subjects.lock();
             let gone = subjects.keys().filter(|subject| !exists(subject)).cloned();
@@ -306,7 +306,7 @@ impl Trees {
     }
 
     /// Directories that the kernel knows, of trees that do not exist any more.
-    pub fn orphans(&self) -> Vec<Arc<DirNode>> {
+    pub(super) fn orphans(&self) -> Vec<Arc<DirNode>> {
         let all: Vec<Arc<DirNode>> = self.dirs.read().values().cloned().collect();
         all.into_iter()
             .filter(|dir| !self.is_current(&dir.tree))
@@ -314,7 +314,7 @@ impl Trees {
     }
 
     /// Gives the directory another number, as the kernel has marked the present one dead.
-    pub fn revive(&self, tree: &Arc<Tree>, dir: &DirNode) -> Result<(), FsError> {
+    pub(super) fn revive(&self, tree: &Arc<Tree>, dir: &DirNode) -> Result<(), FsError> {
         let Some((_, at)) = dir.place() else {
             return Ok(());
         };
@@ -335,12 +335,12 @@ impl Trees {
         Ok(())
     }
 
-    pub fn get(&self, ino: InodeNo) -> Option<Arc<DirNode>> {
+    pub(super) fn get(&self, ino: InodeNo) -> Option<Arc<DirNode>> {
         self.dirs.read().get(&ino).cloned()
     }
 
     /// The root directory of `tree`, with one reference more.
-    pub fn refer_root(&self, tree: &Arc<Tree>) -> Arc<DirNode> {
+    pub(super) fn refer_root(&self, tree: &Arc<Tree>) -> Arc<DirNode> {
         let ino = tree.root_ino();
         self.refer(ino, || DirNode {
             ino,
@@ -352,7 +352,12 @@ impl Trees {
     }
 
     /// The directory at `at` below `parent`, with one reference more.
-    pub fn refer_dir(&self, parent: &DirNode, content: &Arc<Content>, at: At) -> Arc<DirNode> {
+    pub(super) fn refer_dir(
+        &self,
+        parent: &DirNode,
+        content: &Arc<Content>,
+        at: At,
+    ) -> Arc<DirNode> {
         let (layer, node) = key(&at);
         let ino = parent.tree.ino(layer, node);
         self.refer(ino, || DirNode {
@@ -380,7 +385,7 @@ impl Trees {
     }
 
     /// Drops references; the directory goes with the last, and with the last directory the open layers.
-    pub fn forget(&self, ino: InodeNo, count: u64) {
+    pub(super) fn forget(&self, ino: InodeNo, count: u64) {
         let gone = {
             let mut dirs = self.dirs.write();
             let Some(dir) = dirs.get(&ino) else { return };
@@ -395,7 +400,7 @@ impl Trees {
     }
 
     /// The content of a directory and its place there; `open` makes the content if nobody has it.
-    pub fn opened(
+    pub(super) fn opened(
         &self,
         dir: &DirNode,
         open: impl FnOnce(&Subject) -> Result<Arc<Content>, FsError>,

@@ -15,7 +15,7 @@ pub(in crate::fs::images) struct Events(());
 
 impl Events {
     /// Logs one event. `text` is ours or a validated name: one line.
-    pub fn note(&self, caller: Option<&Caller>, text: &str) {
+    pub(crate) fn note(&self, caller: Option<&Caller>, text: &str) {
         let by = caller.map(|caller| format!(" (pid {}, uid {})", caller.pid, caller.uid));
         log::info!("{text}{}", by.unwrap_or_default());
     }

@@ -35,7 +35,7 @@ const OFFICIAL: &str = "library";
 
 impl View {
     /// What `name` in the directory `dir` of `images/` is.
-    pub fn resolve(&self, dir: &str, name: &str) -> Option<Found> {
+    pub(crate) fn resolve(&self, dir: &str, name: &str) -> Option<Found> {
         match self.dirs.get(dir)?.entries.get(name) {
             Some(Entry::Dir) => return Some(Found::Dir(join(dir, name))),
             Some(Entry::Tag(entry)) => return Some(Found::Tag(entry.clone())),
@@ -91,7 +91,7 @@ impl View {
 
     /// The image that `repository@digest` names: by its ID while it has a tag there, or by the digest of a manifest that was
     /// served for the repository.
-    pub fn by_digest(&self, repository: &Repository, digest: &Digest) -> Option<ImageId> {
+    pub(crate) fn by_digest(&self, repository: &Repository, digest: &Digest) -> Option<ImageId> {
         let tagged_here = |id: &ImageId| {
             self.names
                 .images

@@ -11,7 +11,7 @@ impl View {
     ///
     /// `mount_point` is where the tree is mounted, for absolute targets. A place in the tree comes first, then a reference
     /// (`app:1.0`), then an image ID or a prefix of one.
-    pub fn image_behind(
+    pub(crate) fn image_behind(
         &self,
         dir: &str,
         target: &str,
@@ -44,7 +44,7 @@ impl View {
     }
 
     /// The image whose ID starts with the digits `text`, with or without `sha256:` in front, if it is the only one.
-    pub fn by_prefix(&self, text: &str) -> Option<ImageId> {
+    pub(crate) fn by_prefix(&self, text: &str) -> Option<ImageId> {
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         unique(&self.by_id.entries, digits).copied()
     }

@@ -16,7 +16,7 @@ pub(in crate::fs::images) struct Listing {
 
 impl Listing {
     /// Takes in the present names.
-    pub fn update<'a>(&mut self, names: impl Iterator<Item = &'a str> + Clone) {
+    pub(crate) fn update<'a>(&mut self, names: impl Iterator<Item = &'a str> + Clone) {
         let present: std::collections::HashSet<&str> = names.clone().collect();
         self.positions.retain(|name, position| {
             let stays = present.contains(&**name);
@@ -35,12 +35,12 @@ impl Listing {
     }
 
     /// Whether it holds no name: nobody has listed the directory yet.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_position.is_empty()
     }
 
     /// Names after `position`, each with its own; at most `limit`.
-    pub fn after(&self, position: u64, limit: usize) -> Vec<(u64, Box<str>)> {
+    pub(crate) fn after(&self, position: u64, limit: usize) -> Vec<(u64, Box<str>)> {
         let Some(from) = position.checked_add(1) else {
             return Vec::new();
         };

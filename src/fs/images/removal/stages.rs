@@ -88,7 +88,7 @@ pub(in crate::fs::images) struct Stages {
 }
 
 impl Stages {
-    pub fn new(cache: Arc<dyn KernelCache>, lasting: Option<Arc<Lasting>>) -> Arc<Stages> {
+    pub(crate) fn new(cache: Arc<dyn KernelCache>, lasting: Option<Arc<Lasting>>) -> Arc<Stages> {
         // What an earlier process had staged has ended with it.
         for ino in lasting.iter().flat_map(|lasting| lasting.staged()) {
             cache.invalidate_inode(InodeNo(ino), true);
@@ -102,7 +102,7 @@ impl Stages {
     }
 
     /// Notes that thread `tid` asks for the root directory, as whoever enters does; whether it is to ask again each time.
-    pub fn note_asking(&self, root: InodeNo, tid: u32) -> bool {
+    pub(crate) fn note_asking(&self, root: InodeNo, tid: u32) -> bool {
         if self.open.load(Ordering::SeqCst) == 0 {
             return false;
         }
@@ -119,7 +119,7 @@ impl Stages {
         !removers.is_empty()
     }
 
-    pub fn note_listing(&self, root: InodeNo, tid: u32) {
+    pub(crate) fn note_listing(&self, root: InodeNo, tid: u32) {
         let Some(process) = Process::of_thread(tid) else {
             return;
         };
@@ -133,7 +133,7 @@ impl Stages {
     }
 
     /// The process of a thread, if it has listed the root directory or has a stage there.
-    pub fn lister(&self, root: InodeNo, tid: u32) -> Option<Process> {
+    pub(crate) fn lister(&self, root: InodeNo, tid: u32) -> Option<Process> {
         // One of many unlinks: while the process lives its pid is nobody else's.
         for ((of, process), stage) in &self.state.lock().stages {
             if (*of, process.pid) == (root, tid)
@@ -151,7 +151,7 @@ impl Stages {
     }
 
     /// The process of a thread, if it has the root directory open.
-    pub fn holder(&self, root: InodeNo, tid: u32) -> Option<Process> {
+    pub(crate) fn holder(&self, root: InodeNo, tid: u32) -> Option<Process> {
         let process = Process::of_thread(tid)?;
         let open = proc::open_inodes(process.pid);
         open.contains(&root.0).then_some(process)
@@ -172,7 +172,7 @@ impl Stages {
         }
     }
 
-    pub fn refuse(&self, root: InodeNo, process: Process, why: &str) {
+    pub(crate) fn refuse(&self, root: InodeNo, process: Process, why: &str) {
         let refused = Stage::Refused {
             why: why.to_owned(),
             when: Instant::now(),
@@ -186,7 +186,7 @@ impl Stages {
     }
 
     /// Opens a stage. `what` is removed, for the log.
-    pub fn begin(
+    pub(crate) fn begin(
         self: &Arc<Self>,
         root: InodeNo,
         process: Process,
@@ -223,7 +223,7 @@ impl Stages {
     }
 
     /// The process has begun to remove a tree that somebody has entered: nothing of it has happened.
-    pub fn withdraw(&self, root: InodeNo, process: Process) {
+    pub(crate) fn withdraw(&self, root: InodeNo, process: Process) {
         let mut state = self.state.lock();
         let stage = state.stages.remove(&(root, process));
         self.count(&mut state);
@@ -243,7 +243,7 @@ impl Stages {
         }
     }
 
-    pub fn add_leaf(&self, root: InodeNo, process: Process, leaf: InodeNo) {
+    pub(crate) fn add_leaf(&self, root: InodeNo, process: Process, leaf: InodeNo) {
         if let Some(Stage::Open { leaves, .. }) = self.state.lock().stages.get_mut(&(root, process))
         {
             if let Some(lasting) = &self.lasting {
@@ -254,7 +254,7 @@ impl Stages {
     }
 
     /// The tree is removed: its stages end, and nobody has listed it any more.
-    pub fn finish(&self, root: InodeNo) {
+    pub(crate) fn finish(&self, root: InodeNo) {
         let mut ended = Vec::new();
         {
             let mut state = self.state.lock();

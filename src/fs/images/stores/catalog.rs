@@ -30,22 +30,22 @@ pub(in crate::fs::images) struct Catalog {
 }
 
 impl Catalog {
-    pub fn image(&self, id: &str) -> Option<&StoredImage> {
+    pub(crate) fn image(&self, id: &str) -> Option<&StoredImage> {
         self.images.get(&ImageId(Digest::from_hex(id).ok()?))
     }
 
-    pub fn chain(&self, id: &str) -> Option<(ChainId, Arc<[DiffId]>)> {
+    pub(crate) fn chain(&self, id: &str) -> Option<(ChainId, Arc<[DiffId]>)> {
         let chain = ChainId(Digest::from_hex(id).ok()?);
         let (layers, count) = self.chains.get(&chain)?;
         Some((chain, layers.get(..*count)?.into()))
     }
 
-    pub fn layer(&self, id: &str) -> Option<&ChainedLayer> {
+    pub(crate) fn layer(&self, id: &str) -> Option<&ChainedLayer> {
         self.layers.get(&Digest::from_hex(id).ok()?)
     }
 
     /// The content of a layer's `lower`: its parents, the next one first.
-    pub fn lower(&self, id: &Digest) -> String {
+    pub(crate) fn lower(&self, id: &Digest) -> String {
         let parent_of = |id: &Digest| self.layers.get(id).and_then(|layer| layer.parent);
         let parents = std::iter::successors(parent_of(id), parent_of);
         let links = parents.filter_map(|id| Some(format!("l/{}", self.layers.get(&id)?.link)));
@@ -75,7 +75,7 @@ struct State {
 
 impl Catalogs {
     /// Looks at an image anew: what was found of it is not so any more.
-    pub fn distrust(&self, image: &ImageId) {
+    pub(crate) fn distrust(&self, image: &ImageId) {
         let mut state = self.0.lock();
         state.facts.remove(image);
         state.latest = None;
@@ -85,7 +85,7 @@ impl Catalogs {
     ///
     /// # Errors
     /// A blob that cannot be read, a layer without its index.
-    pub fn of(&self, store: &Store, names: &Arc<Names>) -> Result<Arc<Catalog>, FsError> {
+    pub(crate) fn of(&self, store: &Store, names: &Arc<Names>) -> Result<Arc<Catalog>, FsError> {
         let mut state = self.0.lock();
         if let Some((known, catalog)) = &state.latest
             && Arc::ptr_eq(known, names)
