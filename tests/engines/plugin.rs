@@ -222,6 +222,25 @@ fn root_plugin_holds_over_a_restart() {
     );
 }
 
+/// A set-id program works on what an engine mounts, as on docker's own volumes.
+#[test]
+fn root_plugin_mounts_honour_set_id() {
+    let sandbox = Sandbox::new();
+    let socket = sandbox.path("mica.sock");
+    let _plugin = plugin(&sandbox, &socket);
+    call(&socket, "VolumeDriver.Create", r#"{"Name":"data"}"#);
+    let mount = r#"{"Name":"data","ID":"one"}"#;
+    let mounted = call(&socket, "VolumeDriver.Mount", mount);
+    let place = mounted["Mountpoint"].as_str().expect("a place");
+    let user = "setpriv --reuid 54321 --regid 54321 --clear-groups";
+    let seen = sandbox.sh(&format!(
+        "cp /usr/bin/id {place}/id; chmod 4755 {place}/id; \
+         unshare --mount sh -euc 'mount --bind {place} /mnt; {user} /mnt/id -u; {user} /usr/bin/id -u'"
+    ));
+    assert_eq!(seen.ok().stdout(), "0\n54321\n");
+    call(&socket, "VolumeDriver.Unmount", mount);
+}
+
 /// A bind whose place another user can take, or has taken with a link, is not given to an engine.
 #[test]
 fn root_regression_plugin_gives_no_bind_that_was_swapped() {

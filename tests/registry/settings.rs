@@ -55,6 +55,32 @@ fn net_insecure_registries_are_set_once() {
     );
 }
 
+/// One that is set so may speak plain HTTP, too: that is asked when it has no TLS. Nobody else may, unless it is this machine.
+#[test]
+fn net_insecure_registries_may_speak_plain_http() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox, Kind::Plain);
+    sandbox.load(&app("app:1"));
+    let host = registry.host().replace("127.0.0.1", "registry.test");
+    let name = format!("{host}/org/app:1");
+    sandbox.mica(["tag", "app:1", &name]).ok();
+    fs::write(sandbox.path("hosts"), "127.0.0.1 localhost registry.test\n").expect("hosts");
+    let hosts = sandbox.path("hosts");
+    let mica = |words: &str| {
+        sandbox.sh(&format!(
+            "HOME=$PWD unshare --mount sh -euc 'mount --bind {} /etc/hosts; exec {} {words}'",
+            hosts.display(),
+            env!("CARGO_BIN_EXE_mica")
+        ))
+    };
+    mica(&format!("push -q --retry-for 0 {name}")).fails();
+    let entry = format!(r#"{{"insecure-registries": ["{host}"]}}"#);
+    daemon_json(&sandbox, &entry);
+    mica(&format!("push -q {name}")).ok();
+    sandbox.mica(["rmi", &name]).ok();
+    mica(&format!("pull -q {name}")).ok();
+}
+
 /// Mirrors are asked for Docker Hub's images, one after the other, and for no other registry's.
 #[test]
 fn net_mirrors_are_asked_before_docker_hub() {
