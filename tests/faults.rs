@@ -10,12 +10,14 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -109,6 +111,15 @@ impl World {
         strace
     }
 
+    fn threads(&self, name: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.daemon.as_raw_nonzero()));
+        let names = tasks
+            .expect("tasks")
+            .flatten()
+            .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|comm| comm.trim() == name).count()
+    }
+
     fn logged(&self) -> usize {
         let mut length = 0;
         for dir in [self.sandbox.dir().to_owned(), self.sandbox.store()] {
@@ -165,15 +176,7 @@ impl World {
         if done.is_err() {
             self.show_threads(&log);
         }
-        let _ = kill_process(Pid::from_child(&strace), Signal::TERM);
-        // It waits for ever for a daemon that has ended under it.
-        if !(0..500).any(|_| {
-            thread::sleep(Duration::from_millis(20));
-            strace.try_wait().expect("strace").is_some()
-        }) {
-            strace.kill().expect("strace");
-            strace.wait().expect("strace");
-        }
+        end(&mut strace);
         let done = done.unwrap_or_else(|_| panic!("{what}: a caller waits for ever"));
         user.join().expect("a thread").expect("a receiver");
         let injected = fs::read_to_string(&log).expect("strace's log");
@@ -215,6 +218,23 @@ impl World {
             self.mount.image(format!("more/{number}/d/0")).exists()
         });
         (injected, errors)
+    }
+}
+
+fn hung_up(stream: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+fn end(strace: &mut Child) {
+    let _ = kill_process(Pid::from_child(strace), Signal::TERM);
+    // It waits for ever for a daemon that has ended under it.
+    if !(0..500).any(|_| {
+        thread::sleep(Duration::from_millis(20));
+        strace.try_wait().expect("strace").is_some()
+    }) {
+        strace.kill().expect("strace");
+        strace.wait().expect("strace");
     }
 }
 
@@ -313,4 +333,47 @@ fn fuse_an_error_below_is_its_callers_alone() {
     assert!(total.0 > 0 && total.1 > 0);
     world.mount.unmount();
     world.sandbox.mica(["check"]).ok();
+}
+
+/// A thread that cannot begin for want of memory is an error for the one whose request it answers, and ends nobody's mount.
+#[test]
+fn regression_fuse_a_thread_without_memory_ends_nobodys_mount() {
+    let world = World::new();
+    let s = &world.sandbox;
+    let mut total = (0, 0);
+    for (number, when) in ["1", "2", "3", "1+2", "1+"].iter().enumerate() {
+        let log = s.path(format!("strace-{number}"));
+        let mut strace = world.inject("mmap", "ENOMEM", when, &log);
+        // A thread each at the same time, more than there are stacks left of former ones. Who gets none is hung up on.
+        let asking: Vec<_> = (0..12).map(|_| world.mount.connect()).collect();
+        until("each has a thread or was hung up on", || {
+            let gone = asking.iter().filter(|stream| hung_up(stream)).count();
+            world.threads("mica-control") + gone >= asking.len()
+        });
+        let answers = asking.into_iter().map(|mut stream| {
+            let mut answer = String::new();
+            let asked = writeln!(stream, "sync");
+            match asked.and_then(|()| stream.read_to_string(&mut answer)) {
+                Ok(_) if !answer.is_empty() => assert_eq!(answer, "ok\n", "{when}"),
+                _ => return 1,
+            }
+            0
+        });
+        let refused: usize = answers.sum();
+        s.mica(["tag", "base:1", &format!("more:{number}")]).ok();
+        end(&mut strace);
+        let calls = fs::read_to_string(&log).expect("strace's log");
+        let injected = calls.matches("(INJECTED)").count();
+        assert!(refused <= injected, "{when}: {refused} of {injected}");
+        total = (total.0 + injected, total.1 + refused);
+        assert!(runs(world.daemon), "{when}: the daemon has ended");
+        until("the mount shows what came meanwhile", || {
+            let read = fs::read(world.mount.image(format!("more/{number}/d/0")));
+            read.is_ok_and(|read| read == content(0, 0))
+        });
+    }
+    println!("{} failed calls, {} refused", total.0, total.1);
+    assert!(total.0 > 0 && total.1 > 0);
+    world.mount.unmount();
+    s.mica(["check"]).ok();
 }

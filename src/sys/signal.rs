@@ -32,6 +32,43 @@ pub fn survive_file_size_limit() {
     }
 }
 
+/// Runs before `main`, and so before std looks at the two signals of a bad access to memory.
+///
+/// Where they have their default, std gives every thread a stack for signals, only to say which thread's stack has overflowed,
+/// and ends the whole process when there is no memory for one: a request could end everybody's mount. With a handler in place it
+/// leaves all threads alone, those that libraries start too. A fault ends the process as it always does, by its signal; the guard
+/// pages below each stack are the C library's and the kernel's.
+#[used]
+#[allow(unsafe_code)]
+// SAFETY: the loader calls what stands in this section, with arguments that a function without any does not look at.
+#[unsafe(link_section = ".init_array")]
+static NO_SIGNAL_STACKS: extern "C" fn() = handle_faults;
+
+#[allow(unsafe_code)]
+extern "C" fn handle_faults() {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: may be called in a handler; the signal has its default again (SA_RESETHAND), and arrives when this returns.
+        unsafe { libc::raise(signal) };
+    }
+    let end: extern "C" fn(libc::c_int) = end;
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: both structures are alive, zero is a valid value for them, and the mask is initialised by sigemptyset.
+        unsafe {
+            let mut before: libc::sigaction = std::mem::zeroed();
+            let asked = libc::sigaction(signal, std::ptr::null(), &raw mut before);
+            if asked != 0 || before.sa_sigaction != libc::SIG_DFL {
+                continue;
+            }
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = end as usize;
+            action.sa_flags = libc::SA_RESETHAND;
+            libc::sigemptyset(&raw mut action.sa_mask);
+            // It cannot fail for a signal that there is.
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
 /// Ends a call that waits in another thread; ignored by default, so one that comes too late harms nobody.
 const INTERRUPT: libc::c_int = libc::SIGURG;
 
@@ -196,5 +233,23 @@ impl SignalFd {
 impl AsFd for SignalFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[allow(unsafe_code)]
+    fn threads_have_no_stacks_for_signals() {
+        let flags = || {
+            // SAFETY: zero is a valid value; the old state is asked for and nothing is set.
+            unsafe {
+                let mut stack: libc::stack_t = std::mem::zeroed();
+                assert_eq!(libc::sigaltstack(std::ptr::null(), &raw mut stack), 0);
+                stack.ss_flags
+            }
+        };
+        let disabled = std::thread::spawn(move || flags() & libc::SS_DISABLE).join();
+        assert_eq!(disabled.unwrap(), libc::SS_DISABLE);
     }
 }

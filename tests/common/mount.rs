@@ -59,18 +59,24 @@ impl Mount {
         })
     }
 
-    /// Sends one line to the daemon's control socket and returns the answer.
-    pub fn control(&self, line: &str) -> String {
+    /// A connection to the daemon's control socket.
+    pub fn connect(&self) -> UnixStream {
         let (lease, _) = self.lease().expect("the daemon's lease");
         let socket = lease.with_extension("sock");
         // Socket addresses hold 108 bytes; the directory's descriptor is a short way there.
         let leases = File::open(socket.parent().expect("leases")).expect("leases");
         let short = PathBuf::from(format!("/proc/self/fd/{}", leases.as_raw_fd()))
             .join(socket.file_name().expect("a name"));
-        let mut stream = UnixStream::connect(short).expect("the control socket");
+        let stream = UnixStream::connect(short).expect("the control socket");
         stream
             .set_read_timeout(Some(Duration::from_secs(5)))
             .expect("a timeout");
+        stream
+    }
+
+    /// Sends one line to the daemon's control socket and returns the answer.
+    pub fn control(&self, line: &str) -> String {
+        let mut stream = self.connect();
         writeln!(stream, "{line}").expect("the request");
         stream
             .shutdown(Shutdown::Write)
