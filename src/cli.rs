@@ -107,7 +107,9 @@ struct Cli {
     verb: Verb,
 }
 
+// Each start of the program builds the options of the verb that is meant, not those of all.
 #[derive(Subcommand)]
+#[command(defer = true)]
 enum Verb {
     Pull(pull::Args),
     Push(push::Args),
@@ -182,6 +184,7 @@ enum Verb {
 
 /// The noun forms: `mica image ls`.
 #[derive(Subcommand)]
+#[command(defer = true)]
 enum ImageVerb {
     #[command(visible_alias = "list")]
     Ls(images::Args),
@@ -205,6 +208,7 @@ enum ImageVerb {
 
 /// `mica builder prune`.
 #[derive(Subcommand)]
+#[command(defer = true)]
 enum BuilderVerb {
     Build(Box<build::Args>),
     Prune(build::prune::Args),
@@ -212,6 +216,7 @@ enum BuilderVerb {
 
 /// `mica system df`.
 #[derive(Subcommand)]
+#[command(defer = true)]
 enum SystemVerb {
     Df(df::Args),
     Events(events::Args),

@@ -118,7 +118,7 @@ fn is_the_containers() -> bool {
         return false;
     };
     // The last word may be an option that waits for its value, which is then what is being typed.
-    let parsed = super::switches::tolerant(Cli::command())
+    let parsed = super::switches::tolerant(before)
         .ignore_errors(true)
         .try_get_matches_from(before);
     let Ok(matches) = parsed else { return false };

@@ -16,6 +16,7 @@ use crate::ops::image::filter;
 
 /// The verbs on containers.
 #[derive(Subcommand)]
+#[command(defer = true)]
 pub(super) enum ContainerVerb {
     #[command(visible_aliases = ["list", "ps"])]
     Ls(ps::Args),

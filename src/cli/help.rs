@@ -2,7 +2,7 @@
 
 use std::io;
 
-use clap::CommandFactory as _;
+use clap::{Arg, Command, CommandFactory as _};
 
 use super::Cli;
 
@@ -62,13 +62,32 @@ const WIDEST: usize = 100;
 const INDENT: usize = 14;
 
 /// The command line, with its help.
-pub(super) fn command() -> clap::Command {
+pub(super) fn command() -> Command {
     let mut command = Cli::command();
     command.build();
     let text = listed(&command, width());
-    Cli::command().help_template(format!(
+    let command = Cli::command().help_template(format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{text}Options:\n{{options}}\n\n{{after-help}}"
-    ))
+    ));
+    // The list of a noun's verbs says what each does.
+    let global = global(&command);
+    command.mut_subcommands(|verb| match verb.has_subcommands() {
+        true => verb.mut_subcommands(|verb| built(verb, &global)),
+        false => verb,
+    })
+}
+
+/// The options that every verb takes.
+pub(super) fn global(command: &Command) -> Vec<Arg> {
+    let global = command.get_arguments().filter(|arg| arg.is_global_set());
+    global.cloned().collect()
+}
+
+/// A verb with its options: parsing builds only what it meets. It must have the global ones by then.
+pub(super) fn built(verb: Command, global: &[Arg]) -> Command {
+    let mut verb = verb.args(global);
+    verb.build();
+    verb
 }
 
 fn width() -> usize {
@@ -80,7 +99,7 @@ fn width() -> usize {
     }
 }
 
-fn listed(command: &clap::Command, width: usize) -> String {
+fn listed(command: &Command, width: usize) -> String {
     let mut text = String::new();
     for (title, verbs) in GROUPS {
         text.push_str(&format!("{title}:\n"));

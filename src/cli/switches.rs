@@ -13,11 +13,11 @@ use super::{Cli, help};
 
 /// Parses a command line.
 pub(super) fn parse(words: impl Iterator<Item = OsString>) -> Result<ArgMatches, clap::Error> {
-    let mut command = tolerant(Cli::command());
-    // Every verb knows the global options then.
-    command.build();
-    let words: Vec<OsString> = spelled_out(&command, words.collect());
-    match command.try_get_matches_from(&words) {
+    let words: Vec<OsString> = words.collect();
+    let mut command = tolerant(&words);
+    let words = spelled_out(&command, words);
+    match command.try_get_matches_from_mut(&words) {
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => Err(error),
         Err(error) if error.kind() != ErrorKind::ValueValidation => {
             help::command().try_get_matches_from(words)
         }
@@ -25,9 +25,28 @@ pub(super) fn parse(words: impl Iterator<Item = OsString>) -> Result<ArgMatches,
     }
 }
 
-/// The same command line, whose switches take values.
-pub(super) fn tolerant(command: Command) -> Command {
-    command.mut_args(switch).mut_subcommands(tolerant)
+/// The command line with the verb that these words mean built, its switches taking values; other verbs are names only.
+pub(super) fn tolerant(words: &[OsString]) -> Command {
+    let command = Cli::command();
+    let mut rest = words.iter().skip(1);
+    let name = loop {
+        match rest.next() {
+            None => return command,
+            Some(word) if word == "--store" => drop(rest.next()),
+            Some(word) if word.as_bytes().starts_with(b"-") => {}
+            Some(word) => break word.to_str(),
+        }
+    };
+    let verb = name.and_then(|name| command.find_subcommand(name));
+    let Some(name) = verb.map(|verb| verb.get_name().to_owned()) else {
+        return command;
+    };
+    let global = help::global(&command);
+    command.mut_subcommand(name, |verb| with_truth(help::built(verb, &global)))
+}
+
+fn with_truth(verb: Command) -> Command {
+    verb.mut_args(switch).mut_subcommands(with_truth)
 }
 
 fn switch(arg: Arg) -> Arg {
@@ -195,22 +214,40 @@ mod tests {
     }
 
     #[test]
+    fn regression_a_command_line_builds_its_own_verb_only() {
+        let words = ["mica", "--store", "run", "image", "ls", "-q"].map(OsString::from);
+        let command = tolerant(&words);
+        let options = |path: &[&str]| {
+            let verb = path
+                .iter()
+                .try_fold(&command, |at, name| at.find_subcommand(name));
+            verb.unwrap().get_arguments().count()
+        };
+        assert!(options(&["image", "ls"]) > 5);
+        assert_eq!([options(&["run"]), options(&["images"])], [0, 0]);
+    }
+
+    #[test]
     fn regression_every_option_may_be_given_again_and_every_switch_has_a_value() {
         let (mut switches, mut scalars) = (0, 0);
-        all(&tolerant(Cli::command()), "mica", &mut |path, arg| {
-            assert!(
-                !matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::SetFalse),
-                "{path} {arg}"
-            );
-            if arg.is_positional() || !matches!(arg.get_action(), ArgAction::Set) {
-                return;
-            }
-            let takes = arg.get_num_args().unwrap_or(1.into());
-            match takes.min_values() {
-                0 => switches += 1,
-                _ => scalars += 1,
-            }
-        });
+        all(
+            &with_truth(help::built(Cli::command(), &[])),
+            "mica",
+            &mut |path, arg| {
+                assert!(
+                    !matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::SetFalse),
+                    "{path} {arg}"
+                );
+                if arg.is_positional() || !matches!(arg.get_action(), ArgAction::Set) {
+                    return;
+                }
+                let takes = arg.get_num_args().unwrap_or(1.into());
+                match takes.min_values() {
+                    0 => switches += 1,
+                    _ => scalars += 1,
+                }
+            },
+        );
         assert!(switches > 80 && scalars > 80, "{switches} {scalars}");
         let parsed = |line: &str| parse(line.split(' ').map(OsString::from));
         let matches = parsed("mica run --rm --rm=false -it=F --tty -d=1 --name a --name=b --entrypoint x --entrypoint y -u 1 -u 2 i --rm").unwrap();

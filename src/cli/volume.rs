@@ -22,6 +22,7 @@ pub(super) use prune::{ANONYMOUS, TITLE, outlook};
 
 /// The verbs on volumes.
 #[derive(Subcommand)]
+#[command(defer = true)]
 pub(super) enum VolumeVerb {
     Create(create::Args),
     Inspect(inspect::Args),
