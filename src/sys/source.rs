@@ -188,7 +188,7 @@ pub fn open_as(
 
 /// Where the kernel says that something is, for whoever reads it: what is there by now can be something else.
 pub fn path_of(node: &OwnedFd) -> Result<PathBuf, Errno> {
-    let path = rustix::fs::readlink(fd::path(node), Vec::new())?;
+    let path = rustix::fs::readlink(fd::path(&node), Vec::new())?;
     Ok(std::ffi::OsString::from_vec(path.into_bytes()).into())
 }
 

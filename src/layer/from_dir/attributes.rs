@@ -146,7 +146,7 @@ impl<'a> Place<'a> {
     }
 
     pub(super) fn name(dir: &impl AsFd, name: &[u8]) -> Place<'static> {
-        Place::Name(Path::new(&fd::path(dir)).join(OsStr::from_bytes(name)))
+        Place::Name(Path::new(&fd::path(&dir)).join(OsStr::from_bytes(name)))
     }
 
     /// All names, NUL behind each.

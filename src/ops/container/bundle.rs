@@ -290,7 +290,7 @@ impl Place {
         }
         let data = CString::new(data)?;
         let flags = MountFlags::NODEV | MountFlags::NOSUID;
-        let point = fd::path(rootfs);
+        let point = fd::path(&rootfs);
         Ok(rustix::mount::mount(
             "mica", point, "overlay", flags, &*data,
         )?)

@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::{END, ERR, HELLO, INPUT, OUT, SIZE, SOCKET, frame, read_frame};
 use crate::ops::container::run::logs::{LogWriter, Stream};
+use crate::sys::fd;
 use crate::sys::local_socket::{is_ours, listen_at};
 
 /// So many are attached at a time at most: each costs a thread and two descriptors of the supervisor.
@@ -33,7 +35,9 @@ pub(in crate::runtime) struct Hub {
     has_terminal: bool,
     /// Where the output goes once the one who started the container has left it.
     log: Mutex<Option<LogWriter>>,
-    path: PathBuf,
+    directory: PathBuf,
+    /// The directory, once the socket is in it.
+    listening: Mutex<Option<File>>,
 }
 
 impl Hub {
@@ -45,7 +49,8 @@ impl Hub {
             terminal: Mutex::default(),
             has_terminal,
             log: Mutex::default(),
-            path: directory.join(SOCKET),
+            directory: directory.to_owned(),
+            listening: Mutex::default(),
         })
     }
 
@@ -62,8 +67,14 @@ impl Hub {
     /// From now on one may attach.
     pub(in crate::runtime) fn listen(self: &Arc<Hub>) -> io::Result<()> {
         // Of a supervisor that was killed; this one holds the container's lock.
-        crate::sys::atomic::remove_if_there(&self.path)?;
-        let listener = UnixListener::from(listen_at(&self.path, SocketFlags::empty())?);
+        let directory = File::open(&self.directory)?;
+        match unlinkat(&directory, SOCKET, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let path = Path::new(&fd::path(&directory)).join(SOCKET);
+        let listener = UnixListener::from(listen_at(&path, SocketFlags::empty())?);
+        *self.listening.lock() = Some(directory);
         let hub = Arc::clone(self);
         let thread = thread::Builder::new()
             .name("mica-attach".to_owned())
@@ -195,8 +206,10 @@ impl Hub {
             let _ = send(&client, &frame(END, &[code]), None);
             let _ = client.shutdown(std::net::Shutdown::Both);
         }
-        // It goes with the directory at the latest.
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(directory) = self.listening.lock().take() {
+            // It goes with the directory at the latest.
+            let _ = unlinkat(&directory, SOCKET, AtFlags::empty());
+        }
     }
 }
 
