@@ -13,6 +13,7 @@ mod arguments;
 mod cache;
 pub mod context;
 mod copy;
+mod copying;
 mod digest;
 mod emit;
 mod fetched;
