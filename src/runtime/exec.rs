@@ -1,7 +1,7 @@
 //! `exec`: one more process in a container that runs.
 
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
@@ -93,62 +93,9 @@ fn stay(
 ) -> Result<u8, NotStarted> {
     let preparing = "preparing the command";
     let record = &container.record;
-    let Status::Running { pid, .. } = container.state.status else {
-        return Err(Failure::start(format!("container {} is not running", record.id)).into());
-    };
-    if container.is_paused() {
-        let name = &record.name;
-        let text = format!("Container {name} is paused, unpause the container before exec");
-        return Err(Failure::start(text).into());
-    }
-    let not_running = || Failure::start(format!("container {} is not running", record.id));
     let userns = record.ids.is_some();
-    let target = match Entrance::open(pid, userns, &container.state.namespaces) {
-        Ok(Some(target)) => target,
-        // Either it is another process's number by now, or the process has left what was made for it.
-        Ok(None) if !container.is_gone().unwrap_or(true) => {
-            let text = format!(
-                "process 1 of container {} has left its namespaces: exec cannot follow",
-                record.id
-            );
-            return Err(Failure::start(text).into());
-        }
-        Err(error) if !is_end(&error) => {
-            return Err(NotStarted::because("looking for the container")(error));
-        }
-        Ok(None) | Err(_) => return Err(not_running().into()),
-    };
-    // The process id may have become another's between the look and the opening.
-    if container.is_gone().unwrap_or(true) {
-        return Err(not_running().into());
-    }
-    let mut env = env::of_process(record);
-    if options.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
-        env.push("TERM=xterm".to_owned());
-    }
-    for variable in &options.env {
-        env::set(&mut env, variable);
-    }
-    env.retain(|variable| variable.contains('='));
-    let user = options
-        .user
-        .clone()
-        .unwrap_or_else(|| record.config.user.clone());
-    let cwd = options.working_dir.clone();
-    let program = Program {
-        args: options.args.clone(),
-        env,
-        cwd: cwd.unwrap_or_else(|| record.config.working_dir.clone()),
-        make_cwd: false,
-        user,
-        tty: options.tty,
-        init: false,
-        tied: false,
-        capabilities: record.capabilities.clone(),
-        filter: security::program(record).map_err(Failure::start)?,
-        new_privileges: record.security.new_privileges,
-        ulimits: record.ulimits.clone(),
-    };
+    let target = entrance(container)?;
+    let program = program(container, options)?;
     let single_id = record.ids.as_ref().is_some_and(|ids| ids.is_single());
     let output = Output::Caller;
     let (stdio, ends) = match (options.tty, options.detached) {
@@ -180,30 +127,8 @@ fn stay(
         Fork::Parent(child) => i32::try_from(child).ok().and_then(Pid::from_raw),
     };
     drop((theirs, stdio));
-    let mut process = None;
-    let mut moving = None;
-    loop {
-        let message = ours
-            .receive::<FromChild>()
-            .map_err(NotStarted::because("talking to the command"))?;
-        match message {
-            Some((FromChild::Process { pid }, _)) => {
-                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-                process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-            }
-            Some((FromChild::Terminal, Some(master))) => {
-                let keys = leaving.map(|(keys, _)| keys);
-                let terminal =
-                    StdioRelay::start_terminal(master, options.open_stdin, &output, None, keys);
-                moving = Some(terminal.map_err(NotStarted::because("opening the terminal"))?);
-            }
-            Some((FromChild::Failed { code, text }, _)) => {
-                return Err(Failure { code, text }.into());
-            }
-            Some(_) => return Err(Failure::start("an unexpected message".to_owned()).into()),
-            None => break,
-        }
-    }
+    let keys = leaving.map(|(keys, _)| keys);
+    let (process, mut moving) = until_started(&ours, options, &output, keys)?;
     if options.detached {
         return Ok(0);
     }
@@ -228,6 +153,101 @@ fn stay(
         }
     };
     Ok(with_output(code, moving))
+}
+
+/// The namespaces of a container that runs.
+fn entrance(container: &Container) -> Result<Entrance, NotStarted> {
+    let record = &container.record;
+    let not_running = || Failure::start(format!("container {} is not running", record.id));
+    let Status::Running { pid, .. } = container.state.status else {
+        return Err(not_running().into());
+    };
+    if container.is_paused() {
+        let name = &record.name;
+        let text = format!("Container {name} is paused, unpause the container before exec");
+        return Err(Failure::start(text).into());
+    }
+    let target = match Entrance::open(pid, record.ids.is_some(), &container.state.namespaces) {
+        Ok(Some(target)) => target,
+        // Either it is another process's number by now, or the process has left what was made for it.
+        Ok(None) if !container.is_gone().unwrap_or(true) => {
+            let text = format!(
+                "process 1 of container {} has left its namespaces: exec cannot follow",
+                record.id
+            );
+            return Err(Failure::start(text).into());
+        }
+        Err(error) if !is_end(&error) => {
+            return Err(NotStarted::because("looking for the container")(error));
+        }
+        Ok(None) | Err(_) => return Err(not_running().into()),
+    };
+    // The process id may have become another's between the look and the opening.
+    match container.is_gone().unwrap_or(true) {
+        true => Err(not_running().into()),
+        false => Ok(target),
+    }
+}
+
+/// The command, with what the container's own process would have got.
+fn program(container: &Container, options: &ExecOptions) -> Result<Program, NotStarted> {
+    let record = &container.record;
+    let mut env = env::of_process(record);
+    if options.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+    }
+    for variable in &options.env {
+        env::set(&mut env, variable);
+    }
+    env.retain(|variable| variable.contains('='));
+    let user = options.user.clone();
+    let cwd = options.working_dir.clone();
+    Ok(Program {
+        args: options.args.clone(),
+        env,
+        cwd: cwd.unwrap_or_else(|| record.config.working_dir.clone()),
+        make_cwd: false,
+        user: user.unwrap_or_else(|| record.config.user.clone()),
+        tty: options.tty,
+        init: false,
+        tied: false,
+        capabilities: record.capabilities.clone(),
+        filter: security::program(record).map_err(Failure::start)?,
+        new_privileges: record.security.new_privileges,
+        ulimits: record.ulimits.clone(),
+    })
+}
+
+/// Reads what the command's own process says until it runs: which that is, and what relays its terminal if it has one.
+fn until_started(
+    ours: &Channel,
+    options: &ExecOptions,
+    output: &Output,
+    keys: Option<&DetachKeys>,
+) -> Result<(Option<OwnedFd>, Option<StdioRelay>), NotStarted> {
+    let mut process = None;
+    let mut moving = None;
+    loop {
+        let message = ours
+            .receive::<FromChild>()
+            .map_err(NotStarted::because("talking to the command"))?;
+        match message {
+            Some((FromChild::Process { pid }, _)) => {
+                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+                process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+            }
+            Some((FromChild::Terminal, Some(master))) => {
+                let terminal =
+                    StdioRelay::start_terminal(master, options.open_stdin, output, None, keys);
+                moving = Some(terminal.map_err(NotStarted::because("opening the terminal"))?);
+            }
+            Some((FromChild::Failed { code, text }, _)) => {
+                return Err(Failure { code, text }.into());
+            }
+            Some(_) => return Err(Failure::start("an unexpected message".to_owned()).into()),
+            None => return Ok((process, moving)),
+        }
+    }
 }
 
 /// Leaves everything of the caller's behind, and lets it go.
