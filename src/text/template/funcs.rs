@@ -5,9 +5,41 @@ use std::cmp::Ordering;
 use crate::text::template::printf;
 use crate::text::template::value::Value;
 
-const NAMES: &[&str] = &[
-    "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "len", "index", "slice", "print",
-    "printf", "println", "json", "split", "join", "title", "lower", "upper", "pad", "truncate",
+type Function = fn(&[Value]) -> Result<Value, String>;
+
+/// By name; `and` and `or` are the evaluator's, which need not look at all their arguments.
+const FUNCTIONS: &[(&str, Function)] = &[
+    ("not", not),
+    ("eq", eq),
+    ("ne", |arguments| Ok(Value::Bool(!pair(arguments, equal)?))),
+    ("lt", |arguments| {
+        Ok(Value::Bool(pair(arguments, order)?.is_lt()))
+    }),
+    ("le", |arguments| {
+        Ok(Value::Bool(pair(arguments, order)?.is_le()))
+    }),
+    ("gt", |arguments| {
+        Ok(Value::Bool(pair(arguments, order)?.is_gt()))
+    }),
+    ("ge", |arguments| {
+        Ok(Value::Bool(pair(arguments, order)?.is_ge()))
+    }),
+    ("len", len),
+    ("index", index),
+    ("slice", slice),
+    ("print", |arguments| {
+        Ok(Value::Text(printf::print(arguments)))
+    }),
+    ("printf", formatted),
+    ("println", println),
+    ("json", json),
+    ("split", split),
+    ("join", join),
+    ("title", |arguments| changed(arguments, title)),
+    ("lower", |arguments| changed(arguments, str::to_lowercase)),
+    ("upper", |arguments| changed(arguments, str::to_uppercase)),
+    ("pad", pad),
+    ("truncate", truncate),
 ];
 
 /// The longest padding that is made.
@@ -15,7 +47,7 @@ const MAX_PAD: i128 = 1 << 16;
 
 /// Whether there is such a function.
 pub(super) fn exists(name: &str) -> bool {
-    NAMES.contains(&name)
+    matches!(name, "and" | "or") || find(name).is_some()
 }
 
 /// Whether docker shows the name of a column as it is where a row shows what this function makes of its value.
@@ -23,134 +55,150 @@ pub(super) fn keeps_headers(name: &str) -> bool {
     matches!(name, "json" | "title" | "lower" | "upper" | "truncate")
 }
 
+fn find(name: &str) -> Option<Function> {
+    let found = FUNCTIONS.iter().find(|(known, _)| *known == name);
+    found.map(|(_, function)| *function)
+}
+
 /// Calls a function; `and` and `or` are the evaluator's.
 pub(super) fn call(name: &str, arguments: &[Value]) -> Result<Value, String> {
-    let count = |want: usize| match arguments.len() == want {
-        true => Ok(()),
-        false => Err(format!(
-            "wrong number of args: want {want} got {}",
-            arguments.len()
-        )),
-    };
-    let text = |name: &str, i: usize| match arguments.get(i) {
+    match find(name) {
+        Some(function) => function(arguments),
+        None => Err(format!("function \"{name}\" not defined")),
+    }
+}
+
+/// Whether it has so many arguments.
+fn count(arguments: &[Value], want: usize) -> Result<(), String> {
+    match arguments.len() {
+        got if got == want => Ok(()),
+        got => Err(format!("wrong number of args: want {want} got {got}")),
+    }
+}
+
+fn text<'v>(arguments: &'v [Value], i: usize, name: &str) -> Result<&'v str, String> {
+    match arguments.get(i) {
         Some(Value::Text(text)) => Ok(text.as_str()),
         Some(other) => Err(format!(
             "wrong type for {name}; expected string; got {}",
             other.type_name()
         )),
         None => Err(format!("missing argument for {name}")),
-    };
-    let integer = |i: usize| match arguments.get(i) {
+    }
+}
+
+fn integer(arguments: &[Value], i: usize) -> Result<i128, String> {
+    match arguments.get(i) {
         Some(Value::Int(n)) => Ok(*n),
         Some(other) => Err(format!("expected int; got {}", other.type_name())),
         None => Err("missing argument".to_owned()),
-    };
-    let changed = |change: &dyn Fn(&str) -> String| {
-        count(1)?;
-        Ok(Value::Text(change(text("value", 0)?)))
-    };
-    match name {
-        "not" => {
-            count(1)?;
-            Ok(Value::Bool(!arguments.iter().any(Value::is_true)))
-        }
-        "eq" => {
-            let Some((first, rest)) = arguments.split_first().filter(|(_, rest)| !rest.is_empty())
-            else {
-                return Err("missing argument for comparison".to_owned());
-            };
-            for other in rest {
-                if equal(first, other)? {
-                    return Ok(Value::Bool(true));
-                }
-            }
-            Ok(Value::Bool(false))
-        }
-        "ne" | "lt" | "le" | "gt" | "ge" => {
-            let [one, two] = arguments else {
-                return count(2).map(|()| Value::Nil);
-            };
-            Ok(Value::Bool(match name {
-                "ne" => !equal(one, two)?,
-                "lt" => order(one, two)?.is_lt(),
-                "le" => order(one, two)?.is_le(),
-                "gt" => order(one, two)?.is_gt(),
-                _ => order(one, two)?.is_ge(),
-            }))
-        }
-        "len" => {
-            count(1)?;
-            let length = match arguments {
-                [Value::Text(text)] => text.len(),
-                [Value::List(list)] => list.len(),
-                [Value::Map(map)] => map.len(),
-                [Value::Record(record)] => record.fields.len(),
-                [other, ..] => return Err(format!("len of type {}", other.type_name())),
-                [] => 0,
-            };
-            Ok(Value::Int(i128::try_from(length).unwrap_or(i128::MAX)))
-        }
-        "index" => index(arguments),
-        "slice" => slice(arguments),
-        "print" => Ok(Value::Text(printf::print(arguments))),
-        "println" => {
-            let words: Vec<String> = arguments.iter().map(Value::to_string).collect();
-            Ok(Value::Text(format!("{}\n", words.join(" "))))
-        }
-        "printf" => {
-            let (_, rest) = arguments.split_first().ok_or("missing format")?;
-            Ok(Value::Text(printf::printf(text("format", 0)?, rest)))
-        }
-        "json" => {
-            count(1)?;
-            let value = arguments.first().unwrap_or(&Value::Nil);
-            serde_json::to_string(value)
-                .map(Value::Text)
-                .map_err(|e| e.to_string())
-        }
-        "split" => {
-            count(2)?;
-            let (whole, separator) = (text("value", 0)?, text("separator", 1)?);
-            let parts: Vec<String> = match separator {
-                "" => whole.chars().map(String::from).collect(),
-                separator => whole.split(separator).map(str::to_owned).collect(),
-            };
-            Ok(Value::List(parts.into_iter().map(Value::Text).collect()))
-        }
-        "join" => {
-            count(2)?;
-            let Some(Value::List(list)) = arguments.first() else {
-                return Err("wrong type for value; expected []string".to_owned());
-            };
-            let parts: Vec<String> = list.iter().map(Value::to_string).collect();
-            Ok(Value::Text(parts.join(text("separator", 1)?)))
-        }
-        "title" => changed(&title),
-        "lower" => changed(&str::to_lowercase),
-        "upper" => changed(&str::to_uppercase),
-        "pad" => {
-            count(3)?;
-            let blanks = |n: i128| " ".repeat(usize::try_from(n.clamp(0, MAX_PAD)).unwrap_or(0));
-            let (source, before, after) = (text("value", 0)?, integer(1)?, integer(2)?);
-            Ok(Value::Text(match source {
-                "" => String::new(),
-                source => format!("{}{source}{}", blanks(before), blanks(after)),
-            }))
-        }
-        "truncate" => {
-            count(2)?;
-            let length = usize::try_from(integer(1)?).unwrap_or(0);
-            let source = text("value", 0)?;
-            // docker cuts bytes; never within a character.
-            let end = (0..=length.min(source.len()))
-                .rev()
-                .find(|end| source.is_char_boundary(*end));
-            Ok(Value::Text(
-                source.get(..end.unwrap_or(0)).unwrap_or(source).to_owned(),
-            ))
-        }
-        name => Err(format!("function \"{name}\" not defined")),
     }
+}
+
+fn changed(arguments: &[Value], change: impl Fn(&str) -> String) -> Result<Value, String> {
+    count(arguments, 1)?;
+    Ok(Value::Text(change(text(arguments, 0, "value")?)))
+}
+
+fn pair<T>(
+    arguments: &[Value],
+    compare: fn(&Value, &Value) -> Result<T, String>,
+) -> Result<T, String> {
+    match arguments {
+        [one, two] => compare(one, two),
+        _ => Err(count(arguments, 2).err().unwrap_or_default()),
+    }
+}
+
+fn not(arguments: &[Value]) -> Result<Value, String> {
+    count(arguments, 1)?;
+    Ok(Value::Bool(!arguments.iter().any(Value::is_true)))
+}
+
+/// Whether the first is one of the others.
+fn eq(arguments: &[Value]) -> Result<Value, String> {
+    let Some((first, rest)) = arguments.split_first().filter(|(_, rest)| !rest.is_empty()) else {
+        return Err("missing argument for comparison".to_owned());
+    };
+    for other in rest {
+        if equal(first, other)? {
+            return Ok(Value::Bool(true));
+        }
+    }
+    Ok(Value::Bool(false))
+}
+
+fn len(arguments: &[Value]) -> Result<Value, String> {
+    count(arguments, 1)?;
+    let length = match arguments {
+        [Value::Text(text)] => text.len(),
+        [Value::List(list)] => list.len(),
+        [Value::Map(map)] => map.len(),
+        [Value::Record(record)] => record.fields.len(),
+        [other, ..] => return Err(format!("len of type {}", other.type_name())),
+        [] => 0,
+    };
+    Ok(Value::Int(i128::try_from(length).unwrap_or(i128::MAX)))
+}
+
+fn println(arguments: &[Value]) -> Result<Value, String> {
+    let words: Vec<String> = arguments.iter().map(Value::to_string).collect();
+    Ok(Value::Text(format!("{}\n", words.join(" "))))
+}
+
+fn formatted(arguments: &[Value]) -> Result<Value, String> {
+    let (_, rest) = arguments.split_first().ok_or("missing format")?;
+    let format = text(arguments, 0, "format")?;
+    Ok(Value::Text(printf::printf(format, rest)))
+}
+
+fn json(arguments: &[Value]) -> Result<Value, String> {
+    count(arguments, 1)?;
+    let value = arguments.first().unwrap_or(&Value::Nil);
+    let text = serde_json::to_string(value);
+    text.map(Value::Text).map_err(|e| e.to_string())
+}
+
+fn split(arguments: &[Value]) -> Result<Value, String> {
+    count(arguments, 2)?;
+    let whole = text(arguments, 0, "value")?;
+    let parts: Vec<String> = match text(arguments, 1, "separator")? {
+        "" => whole.chars().map(String::from).collect(),
+        separator => whole.split(separator).map(str::to_owned).collect(),
+    };
+    Ok(Value::List(parts.into_iter().map(Value::Text).collect()))
+}
+
+fn join(arguments: &[Value]) -> Result<Value, String> {
+    count(arguments, 2)?;
+    let Some(Value::List(list)) = arguments.first() else {
+        return Err("wrong type for value; expected []string".to_owned());
+    };
+    let parts: Vec<String> = list.iter().map(Value::to_string).collect();
+    Ok(Value::Text(parts.join(text(arguments, 1, "separator")?)))
+}
+
+fn pad(arguments: &[Value]) -> Result<Value, String> {
+    count(arguments, 3)?;
+    let blanks = |n: i128| " ".repeat(usize::try_from(n.clamp(0, MAX_PAD)).unwrap_or(0));
+    let source = text(arguments, 0, "value")?;
+    let (before, after) = (integer(arguments, 1)?, integer(arguments, 2)?);
+    Ok(Value::Text(match source {
+        "" => String::new(),
+        source => format!("{}{source}{}", blanks(before), blanks(after)),
+    }))
+}
+
+fn truncate(arguments: &[Value]) -> Result<Value, String> {
+    count(arguments, 2)?;
+    let length = usize::try_from(integer(arguments, 1)?).unwrap_or(0);
+    let source = text(arguments, 0, "value")?;
+    // docker cuts bytes; never within a character.
+    let end = (0..=length.min(source.len()))
+        .rev()
+        .find(|end| source.is_char_boundary(*end));
+    let shown = source.get(..end.unwrap_or(0)).unwrap_or(source);
+    Ok(Value::Text(shown.to_owned()))
 }
 
 /// Go's `strings.Title`: the first letter of each word.

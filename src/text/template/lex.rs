@@ -1,4 +1,4 @@
-//! Text and actions, and the tokens of an action. Places are told by how many bytes follow them.
+//! Text and actions, and the tokens of an action. A position is the number of bytes that follow it.
 
 use crate::text::template::Fault;
 
