@@ -202,3 +202,27 @@ fn root_regression_mount_destination_swapped_in_a_shared_volume() {
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     assert!(!mounts.contains("secret"), "{mounts}");
 }
+
+/// A directory of the host that is renamed without end keeps the kernel from telling where a path leads: the start gives up.
+#[test]
+fn root_regression_a_place_that_is_never_told_ends_the_start() {
+    let (s, _) = with_subpath();
+    let source = s.path("source");
+    fs::create_dir(&source).unwrap();
+    let trace = s.path("trace");
+    let mica = s.command().get_program().to_owned();
+    let mut strace = std::process::Command::new("strace");
+    let inject = ["-e", "trace=openat2", "-e", "inject=openat2:error=EAGAIN"];
+    strace.args(["-f", "-o"]).arg(&trace).args(inject);
+    strace.arg(mica).arg("--store").arg(s.store());
+    let bind = format!("{}:/data", source.display());
+    strace.args(["run", "--rm", "-v", &bind, "app:1", "true"]);
+    let run = s.run(strace).code(125);
+    let text = run.stderr();
+    assert!(text.contains("Resource temporarily unavailable"), "{text}");
+    let tries = fs::read_to_string(&trace)
+        .unwrap()
+        .matches("INJECTED")
+        .count();
+    assert!((2..100_000).contains(&tries), "{tries}");
+}

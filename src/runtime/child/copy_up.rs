@@ -232,3 +232,63 @@ impl Copy<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn open(path: &std::path::Path) -> OwnedFd {
+        fs::create_dir_all(path).unwrap();
+        fs::File::open(path).unwrap().into()
+    }
+
+    /// What is too much ends the copy, and the volume is as empty as it was; holes are not counted.
+    #[test]
+    fn a_copy_ends_at_its_limits_and_takes_itself_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, volume) = (dir.path().join("image"), dir.path().join("volume"));
+        let (from, to) = (open(&image), open(&volume));
+        for name in ["one", "two", "three"] {
+            fs::write(image.join(name), vec![7; 100_000]).unwrap();
+        }
+        let sparse = fs::File::create(image.join("sparse")).unwrap();
+        sparse.set_len(1 << 40).unwrap();
+        fs::create_dir_all(image.join("a/b/c")).unwrap();
+        let enough = Limits {
+            entries: 7,
+            bytes: 300_000,
+            depth: 4,
+        };
+        let filled = |limits| {
+            let done = fill_within(&from, &to, true, limits);
+            (done, fs::read_dir(&volume).unwrap().count())
+        };
+        for (limits, want) in [
+            (
+                Limits {
+                    bytes: 299_999,
+                    ..enough
+                },
+                "more than 299999 bytes;",
+            ),
+            (
+                Limits {
+                    entries: 6,
+                    ..enough
+                },
+                "more than 6 files",
+            ),
+            (Limits { depth: 3, ..enough }, "over 3 deep"),
+        ] {
+            let (done, left) = filled(limits);
+            let text = done.unwrap_err().to_string();
+            assert!(text.contains(want), "{text}");
+            assert_eq!(left, 0, "{want}");
+        }
+        let (done, made) = filled(enough);
+        done.unwrap();
+        assert_eq!(made, 5);
+    }
+}
