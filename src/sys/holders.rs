@@ -1,9 +1,9 @@
 //! Who holds parts of some file systems: one pass over `/proc` for several of them, exact about which part.
 //!
 //! A process may see a file by another name than we do, or by none: through a bind mount in a namespace of its own, below a
-//! `chroot`, on a mount that was detached. So a place is told by the mount a descriptor is on (`statx` gives its id, `mountinfo`
+//! `chroot`, on a mount that was detached. So a place is identified by the mount a descriptor is on (`statx` gives its id, `mountinfo`
 //! of any namespace which part of the file system it shows), and by the path only below that. Where even that fails the place is
-//! unknown, which is an answer: whoever deletes by this must take it for a use.
+//! unknown, which is an answer: a removal must take it for a use.
 //!
 //! The one look at what others use: for removals, unmounting, ephemeral volumes, engines and the verb `users`. Looking never sends a
 //! request to a file system asked about (`statx` with `AT_STATX_DONT_SYNC`), so a FUSE daemon may look for its own users, even from
@@ -111,8 +111,8 @@ pub enum Depth {
 pub struct Question<'a> {
     /// The file systems that are asked about as a whole: everything on them is found.
     pub whole: &'a [DeviceId],
-    /// A directory of the host's file system; what is held on that file system is found only if it lies below, or if it cannot be
-    /// told where it lies.
+    /// A directory of the host's file system; what is held on that file system is found only if it lies below, or if where
+    /// it lies is unknown.
     pub below: Option<Below<'a>>,
     /// How far.
     pub depth: Depth,

@@ -65,8 +65,8 @@ pub fn unlock(file: &File) -> io::Result<()> {
     Ok(flock(file, FlockOperation::Unlock)?)
 }
 
-/// Whether `path` is still the name of `file`: who waits for a lock may get that of a file which somebody has replaced. What cannot be
-/// told is an error, never "no", on which a caller tries again.
+/// Whether `path` is still the name of `file`: who waits for a lock may get that of a file which somebody has replaced. A failed look
+/// is an error, never "no", on which a caller tries again.
 pub fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     let identity = |stat: &std::fs::Metadata| (stat.dev(), stat.ino());
     let own = identity(&file.metadata()?);
@@ -133,7 +133,7 @@ mod tests {
         drop(copy);
     }
 
-    /// What cannot be told is no reason to try again for ever.
+    /// A failed look is no reason to try again for ever.
     #[test]
     fn regression_a_name_that_cannot_be_looked_up_is_an_error() {
         let dir = tempfile::tempdir().unwrap();

@@ -124,7 +124,7 @@ pub fn namespace(pid: u32, kind: &str) -> io::Result<(OwnedFd, u64)> {
     Ok((file.into(), number))
 }
 
-/// The children of process `pid`, as far as they can be told.
+/// The children of process `pid`, as far as the kernel lists them.
 pub fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let text = text.unwrap_or_default();

@@ -33,7 +33,7 @@ pub enum DiffError {
          commit it to compare it with another"
     )]
     Container(String),
-    /// A container that cannot be told.
+    /// No container, or several, of that name.
     #[error(transparent)]
     Find(#[from] RunError),
     /// What the container left cannot be read.

@@ -154,7 +154,7 @@ pub fn connect(
 /// The text of the file without what [`connect`] has added.
 ///
 /// # Errors
-/// One mark without the other: what lies between cannot be told.
+/// One mark without the other: where our lines end is unknown.
 pub fn disconnect(text: &str) -> Result<String, ConfError> {
     let mut out = String::new();
     let mut ours = false;

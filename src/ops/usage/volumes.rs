@@ -4,7 +4,7 @@
 //! volume or of a part of it in any mount namespace, through a mica mount or of the data on the host, an overlay on it; or a lease.
 //! An open directory is none: `ls` opens one.
 //!
-//! What cannot be told is taken for a use of every volume: a place on a volumes' mount that has no name, and a process that we
+//! What cannot be identified counts as a use of every volume: a place on a volumes' mount that has no name, and a process that we
 //! may not look into, if it may be one of ours (see [`may_be_ours`]) and is not the init of a container ([`proc::STARTER`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -266,7 +266,7 @@ impl Finder<'_> {
         }
     }
 
-    /// A file or directory of the host that cannot be told by name, by its inode number.
+    /// A file or directory of the host without a name that we know, found by its inode number.
     fn searched(&mut self, held: &Held, user: User) {
         let Some(inode) = held.inode else {
             return self.users.of_any.push((user, None));

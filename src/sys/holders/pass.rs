@@ -1,4 +1,4 @@
-//! One pass over `/proc`: mounts are taken down first, then what each process holds is told by them.
+//! One pass over `/proc`: first the mounts, then what each process holds, identified by the mount it is on.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! Attributes that have ids in them, for a mount that shows owners shifted. What cannot be told in its ids is not shown.
+//! Attributes that have ids in them, for a mount that shows owners shifted. What its ids cannot express is not shown.
 
 use std::borrow::Cow;
 

@@ -27,7 +27,7 @@ pub const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// What is covered: with how warm each processor of this machine has been, where that is told.
+/// What is covered: with the temperature history of each processor, where the kernel shows one.
 pub fn masked() -> Vec<String> {
     let mut all: Vec<String> = MASKED.map(str::to_owned).to_vec();
     let processors = "/sys/devices/system/cpu";
