@@ -1,6 +1,5 @@
 //! The FUSE session behind one container: the trees of its image, and of images mounted into it, and nothing else.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -26,7 +25,7 @@ pub(super) fn names(
         let own = unnamed.iter().find(|image| image.id == *id);
         let found = own.or_else(|| all.images.get(id));
         let mut image = found.ok_or(StoreError::NoSuchImage(*id))?.clone();
-        image.tags = BTreeSet::new();
+        image.tags = Default::default();
         names.images.insert(*id, image);
     }
     Ok(Arc::new(names))

@@ -81,7 +81,7 @@ impl Store {
         let before = self.names()?;
         let mut names = Names::clone(&before);
         let value = edit(&mut names)?;
-        names.settle()?;
+        names.settle(&before)?;
         if names != *before {
             let mut events = self.changes(&before, &names);
             if let Some(event) = events.iter_mut().find(|event| event.action == "delete")

@@ -1,34 +1,39 @@
-//! What differs between two sorted tables, in one walk over both.
-//!
-//! All names of a store are looked through at each change: looking each up in the other table costs ten times as much.
+//! What differs between two sorted tables, in one walk over both that goes past what they share.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
-use std::collections::btree_map::Iter;
-use std::iter::Peekable;
+use std::sync::Arc;
+
+use super::table::{Chunk, Table};
 
 /// A key, its value before, its value after; one of them at least.
 pub(crate) type Difference<'a, K, V> = (&'a K, Option<&'a V>, Option<&'a V>);
 
 /// Every key whose value is another one, or that only one table has, in order.
 pub fn differences<'a, K: Ord, V: PartialEq>(
-    old: &'a BTreeMap<K, V>,
-    new: &'a BTreeMap<K, V>,
+    old: &'a Table<K, V>,
+    new: &'a Table<K, V>,
 ) -> impl Iterator<Item = Difference<'a, K, V>> {
     let mut walk = Walk {
-        old: old.iter().peekable(),
-        new: new.iter().peekable(),
+        old: Cursor::of(old),
+        new: Cursor::of(new),
     };
     std::iter::from_fn(move || walk.step()).filter(|(_, before, after)| before != after)
 }
 
 struct Walk<'a, K, V> {
-    old: Peekable<Iter<'a, K, V>>,
-    new: Peekable<Iter<'a, K, V>>,
+    old: Cursor<'a, K, V>,
+    new: Cursor<'a, K, V>,
+}
+
+/// A place in a table; between two chunks until one is entered.
+struct Cursor<'a, K, V> {
+    rest: &'a [(K, V)],
+    chunks: &'a [Arc<Chunk<K, V>>],
 }
 
 impl<'a, K: Ord, V> Walk<'a, K, V> {
     fn step(&mut self) -> Option<Difference<'a, K, V>> {
+        self.skip_shared();
         let order = match (self.old.peek(), self.new.peek()) {
             (None, None) => return None,
             (Some(_), None) => Ordering::Less,
@@ -43,6 +48,42 @@ impl<'a, K: Ord, V> Walk<'a, K, V> {
             old.map(|(_, value)| value),
             new.map(|(_, value)| value),
         ))
+    }
+
+    fn skip_shared(&mut self) {
+        if !self.old.rest.is_empty() || !self.new.rest.is_empty() {
+            return;
+        }
+        while let (Some((old, old_rest)), Some((new, new_rest))) =
+            (self.old.chunks.split_first(), self.new.chunks.split_first())
+            && Arc::ptr_eq(old, new)
+        {
+            (self.old.chunks, self.new.chunks) = (old_rest, new_rest);
+        }
+    }
+}
+
+impl<'a, K, V> Cursor<'a, K, V> {
+    fn of(table: &'a Table<K, V>) -> Cursor<'a, K, V> {
+        Cursor {
+            rest: &[],
+            chunks: table.chunks(),
+        }
+    }
+
+    fn peek(&self) -> Option<&'a (K, V)> {
+        let first = || self.chunks.first().and_then(|chunk| chunk.first());
+        self.rest.first().or_else(first)
+    }
+
+    fn next(&mut self) -> Option<&'a (K, V)> {
+        if self.rest.is_empty() {
+            let (chunk, chunks) = self.chunks.split_first()?;
+            (self.rest, self.chunks) = (chunk, chunks);
+        }
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(first)
     }
 }
 
@@ -62,8 +103,8 @@ mod tests {
         ];
         for old in &tables {
             for new in &tables {
-                let old: BTreeMap<i32, char> = old.iter().copied().collect();
-                let new: BTreeMap<i32, char> = new.iter().copied().collect();
+                let old: Table<i32, char> = old.iter().copied().collect();
+                let new: Table<i32, char> = new.iter().copied().collect();
                 let expected: Vec<_> = (0..10)
                     .map(|key| (key, old.get(&key), new.get(&key)))
                     .filter(|(_, before, after)| before != after)

@@ -133,7 +133,8 @@ impl Store {
                 image("delete", id);
             }
         };
-        old.images.keys().for_each(&mut gone);
+        let images = differences(&old.images, &new.images);
+        images.for_each(|(id, ..)| gone(id));
         old.trash.images.keys().for_each(&mut gone);
         for (at, name, previous) in named {
             if let Some(event) = events.get_mut(at) {

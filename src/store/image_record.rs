@@ -1,8 +1,8 @@
 //! What is known of an image without opening a blob, and of the manifests that it came by.
 
-use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use super::table::Set;
 use crate::oci::{Descriptor, DiffId, Digest, ImageId, Repository, TagRef};
 
 /// What is known of an image without opening a blob.
@@ -25,7 +25,7 @@ pub struct ImageRecord {
     /// The local image it was made from, if one was.
     pub parent: Option<ImageId>,
     /// Tags that name it.
-    pub tags: BTreeSet<TagRef>,
+    pub tags: Set<TagRef>,
 }
 
 /// A manifest as a registry or archive had it: what `Digest` and `RepoDigests` show.

@@ -233,7 +233,7 @@ impl Import {
             added: SystemTime::now(),
             origins,
             parent: None,
-            tags: BTreeSet::new(),
+            tags: Default::default(),
         })
     }
 

@@ -96,10 +96,12 @@ pub(super) fn write(names: &Names) -> Result<Vec<u8>, String> {
         media_type: MEDIA_TYPE.to_owned(),
         manifests: Vec::new(),
     };
-    let mut bytes = open(&empty, "]}")?;
-    bytes.reserve(names.tags.len().saturating_mul(512));
+    let mut bytes = SUM.begin(names.tags.len().saturating_mul(512));
+    let empty = open(&empty, "]}")?;
+    bytes.extend_from_slice(empty.strip_prefix(b"{").unwrap_or(&empty));
     let begin = bytes.len();
     let mut time = LastTime::default();
+    let mut repository = LastRepository::default();
     let images = names.images.values().map(|image| (image, false));
     let trashed = names.trash.images.values().map(|image| (image, true));
     for (image, in_trash) in images.chain(trashed) {
@@ -118,23 +120,29 @@ pub(super) fn write(names: &Names) -> Result<Vec<u8>, String> {
             bytes.extend_from_slice(b"}}");
             continue;
         }
+        // As a rule the next tag of the image is the next of all.
+        let mut all = names.tags.iter();
         for (number, tag) in image.tags.iter().enumerate() {
-            let record = names
-                .tags
-                .get(tag)
-                .ok_or_else(|| format!("tag {tag} has no record"))?;
+            let mut found = all.next().filter(|(next, _)| *next == tag);
+            if found.is_none() {
+                all = names.tags.range_from(tag);
+                found = all.next().filter(|(next, _)| *next == tag);
+            }
+            let (_, record) = found.ok_or_else(|| format!("tag {tag} has no record"))?;
             next(&mut bytes, number == 0);
-            annotate(&mut bytes, REF_NAME, &tag.familiar())?;
-            annotate(&mut bytes, FULL_NAME, &tag.canonical())?;
-            annotate(&mut bytes, TAGGED, time.text(record.tagged)?)?;
+            let (familiar, canonical) = repository.text(&tag.repository)?;
+            annotate(&mut bytes, REF_NAME, &[familiar, ":", tag.tag.as_str()]);
+            annotate(&mut bytes, FULL_NAME, &[canonical, ":", tag.tag.as_str()]);
+            annotate(&mut bytes, TAGGED, &[time.text(record.tagged)?]);
             if record.pinned {
-                annotate(&mut bytes, PINNED, "true")?;
+                annotate(&mut bytes, PINNED, &["true"]);
             }
             bytes.extend_from_slice(b"}}");
         }
     }
     bytes.extend_from_slice(b"]}\n");
-    Ok(SUM.seal(&bytes))
+    SUM.finish(&mut bytes);
+    Ok(bytes)
 }
 
 /// An entry of `image` with its ID and these annotations.
@@ -163,12 +171,34 @@ fn open(value: &impl Serialize, end: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// One more annotation, behind others.
-fn annotate(bytes: &mut Vec<u8>, key: &str, value: &str) -> Result<(), String> {
-    bytes.push(b',');
-    serde_json::to_writer(&mut *bytes, key).map_err(|error| error.to_string())?;
-    bytes.push(b':');
-    serde_json::to_writer(bytes, value).map_err(|error| error.to_string())
+/// One more annotation, behind others; of texts that are in JSON what they are.
+fn annotate(bytes: &mut Vec<u8>, key: &str, value: &[&str]) {
+    bytes.extend_from_slice(b",\"");
+    bytes.extend_from_slice(key.as_bytes());
+    bytes.extend_from_slice(b"\":\"");
+    for part in value {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    bytes.push(b'"');
+}
+
+/// The texts of the last repository, as they are between quotes in JSON; a tag has nothing that would be another text there.
+#[derive(Default)]
+struct LastRepository(Option<(Repository, String, String)>);
+
+impl LastRepository {
+    fn text(&mut self, repository: &Repository) -> Result<(&str, &str), String> {
+        if self.0.as_ref().is_none_or(|(last, ..)| last != repository) {
+            let text = |name: String| {
+                let text = serde_json::to_string(&name).map_err(|error| error.to_string())?;
+                Ok::<_, String>(text.trim_matches('"').to_owned())
+            };
+            let (familiar, canonical) = (repository.familiar(), repository.canonical());
+            self.0 = Some((repository.clone(), text(familiar)?, text(canonical)?));
+        }
+        let texts = self.0.as_ref().map(|(_, one, two)| (&**one, &**two));
+        Ok(texts.unwrap_or_default())
+    }
 }
 
 /// The text of the last time: one verb tags many at one moment.

@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+use super::difference::differences;
 use super::error::StoreError;
 use super::image_record::{ImageRecord, Origin};
+use super::table::{Set, Table};
 use super::trash::{Trash, Trashed};
 use crate::oci::{Descriptor, DiffId, Digest, ImageId, MediaType, Repository, TagRef};
 
@@ -16,9 +18,9 @@ use crate::oci::{Descriptor, DiffId, Digest, ImageId, MediaType, Repository, Tag
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     /// All images; one without any tag is dangling.
-    pub images: BTreeMap<ImageId, ImageRecord>,
+    pub images: Table<ImageId, ImageRecord>,
     /// All tags.
-    pub tags: BTreeMap<TagRef, TagRecord>,
+    pub tags: Table<TagRef, TagRecord>,
     /// What was removed and can be brought back.
     pub trash: Trash,
 }
@@ -277,17 +279,28 @@ impl Names {
         Ok(())
     }
 
-    /// Makes the inverse table true again after changes by hand, and checks that every tag has its image.
-    pub(super) fn settle(&mut self) -> Result<(), StoreError> {
-        let mut inverse: BTreeMap<ImageId, Vec<TagRef>> = BTreeMap::new();
-        for (tag, record) in &self.tags {
-            inverse.entry(record.id).or_default().push(tag.clone());
+    /// Makes the inverse table true again after changes by hand to what was `before`, which is settled, and checks that every tag has
+    /// its image.
+    pub(super) fn settle(&mut self, before: &Names) -> Result<(), StoreError> {
+        let none = Set::new();
+        let mut moved: Vec<(TagRef, ImageId)> = Vec::new();
+        for (id, old, new) in differences(&before.images, &self.images) {
+            let [old, new] = [old, new].map(|image| image.map_or(&none, |image| &image.tags));
+            let differing = old.differing(new);
+            moved.extend(differing.map(|tag| (tag.clone(), *id)));
         }
-        if let Some(id) = inverse.keys().find(|id| !self.images.contains_key(id)) {
-            return Err(StoreError::NoSuchImage(*id));
+        for (tag, old, new) in differences(&before.tags, &self.tags) {
+            let ids = [old, new].into_iter().flatten().map(|record| record.id);
+            moved.extend(ids.map(|id| (tag.clone(), id)));
         }
-        for (id, image) in &mut self.images {
-            image.tags = inverse.remove(id).unwrap_or_default().into_iter().collect();
+        for (tag, id) in moved {
+            let is_named = self.tags.get(&tag).is_some_and(|record| record.id == id);
+            match (self.images.get_mut(&id), is_named) {
+                (Some(image), true) => drop(image.tags.insert(tag)),
+                (Some(image), false) => drop(image.tags.remove(&tag)),
+                (None, true) => return Err(StoreError::NoSuchImage(id)),
+                (None, false) => {}
+            }
         }
         self.trash.settle(&self.images);
         Ok(())

@@ -23,9 +23,32 @@ impl Place {
         let Some(rest) = document.strip_prefix(b"{") else {
             return document.to_vec();
         };
-        let sum = digits(rest);
-        let (before, after) = (self.before.as_bytes(), self.after.as_bytes());
-        [before, sum.as_bytes(), after, rest].concat()
+        let mut sealed = self.begin(rest.len());
+        sealed.extend_from_slice(rest);
+        self.finish(&mut sealed);
+        sealed
+    }
+
+    /// The beginning of a document that is to be as long, up to its second key; [`Place::finish`] puts the checksum in.
+    pub(super) fn begin(&self, capacity: usize) -> Vec<u8> {
+        let mut document = Vec::with_capacity(capacity + self.head());
+        document.extend_from_slice(self.before.as_bytes());
+        document.extend_from_slice(&[b'0'; DIGITS]);
+        document.extend_from_slice(self.after.as_bytes());
+        document
+    }
+
+    /// Seals a document that [`Place::begin`] has begun.
+    pub(super) fn finish(&self, document: &mut [u8]) {
+        let sum = digits(document.get(self.head()..).unwrap_or_default());
+        let place = self.before.len()..self.before.len() + DIGITS;
+        if let Some(place) = document.get_mut(place) {
+            place.copy_from_slice(sum.as_bytes());
+        }
+    }
+
+    fn head(&self) -> usize {
+        self.before.len() + DIGITS + self.after.len()
     }
 
     /// Refuses a document that has changed since it was sealed, the checksum's own key included.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::image_record::{ImageRecord, Origin};
+use super::table::Table;
 use crate::oci::{Digest, ImageId, TagRef};
 
 /// What was removed.
@@ -65,7 +66,7 @@ impl Trash {
         expired
     }
 
-    pub(super) fn settle(&mut self, living: &BTreeMap<ImageId, ImageRecord>) {
+    pub(super) fn settle(&mut self, living: &Table<ImageId, ImageRecord>) {
         if self.entries.is_empty() && self.images.is_empty() {
             return;
         }

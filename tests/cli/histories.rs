@@ -111,7 +111,7 @@ fn left(what: &BTreeSet<Left>) -> (Sandbox, Store) {
         let lock = open.lock_unswept().expect("the lock");
         let tag = |text: &str| mica::oci::TagRef::parse(text).expect("a tag");
         open.change(&lock, |names| {
-            let id = names.tags[&tag(args[1])].id;
+            let id = names.tags.get(&tag(args[1])).expect("the tag").id;
             names
                 .tag(&tag(args[2]), id, std::time::SystemTime::now())
                 .map(drop)

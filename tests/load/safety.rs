@@ -84,7 +84,7 @@ fn damage_at_any_byte() {
         damaged[at] ^= 0x20;
         if let Ok(loaded) = attempt(&store, &damaged, at % 2 == 0) {
             let names = store.names().expect("names");
-            let record = &names.images[&loaded.images[0].id];
+            let record = names.images.get(&loaded.images[0].id).expect("the image");
             assert_eq!(
                 record
                     .layers

@@ -24,7 +24,7 @@ pub(super) use links::unique;
 
 use crate::fs::api::Timestamp;
 use crate::oci::{DiffId, ImageId, Repository, TagRef};
-use crate::store::{Names, TagRecord};
+use crate::store::{Names, Table, TagRecord};
 
 /// The entry of `images/` that holds images without a tag.
 pub(super) use crate::mount_paths::DANGLING;
@@ -49,14 +49,14 @@ pub(super) enum Entry {
 /// One directory of `images/`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Dir {
-    pub entries: BTreeMap<Arc<str>, Entry>,
+    pub entries: Table<Arc<str>, Entry>,
     pub mtime: Timestamp,
 }
 
 /// A flat listing.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Flat<V> {
-    pub entries: BTreeMap<Box<str>, V>,
+    pub entries: Table<Box<str>, V>,
     pub mtime: Timestamp,
 }
 
@@ -65,8 +65,8 @@ pub(super) struct Flat<V> {
 pub(super) struct View {
     pub names: Arc<Names>,
     /// By path below `images/`.
-    pub dirs: BTreeMap<Arc<str>, Arc<Dir>>,
-    pub dangling: Flat<ImageId>,
+    pub dirs: Table<Arc<str>, Arc<Dir>>,
+    pub dangling: Arc<Flat<ImageId>>,
     pub by_id: Arc<Flat<ImageId>>,
     pub layers: Arc<Flat<DiffId>>,
     /// Repositories that stay though they are empty.
@@ -90,7 +90,7 @@ impl View {
             for prefix in prefixes(path) {
                 let (parent, name) = split(prefix);
                 let dir = dirs.entry(prefix.into()).or_insert_with(|| Dir {
-                    entries: BTreeMap::new(),
+                    entries: Table::new(),
                     mtime: oldest,
                 });
                 dir.mtime = dir.mtime.max(mtime);

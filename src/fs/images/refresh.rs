@@ -10,7 +10,7 @@ use super::trees::Tree;
 use super::{Shape, Superblock};
 use crate::fs::api::{Caller, FsError, InodeNo, RmPolicy};
 use crate::oci::{DiffId, Digest};
-use crate::store::{Names, Numbered};
+use crate::store::{Names, Numbered, differences};
 
 /// The right to change the view.
 pub(super) struct Changing<'a>(#[allow(dead_code)] MutexGuard<'a, ()>);
@@ -56,8 +56,9 @@ impl Superblock {
             }
             None => self.store.names()?,
         };
+        let old = self.view();
         self.take_these(changing, names, stay);
-        self.let_go();
+        self.let_go(&old);
         Ok(())
     }
 
@@ -93,11 +94,23 @@ impl Superblock {
         self.tell_engines(&old.names, &new.names);
     }
 
-    /// Lets go of what the view does not have any more.
-    fn let_go(&self) {
+    /// Lets go of what the view does not have any more, and `old` had.
+    fn let_go(&self, old: &View) {
         let view = self.view();
-        if self.trees.retain(|subject| exists(&view, subject)) {
+        let mut gone = Vec::new();
+        for (tag, record, _) in differences(&old.names.tags, &view.names.tags) {
+            gone.extend(record.map(|record| Subject::Tag(tag.clone(), record.id)));
+        }
+        for (id, ..) in differences(&old.names.images, &view.names.images) {
+            gone.extend([Subject::ById(*id), Subject::Dangling(*id)]);
+        }
+        let same_layers = Arc::ptr_eq(&old.layers, &view.layers);
+        let exists = |subject: &Subject| exists(&view, subject);
+        if self.trees.let_go(gone, !same_layers, exists) {
             self.orphans.look();
+        }
+        if same_layers {
+            return;
         }
         self.roots
             .lock()

@@ -6,7 +6,7 @@
 //! - the content (open layers) is shared by the directories of a tree and goes with the last one the kernel knows;
 //! - a directory that a staged `rmdir` "removed" is dead for the kernel, so [`Tree::revive`] gives it another number.
 //!
-//! Lock order: subjects, then numbers; the table of directories is never locked together with them.
+//! Lock order: subjects, then numbers or those made; the table of directories is never locked together with them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -142,6 +142,8 @@ impl DirNode {
 #[derive(Debug)]
 pub(super) struct Trees {
     subjects: Mutex<HashMap<Subject, Arc<Tree>>>,
+    /// Those made since the last change: by names that may have been gone already.
+    made: Mutex<Vec<Subject>>,
     numbers: Mutex<Taken>,
     dirs: RwLock<HashMap<InodeNo, Arc<DirNode>>>,
     lasting: Option<Arc<Lasting>>,
@@ -191,8 +193,10 @@ impl Trees {
                 taken.used.insert(no, Arc::downgrade(&tree));
             }
         }
+        let made = subjects.keys().cloned().collect();
         Trees {
             subjects: Mutex::new(subjects),
+            made: Mutex::new(made),
             numbers: Mutex::new(taken),
             dirs: RwLock::default(),
             lasting,
@@ -253,6 +257,7 @@ impl Trees {
         }
         numbers.used.insert(no.0, Arc::downgrade(&tree));
         subjects.insert(subject.clone(), tree.clone());
+        self.made.lock().push(subject.clone());
         Ok(tree)
     }
 
@@ -280,13 +285,22 @@ impl Trees {
         }
     }
 
-    /// Lets go of the trees whose subjects do not exist any more; whether there were any.
-    pub(super) fn retain(&self, exists: impl Fn(&Subject) -> bool) -> bool {
+    /// Lets go of the trees whose subjects do not exist any more; whether there were any. Those are among `doubtful`, or have been
+    /// made by somebody who had not seen an earlier change, or if `layers` have gone are theirs.
+    pub(super) fn let_go(
+        &self,
+        doubtful: Vec<Subject>,
+        layers: bool,
+        exists: impl Fn(&Subject) -> bool,
+    ) -> bool {
+        let made = std::mem::take(&mut *self.made.lock());
         let gone: Vec<Arc<Tree>> = {
             let mut subjects = self.subjects.lock();
-            let gone = subjects.keys().filter(|subject| !exists(subject)).cloned();
-            let gone: Vec<Subject> = gone.collect();
-            gone.iter()
+            let of_layer = |subject: &&Subject| subject.image().is_none();
+            let all = subjects.keys().filter(|_| layers).filter(of_layer);
+            let all: Vec<Subject> = all.cloned().chain(doubtful).chain(made).collect();
+            all.iter()
+                .filter(|subject| !exists(subject))
                 .filter_map(|subject| subjects.remove(subject))
                 .collect()
         };

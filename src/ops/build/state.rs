@@ -1,6 +1,5 @@
 //! A stage as far as it is built: an image to be, which no name reaches yet.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -149,6 +148,6 @@ pub(super) fn record(id: ImageId, layers: Vec<DiffId>) -> ImageRecord {
         added: SystemTime::UNIX_EPOCH,
         origins: Vec::new(),
         parent: None,
-        tags: BTreeSet::new(),
+        tags: Default::default(),
     }
 }

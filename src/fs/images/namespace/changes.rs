@@ -1,10 +1,9 @@
 //! What differs between two views: exactly what the kernel has to be told.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Entry, Flat, TagEntry, View};
-use crate::store::differences;
+use crate::store::{Table, differences};
 
 /// One difference.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,12 +31,9 @@ pub(in crate::fs::images) enum Change {
 /// All differences; names before the listings they are in.
 pub(in crate::fs::images) fn changes(old: &View, new: &View) -> Vec<Change> {
     let mut found = Vec::new();
-    let none = BTreeMap::new();
-    for (path, before) in &old.dirs {
-        let after = new.dirs.get(path);
-        if after.is_some_and(|after| Arc::ptr_eq(before, after)) {
-            continue;
-        }
+    let none = Table::new();
+    for (path, before, after) in differences(&old.dirs, &new.dirs) {
+        let Some(before) = before else { continue };
         let now = after.map_or(&none, |dir| &dir.entries);
         for (name, entry, now) in differences(&before.entries, now) {
             match (entry, now) {

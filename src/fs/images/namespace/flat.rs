@@ -6,11 +6,14 @@ use std::sync::Arc;
 use super::{Flat, View};
 use crate::fs::api::Timestamp;
 use crate::oci::{DiffId, ImageId};
-use crate::store::Names;
+use crate::store::{ImageRecord, Names, differences};
 
 impl Flat<ImageId> {
     /// Images without a tag by the first 12 digits of their ID; where two share them, by all 64.
-    pub(super) fn dangling(names: &Names, before: Option<&View>) -> Flat<ImageId> {
+    pub(super) fn dangling(names: &Names, before: Option<&View>) -> Arc<Flat<ImageId>> {
+        if let Some(before) = before.filter(|before| same_dangling(names, before)) {
+            return before.dangling.clone();
+        }
         let ids: Vec<ImageId> = names.dangling().map(|image| image.id).collect();
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         for id in &ids {
@@ -20,11 +23,11 @@ impl Flat<ImageId> {
             Some(1) => id.short(),
             _ => id.hex(),
         };
-        Flat {
+        let flat = Flat {
             mtime: last_added(names, &mut ids.iter()),
             entries: ids.iter().map(|id| (name(id).into(), *id)).collect(),
-        }
-        .settled(before.map(|before| &before.dangling))
+        };
+        Arc::new(flat.settled(before.map(|before| &*before.dangling)))
     }
 
     /// All images by their ID.
@@ -74,7 +77,14 @@ impl<V: PartialEq> Flat<V> {
 
 /// An image's layers are part of its ID.
 fn same_images(names: &Names, before: &View) -> bool {
-    names.images.keys().eq(before.names.images.keys())
+    let mut different = differences(&before.names.images, &names.images);
+    different.all(|(_, before, after)| before.is_some() && after.is_some())
+}
+
+fn same_dangling(names: &Names, before: &View) -> bool {
+    let dangling = |image: Option<&ImageRecord>| image.is_some_and(|image| image.tags.is_empty());
+    let mut different = differences(&before.names.images, &names.images);
+    different.all(|(_, before, after)| dangling(before) == dangling(after))
 }
 
 fn last_added(names: &Names, ids: &mut dyn Iterator<Item = &ImageId>) -> Timestamp {

@@ -2,6 +2,7 @@
 
 use super::{Found, View};
 use crate::oci::{ImageId, Reference, TagRef};
+use crate::store::Table;
 
 /// Shortest prefix of an ID that is taken for one.
 pub(in crate::fs::images) const MIN_PREFIX: usize = 4;
@@ -114,7 +115,7 @@ impl View {
 
 /// The only value whose key starts with `digits`: at least [`MIN_PREFIX`] lower-case hexadecimal ones.
 pub(in crate::fs::images) fn unique<'a, V>(
-    entries: &'a std::collections::BTreeMap<Box<str>, V>,
+    entries: &'a Table<Box<str>, V>,
     digits: &str,
 ) -> Option<&'a V> {
     let hex = digits
@@ -123,9 +124,8 @@ pub(in crate::fs::images) fn unique<'a, V>(
     if !hex || !(MIN_PREFIX..=64).contains(&digits.len()) {
         return None;
     }
-    let from = std::ops::Bound::Included(digits);
-    let mut range = entries.range::<str, _>((from, std::ops::Bound::Unbounded));
-    let (first, value) = range.next()?;
-    let another = range.next().is_some_and(|(key, _)| key.starts_with(digits));
+    let mut from = entries.range_from::<str>(digits);
+    let (first, value) = from.next()?;
+    let another = from.next().is_some_and(|(key, _)| key.starts_with(digits));
     (first.starts_with(digits) && !another).then_some(value)
 }

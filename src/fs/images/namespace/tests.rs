@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::oci::{Descriptor, Digest, MediaType};
-use crate::store::{ImageRecord, Origin};
+use crate::store::{ImageRecord, Origin, Table};
 
 fn id(name: &str) -> ImageId {
     ImageId(Digest::of(name.as_bytes()))
@@ -41,7 +41,7 @@ fn names(images: &[(&str, &[&str])]) -> Arc<Names> {
                 digest: Digest::of(format!("manifest of {name}").as_bytes()),
                 media_type: "x".to_owned(),
             }],
-            tags: BTreeSet::new(),
+            tags: Default::default(),
         };
         names.images.insert(record.id, record);
         for text in *tags {
@@ -229,12 +229,13 @@ fn prefixes_of_ids_must_be_unique_and_long_enough() {
     );
     assert_eq!(view.by_prefix(&hex[..3]), None);
     assert_eq!(view.by_prefix(&hex.to_uppercase()), None);
-    let entries: BTreeMap<Box<str>, u8> = [
+    let entries: Table<Box<str>, u8> = [
         ("abcd1".into(), 1),
         ("abcd2".into(), 2),
         ("abce0".into(), 3),
     ]
-    .into();
+    .into_iter()
+    .collect();
     assert_eq!(unique(&entries, "abcd"), None);
     assert_eq!(unique(&entries, "abcd2"), Some(&2));
     assert_eq!(unique(&entries, "abce"), Some(&3));
@@ -420,7 +421,7 @@ fn tagging_anew_moves_the_time_only() {
     );
 }
 
-type Shape<'v> = Vec<(&'v str, Option<&'v BTreeMap<Arc<str>, Entry>>, bool)>;
+type Shape<'v> = Vec<(&'v str, Option<&'v Table<Arc<str>, Entry>>, bool)>;
 
 /// What is listed, and which times have moved since `before`: the moment itself is each view's own.
 fn shape<'v>(view: &'v View, before: &View) -> (Shape<'v>, [Vec<&'v str>; 3]) {

@@ -10,7 +10,7 @@ use crate::fs::images::Superblock;
 use crate::fs::images::places::{Data, Place, StorePlace};
 use crate::oci::{ChainId, Digest};
 use crate::ops::engines::{layer_ids, link};
-use crate::store::{ImageRecord, Names};
+use crate::store::{ImageRecord, Names, differences};
 
 impl Superblock {
     pub(in crate::fs::images) fn tell_engines(&self, old: &Names, new: &Names) {
@@ -18,8 +18,8 @@ impl Superblock {
             return;
         }
         let mut gone = Vec::new();
-        for (id, image) in &old.images {
-            let now = new.images.get(id);
+        for (id, image, now) in differences(&old.images, &new.images) {
+            let Some(image) = image else { continue };
             if now.is_none() {
                 gone.push(image);
             }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::oci::{Digest, Repository, TagRef};
-use crate::store::ImageRecord;
+use crate::store::{ImageRecord, Set};
 
 /// The names of one image while some are being taken away.
 pub(super) struct References {
-    pub(super) tags: BTreeSet<TagRef>,
+    pub(super) tags: Set<TagRef>,
     pub(super) digests: BTreeSet<(Repository, Digest)>,
     pub(super) gone_tags: Vec<TagRef>,
     pub(super) gone_digests: Vec<(Repository, Digest)>,
@@ -61,7 +61,8 @@ impl References {
     }
 
     pub(super) fn drop_all(&mut self) {
-        self.gone_tags.extend(std::mem::take(&mut self.tags));
+        let tags = std::mem::take(&mut self.tags);
+        self.gone_tags.extend(tags.iter().cloned());
         self.gone_digests.extend(std::mem::take(&mut self.digests));
     }
 }
