@@ -192,7 +192,10 @@ impl FileSystem for Superblock {
                     let read = self.file_read(&node, &file, offset, size, into);
                     self.unless_gone(&Place::File(file), read)
                 }
-                Place::Store(place) => self.store_read(&node, &place, offset, size, into),
+                Place::Store(place) => {
+                    let read = self.store_read(&node, &place, offset, size, into);
+                    self.unless_gone(&Place::Store(place), read)
+                }
                 Place::Link(_) | Place::Whiteout => Err(FsError::Invalid("not a file".to_owned())),
                 _ => Err(FsError::IsDirectory),
             },

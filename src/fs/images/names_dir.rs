@@ -189,6 +189,7 @@ impl Superblock {
             Place::InfoTag(tag, id) | Place::File(InfoFile::Tag(tag, id, _)) => {
                 Subject::Tag(tag.clone(), *id)
             }
+            Place::Store(StorePlace::Data(id, ..)) => Subject::ById(*id),
             _ => return result,
         };
         match result {

@@ -192,3 +192,58 @@ fn a_directory_that_is_removed_from_while_it_is_listed_hides_nothing() {
     assert_eq!(f.names("images/app"), [""; 0]);
     f.rmdir("images/app").unwrap();
 }
+
+/// Nobody looks at every tree at each change: one that was made by a name that was gone already is looked at with the next.
+#[test]
+fn regression_a_tree_made_by_a_name_that_was_gone_is_let_go() {
+    let f = Fixture::new();
+    let id = f.load(&[base()], &["app:1", "app:2"]);
+    let [gone, stays] = ["app:1", "app:2"].map(|tag| TagRef::parse(tag).unwrap());
+    let change = |change: &dyn Fn(&mut crate::store::Names)| {
+        let lock = f.store.lock().unwrap();
+        let done = f.store.change(&lock, |names| {
+            change(names);
+            Ok::<_, crate::store::StoreError>(())
+        });
+        done.unwrap();
+        drop(lock);
+        f.sb.refresh().unwrap();
+    };
+    f.at("images/app/2");
+    change(&|names| drop(names.untag(&gone).unwrap()));
+    let late = places::Subject::Tag(gone.clone(), id);
+    f.sb.tree(&late).unwrap();
+    assert!(f.sb.trees.find(&late).is_some());
+    let another = TagRef::parse("other:1").unwrap();
+    change(&|names| {
+        drop(
+            names
+                .tag(&another, id, std::time::SystemTime::now())
+                .unwrap(),
+        )
+    });
+    assert!(f.sb.trees.find(&late).is_none());
+    let stays = places::Subject::Tag(stays, id);
+    assert!(f.sb.trees.find(&stays).is_some());
+}
+
+/// A removal that overtakes a request is no damage, in the stores of engines as elsewhere.
+#[test]
+fn regression_what_engines_were_shown_of_a_removed_image_is_gone_and_not_damaged() {
+    let f = Fixture::with(FsOptions {
+        shape: Shape::Stores,
+        ..options(RmPolicy::Off)
+    });
+    let id = f.load(&[base()], &["app:1"]);
+    let dir = f.at(&format!("containers/overlay-images/{}", id.hex()));
+    let manifest = f.entry(dir, "manifest").attr.ino;
+    f.sb.forget(manifest, 1);
+    let removed = crate::ops::image::remove::remove(
+        &f.store,
+        true,
+        |_| Ok(crate::ops::image::remove::Target::Whole(id)),
+        |_, _, _, _| Ok(()),
+    );
+    removed.unwrap();
+    assert_eq!(kind(f.lookup(dir, b"manifest").map(drop)), "ENOENT");
+}
