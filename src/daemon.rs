@@ -111,6 +111,12 @@ pub fn part(word: &OsStr) -> Option<fn() -> anyhow::Result<()>> {
 /// The keeper of a mount, as a program that is nothing else: it is told everything by who starts it.
 pub fn keeper() -> ExitCode {
     keeper::Words::begin();
+    let word = std::env::args_os().nth(1);
+    // As a server it would be believed to serve.
+    if word.as_deref() != Some(OsStr::new(keeper::KEEP)) {
+        log::error!("this is the keeper of a mount, which `mica mount -o survive=on` starts");
+        return ExitCode::FAILURE;
+    }
     crate::sys::signal::survive_file_size_limit();
     match keeper::keep() {
         Ok(()) => ExitCode::SUCCESS,

@@ -308,6 +308,16 @@ impl Store {
         Lease::take(self.layout(), kind)
     }
 
+    /// The same, unless somebody has the store's lock for longer than `patience`.
+    pub fn lease_within(
+        &self,
+        kind: LeaseKind,
+        patience: Duration,
+    ) -> Result<Option<Lease>, StoreError> {
+        self.writable()?;
+        Lease::take_within(self.layout(), kind, patience)
+    }
+
     /// Who uses the store now; containers that do not run are users too, and so are engines that are connected.
     pub fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError> {
         let mut leases = lease::live(self.layout())?;

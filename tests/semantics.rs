@@ -17,6 +17,7 @@ mod damage;
 mod doc;
 mod ending;
 mod ending_engines;
+mod ending_shortage;
 mod ending_upgrade;
 mod engines;
 mod ephemeral;

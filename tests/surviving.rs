@@ -17,6 +17,7 @@ use crate::common::tier;
 use crate::common::user::as_user;
 
 mod load;
+mod shortage;
 
 const USER: u32 = 54_321;
 

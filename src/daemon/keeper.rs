@@ -38,6 +38,8 @@ pub(super) const TRY: &str = "try-kept";
 const TRIES: u32 = 3;
 /// How long all of these may take together.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two of them, so that what each of them costs is not asked for thousands of times.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long a program may take to say that it understands.
 const TRY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server may go on whose line is broken, and how often it is looked at meanwhile.
@@ -326,7 +328,16 @@ impl Kept {
         while failed < TRIES {
             let program = self.program.as_ref().or(self.server.as_ref());
             let program = by_descriptor(program.context("no program for a server")?);
-            let (line, child) = start(SERVE, &program).context("starting a server")?;
+            let (line, child) = match start(SERVE, &program) {
+                Ok(started) => started,
+                // Such as too many processes: there may be fewer in a moment.
+                Err(error) if Instant::now() + PAUSE < end_of_patience => {
+                    log::warn!("starting a server: {error}");
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(error) => return Err(error).context("starting a server"),
+            };
             let began = self.begin(&line, end_of_patience);
             match began {
                 Ok(Some(Over::Ended)) => {
@@ -338,6 +349,9 @@ impl Kept {
                     let status = end(child)?;
                     log::warn!("a server did not begin: {}", said(status));
                     failed += u32::from(status.is_some_and(crashed));
+                    if failed < TRIES {
+                        std::thread::sleep(PAUSE);
+                    }
                 }
                 Err(error) => {
                     end(child)?;

@@ -74,6 +74,11 @@ fn provoked() {
     match wanted.as_deref() {
         Some("crashes") => std::process::abort(),
         Some(wanted) if is_this(wanted.strip_suffix(" crashes")) => std::process::abort(),
+        Some("is killed") => {
+            let own = rustix::process::getpid();
+            // It has not come to this if it goes on.
+            let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
+        }
         Some("hangs") => loop {
             std::thread::sleep(Duration::from_secs(60));
         },
@@ -120,6 +125,8 @@ struct Service {
     stores: Option<Stores>,
     /// When to mount the volumes and stores again, which somebody has unmounted.
     again: Option<Instant>,
+    /// When to look whether verbs could find this mount by now, which took over when they could not.
+    unannounced: Option<Instant>,
     /// Of a mount that goes on when this process dies.
     keeping: Option<Arc<Keeping>>,
     signals: SignalFd,
@@ -172,12 +179,26 @@ impl Service {
                 return Ok(());
             }
             self.keep_keeper();
+            if self.could_be_announced() {
+                return self.hand_over();
+            }
             self.catch_up();
             if let Some(control) = &self.control {
                 control.accept(&self.shared);
             }
             Answering::empty_trash(&self.shared);
         }
+    }
+
+    /// Whether the next server would have the lease that this one could not have.
+    fn could_be_announced(&mut self) -> bool {
+        if self.keeping.is_none() || self.unannounced.is_none_or(|look| look > Instant::now()) {
+            return false;
+        }
+        self.unannounced = Some(Instant::now() + start::ANNOUNCE_PAUSE);
+        let place = self.mounted.place().map(|(path, _)| path);
+        let place = place.unwrap_or_else(|_| self.plan.mount_point.clone());
+        start::announce_again(&self.shared.store, &place, Duration::ZERO).is_ok()
     }
 
     /// Shows what has changed in the store. What fails now is tried until it succeeds: whoever asked for it has gone on.
@@ -343,6 +364,7 @@ impl Service {
         let left = [
             self.again.map(until),
             self.behind.map(until),
+            self.unannounced.map(until),
             self.watch.look_after().map(span),
             self.shared.until_trash_ends(),
         ];
@@ -392,7 +414,7 @@ impl Service {
 
     /// Ends without the mount, for the next server: as if killed, but that no one loses what is not in use.
     fn hand_over(mut self) -> anyhow::Result<()> {
-        const REASON: &str = "another version's taking over";
+        const REASON: &str = "another daemon takes over";
         if let Some(volumes) = &mut self.volumes {
             volumes.unmount(REASON);
         }

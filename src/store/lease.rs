@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -143,6 +144,25 @@ struct Held {
 impl Lease {
     /// Takes a lease. Waits for a garbage collection in progress.
     pub(super) fn take(layout: &Layout, kind: LeaseKind) -> Result<Lease, StoreError> {
+        Lease::take_locked(layout, kind, &SharedLock::take(layout)?)
+    }
+
+    /// The same, unless somebody has the store's lock for longer than `patience`.
+    pub(super) fn take_within(
+        layout: &Layout,
+        kind: LeaseKind,
+        patience: Duration,
+    ) -> Result<Option<Lease>, StoreError> {
+        let shared = SharedLock::take_within(layout, patience)?;
+        let lease = shared.map(|shared| Lease::take_locked(layout, kind, &shared));
+        lease.transpose()
+    }
+
+    fn take_locked(
+        layout: &Layout,
+        kind: LeaseKind,
+        _lock: &SharedLock,
+    ) -> Result<Lease, StoreError> {
         let id = LeaseId::new(kind.word());
         let path = record_path(layout, &id);
         let record = LeaseRecord {
@@ -155,7 +175,6 @@ impl Lease {
             .map_err(StoreError::io("write", &path))?;
         line.push(b'\n');
 
-        let _shared = SharedLock::take(layout)?;
         let file = File::options()
             .append(true)
             .create_new(true)

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::StoreError;
 use super::layout::Layout;
@@ -19,6 +19,8 @@ use crate::sys::lock::{self, LockMode};
 
 /// After so long a wait it is said for whom.
 const LONG: Duration = Duration::from_secs(2);
+/// How often who does not wait for ever looks.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A locked file, unlocked when dropped even if a process that is just being started has a copy of the descriptor.
 #[derive(Debug)]
@@ -64,6 +66,25 @@ impl SharedLock {
         let file = open(layout, false)?;
         take(layout, &file, LockMode::Shared)?;
         Ok(SharedLock { _file: Held(file) })
+    }
+
+    /// The same, unless somebody else has the lock for longer than `patience`.
+    pub(super) fn take_within(
+        layout: &Layout,
+        patience: Duration,
+    ) -> Result<Option<SharedLock>, StoreError> {
+        let file = open(layout, false)?;
+        let end = Instant::now() + patience;
+        loop {
+            let got = lock::try_lock(&file, LockMode::Shared);
+            if got.map_err(StoreError::io("lock", &layout.lock_file()))? {
+                return Ok(Some(SharedLock { _file: Held(file) }));
+            }
+            if Instant::now() >= end {
+                return Ok(None);
+            }
+            thread::sleep(LOOK);
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _};
 
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
@@ -249,6 +249,7 @@ impl Numbers {
                 .read(true)
                 .append(true)
                 .create(true)
+                .mode(files::FILE)
                 .open(&path)?;
             lock::lock(&file, LockMode::Exclusive)?;
             // It may have been written anew while we waited.

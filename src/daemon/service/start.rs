@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use parking_lot::Mutex;
@@ -32,6 +32,11 @@ use crate::sys::mount::{self, MountPoint};
 use crate::sys::signal::SignalFd;
 use crate::sys::userns;
 
+/// How long a daemon that takes over waits for the store's lock before it serves without a lease.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks whether it could have one.
+pub(super) const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
+
 impl Service {
     pub(super) fn start(plan: &MountPlan) -> anyhow::Result<Self> {
         Service::begin(plan, None)
@@ -55,7 +60,15 @@ impl Service {
         if let Some(time) = plan.options.trash {
             store.use_trash(time);
         }
-        let (lease, control) = announce(&store, &mounted_at)?;
+        let announced = match &before {
+            Some(_) => announce_again(&store, &mounted_at, LOCK_PATIENCE),
+            None => Ok(announce(&store, &mounted_at)?),
+        };
+        let is_announced = announced.is_ok();
+        if let Err(why) = &announced {
+            log::warn!("{why}: serving without a lease until there can be one");
+        }
+        let (lease, control) = announced.unwrap_or_default();
         // From here on a change of names is noticed; the tree reads them afterwards.
         let watch = Watch::new(store.path());
         let activity = Arc::new(Activity::default());
@@ -194,7 +207,9 @@ impl Service {
             plan: plan.clone(),
             volumes,
             stores,
-            again: is_next.then(Instant::now),
+            // What is not announced is not asked who uses a volume.
+            again: (is_next && is_announced).then(Instant::now),
+            unannounced: (!is_announced).then(|| Instant::now() + ANNOUNCE_PAUSE),
             keeping,
             signals,
             control,
@@ -244,6 +259,31 @@ fn announce(store: &Store, mount_point: &Path) -> anyhow::Result<(Option<Lease>,
     let control =
         Control::listen(&socket).with_context(|| format!("listening on {}", socket.display()))?;
     Ok((Some(lease), Some(control)))
+}
+
+/// The same for a daemon that others depend on already: what is in the way (a full disk, somebody who has the store's lock) does not
+/// end their mount. Why not now, if so.
+pub(super) fn announce_again(
+    store: &Store,
+    mount_point: &Path,
+    patience: Duration,
+) -> Result<(Option<Lease>, Option<Control>), String> {
+    let kind = LeaseKind::Daemon {
+        mountpoint: mount_point.to_owned(),
+    };
+    let lease = match store.lease_within(kind, patience) {
+        Ok(Some(lease)) => lease,
+        Ok(None) => return Err("somebody has the lock of the store".to_owned()),
+        Err(error @ StoreError::ReadOnly { .. }) => {
+            log::warn!("{error}: serving it all the same");
+            return Ok((None, None));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    match Control::listen(&lease.socket_path()) {
+        Ok(control) => Ok((Some(lease), Some(control))),
+        Err(error) => Err(format!("{}: {error}", lease.socket_path().display())),
+    }
 }
 
 /// Watches over ephemeral volumes.
