@@ -6,6 +6,8 @@ use regex::Regex;
 
 /// Larger than any regular expression of a client's, compiled.
 const MAX_REGEX: usize = 1 << 20;
+/// More than anybody asks for at once: all of them are in memory together.
+const MAX_REGEXES: usize = 64;
 
 /// Why a filter cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +42,19 @@ impl Filters {
     /// # Errors
     /// The first that is none.
     pub fn parse(texts: &[String]) -> Result<Filters, FilterError> {
-        let parsed = texts.iter().map(|text| Parser { text, at: 0 }.filter());
-        Ok(Filters(parsed.collect::<Result<_, _>>()?))
+        let mut parsed = Vec::new();
+        let mut regexes = 0;
+        for text in texts {
+            let parser = Parser {
+                text,
+                at: 0,
+                regexes,
+            };
+            let (selectors, count) = parser.filter()?;
+            regexes = count;
+            parsed.push(selectors);
+        }
+        Ok(Filters(parsed))
     }
 
     /// Whether a snapshot is meant. Without any filter all are.
@@ -81,6 +94,8 @@ fn field<'a>(snapshot: &'a Snapshot, path: &[String]) -> Option<&'a str> {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    /// Found so far, in this filter and those before.
+    regexes: usize,
 }
 
 impl Parser<'_> {
@@ -105,15 +120,15 @@ impl Parser<'_> {
         is_there
     }
 
-    fn filter(mut self) -> Result<Vec<Selector>, FilterError> {
+    fn filter(mut self) -> Result<(Vec<Selector>, usize), FilterError> {
         let mut selectors = Vec::new();
         if self.text.is_empty() {
-            return Ok(selectors);
+            return Ok((selectors, self.regexes));
         }
         loop {
             selectors.push(self.selector()?);
             if self.rest().is_empty() {
-                return Ok(selectors);
+                return Ok((selectors, self.regexes));
             }
             if !self.take(",") {
                 return self.fail("expected a comma");
@@ -132,6 +147,10 @@ impl Parser<'_> {
             Test::NotEqual(self.value()?)
         } else if self.take("~=") {
             let pattern = self.value()?;
+            self.regexes += 1;
+            if self.regexes > MAX_REGEXES {
+                return self.fail("too many regular expressions");
+            }
             let mut builder = regex::RegexBuilder::new(&pattern);
             match builder.size_limit(MAX_REGEX).build() {
                 Ok(regex) => Test::Matches(regex),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -39,7 +39,10 @@ pub fn activated() -> anyhow::Result<Option<UnixListener>> {
 pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     let shown = || path.display().to_string();
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        // Whatever our umask is: who can write to it can put a socket of his own in the place of ours.
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o755).create(dir);
+        made.with_context(|| dir.display().to_string())?;
     }
     if UnixStream::connect(path).is_ok() {
         bail!("{}: somebody answers there already", path.display());

@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use prost::Message as _;
+use tokio::sync::Semaphore;
 use tokio_stream::Iter;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -20,15 +22,19 @@ use crate::snapshotter::{Created, Snapshotter};
 
 /// Snapshots in one message of a listing.
 const PER_MESSAGE: usize = 100;
+/// Bytes in one message of a listing, but for a single snapshot: containerd takes 16 MiB, and others 4.
+const MESSAGE_BYTES: usize = 1 << 20;
+/// So many requests at once may wait for a mount or a registry: each takes a thread, and who needs neither is to find one.
+const WAITING: usize = 256;
 
 /// Answers `containerd.services.snapshots.v1.Snapshots`.
 #[derive(Clone)]
-pub struct SnapshotService(Arc<Snapshotter>);
+pub struct SnapshotService(Arc<Snapshotter>, Arc<Semaphore>);
 
 impl SnapshotService {
     /// The service of a snapshotter.
     pub fn new(snapshotter: Snapshotter) -> SnapshotService {
-        SnapshotService(Arc::new(snapshotter))
+        SnapshotService(Arc::new(snapshotter), Arc::new(Semaphore::new(WAITING)))
     }
 }
 
@@ -63,6 +69,26 @@ impl<Q: Send + 'static, A: Send + 'static> UnaryService<Q> for Method<Q, A> {
     }
 }
 
+/// A listing in messages that every client takes.
+fn messages(found: Vec<Info>) -> Vec<ListResponse> {
+    let mut messages: Vec<ListResponse> = Vec::new();
+    let mut room = 0usize;
+    for info in found {
+        let size = info.encoded_len();
+        match messages.last_mut() {
+            Some(last) if size <= room && last.info.len() < PER_MESSAGE => {
+                room -= size;
+                last.info.push(info);
+            }
+            _ => {
+                room = MESSAGE_BYTES.saturating_sub(size);
+                messages.push(ListResponse { info: vec![info] });
+            }
+        }
+    }
+    messages
+}
+
 type Messages = Iter<std::vec::IntoIter<Result<ListResponse, Status>>>;
 
 impl ServerStreamingService<ListRequest> for Method<ListRequest, Vec<Info>> {
@@ -74,11 +100,7 @@ impl ServerStreamingService<ListRequest> for Method<ListRequest, Vec<Info>> {
         let run = act(Arc::clone(&self.0), self.1, request.into_inner());
         Box::pin(async {
             let found = run.await?;
-            let messages = found.chunks(PER_MESSAGE).map(|some| {
-                Ok(ListResponse {
-                    info: some.to_vec(),
-                })
-            });
+            let messages = messages(found).into_iter().map(Ok);
             let messages: Vec<_> = messages.collect();
             Ok(Response::new(tokio_stream::iter(messages)))
         })
@@ -95,8 +117,19 @@ impl Service<http::Request<Body>> for SnapshotService {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let on = Arc::clone(&self.0);
-        Box::pin(async move { Ok(route(on, request).await) })
+        let (on, waiting) = (Arc::clone(&self.0), Arc::clone(&self.1));
+        Box::pin(async move {
+            let path = request.uri().path();
+            let may_wait = ["/Prepare", "/View", "/Mounts"]
+                .iter()
+                .any(|m| path.ends_with(m));
+            // Never closed.
+            let _turn = match may_wait {
+                true => waiting.acquire().await.ok(),
+                false => None,
+            };
+            Ok(route(on, request).await)
+        })
     }
 }
 

@@ -282,14 +282,16 @@ impl Snapshotter {
     /// # Errors
     /// It is not there, or another field is meant.
     pub fn update(&self, new: Info, fields: &[String]) -> Result<Info, SnapshotError> {
+        check_labels(&new.labels)?;
         let mut log = self.log.lock();
         let mut snapshot = found(log.snapshots(), &new.name)?.clone();
-        if fields.is_empty() {
+        // However often they are named.
+        if fields.is_empty() || fields.iter().any(|field| field == "labels") {
             snapshot.labels = new.labels.clone();
         }
         for field in fields {
             match (field.as_str(), field.strip_prefix("labels.")) {
-                ("labels", _) => snapshot.labels = new.labels.clone(),
+                ("labels", _) => {}
                 (_, Some(label)) => match new.labels.get(label) {
                     Some(value) if !value.is_empty() => {
                         snapshot.labels.insert(label.to_owned(), value.clone());

@@ -22,6 +22,7 @@ mod client;
 mod containerd;
 mod crash;
 mod doc;
+mod flood;
 mod hostile;
 mod kubelet;
 mod layers;
