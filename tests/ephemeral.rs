@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::common::sandbox::{Mount, Sandbox};
 
 mod chance;
+mod entering;
 
 /// Ephemeral volumes of these tests wait so long for their first user, and linger so long after the last one.
 pub(crate) const TIMES: &str = "volume_wait=8,volume_linger=0.5";

@@ -33,7 +33,7 @@ use super::attr::VolumeError;
 use super::nodes::Node;
 use crate::sys::procfs;
 
-use crate::store::{VolumeHold, VolumeId};
+use crate::store::{VolumeHold, VolumeId, VolumeName};
 
 /// How long is without limit: the kernel's own is beyond any machine's life.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -208,8 +208,12 @@ impl VolumeTree {
         if matches!(held.mode, Mode::Out)
             && let Some(hold) = self.hold(volume, &mut held)
         {
-            let name = self.volume_of(volume).map(|volume| volume.name);
-            let name = name.ok_or(rustix::io::Errno::STALE)?;
+            // One that is about to end has no name, and gets it back: there is a user. The name is for messages.
+            let name = match self.volume_of(volume) {
+                Some(volume) => Ok(volume.name),
+                None => VolumeName::parse(volume.id.as_str()),
+            };
+            let name = name.map_err(|_| rustix::io::Errno::STALE)?;
             let own = self.options.lease.as_ref();
             self.store.share_volume(hold, &volume.id, &name, own)?;
             held.mode = Mode::Shared;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use rustix::fs::{FileType, StatVfs};
@@ -15,6 +15,7 @@ use super::attached::{Attached, Keep};
 use super::attr::{Attr, Name, VolumeError};
 use crate::store::{Volume, VolumeId, VolumeKind, VolumeName};
 use crate::sys::beneath;
+use crate::sys::pause::pause;
 
 type Result<T> = std::result::Result<T, VolumeError>;
 
@@ -24,6 +25,8 @@ const LISTED: u64 = 1 << 62;
 #[derive(Debug, Default)]
 struct Table {
     by_id: HashMap<VolumeId, Arc<Attached>>,
+    /// Those that are in no list any more. Who ends a volume and finds a user gives it back, and then it is still the same one.
+    ended: HashMap<VolumeId, Weak<Attached>>,
     next: u32,
     /// The names as of the last refresh, and what they stood for.
     names: HashMap<VolumeName, VolumeId>,
@@ -38,6 +41,11 @@ impl Known {
         let mut table = self.0.lock();
         if let Some(known) = table.by_id.get(&volume.id) {
             return Arc::clone(known);
+        }
+        let ended = table.ended.remove(&volume.id);
+        if let Some(known) = ended.and_then(|ended| ended.upgrade()) {
+            table.by_id.insert(volume.id.clone(), Arc::clone(&known));
+            return known;
         }
         let number = table.next;
         table.next = number.saturating_add(1);
@@ -60,7 +68,9 @@ impl Known {
 
 impl Known {
     pub(super) fn by_id(&self, id: &VolumeId) -> Option<Arc<Attached>> {
-        self.0.lock().by_id.get(id).cloned()
+        let table = self.0.lock();
+        let ended = || table.ended.get(id).and_then(Weak::upgrade);
+        table.by_id.get(id).cloned().or_else(ended)
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Attached>> {
@@ -103,6 +113,7 @@ impl VolumeTree {
 
     /// Enters the top of a volume.
     pub(super) fn visit(&self, volume: &Volume, name: &[u8]) -> Result<Attr> {
+        pause("volume found");
         let top = self.open_top(volume)?;
         let stat = beneath::stat(&top)?;
         let attached = self.known.attach(volume);
@@ -112,6 +123,7 @@ impl VolumeTree {
         let (_, attr, _) = self
             .nodes
             .enter(&attached, top, &stat, true, found_as, || None);
+        pause("volume entered");
         Ok(attr)
     }
 
@@ -222,6 +234,7 @@ impl VolumeTree {
             .map(|volume| (volume.name.clone(), volume.id.clone()))
             .collect();
         let mut table = self.known.0.lock();
+        let table = &mut *table;
         for (name, id) in &table.names {
             if now.get(name) != Some(id) {
                 self.cache
@@ -230,13 +243,11 @@ impl VolumeTree {
         }
         table.names = now;
         let there: HashSet<_> = volumes.iter().map(|volume| &volume.id).collect();
-        table.by_id.retain(|id, attached| {
-            let keep = there.contains(id);
-            if !keep {
-                self.nodes.ended(attached.number);
-            }
-            keep
-        });
+        table.ended.retain(|_, ended| ended.strong_count() > 0);
+        for (id, attached) in table.by_id.extract_if(|id, _| !there.contains(id)) {
+            self.nodes.ended(attached.number);
+            table.ended.insert(id, Arc::downgrade(&attached));
+        }
         self.cache.invalidate_inode(InodeNo::ROOT, true);
         Ok(())
     }

@@ -22,6 +22,7 @@ use crate::store::{DataHold, Store, Volume, VolumeId, VolumeKind, VolumeName, Vo
 use crate::ops::usage::volumes::{self as users, Look, VolumeUsers};
 use crate::ops::volume::activity::{Activity, Files};
 use crate::ops::volume::{Tell, delete_data};
+use crate::sys::pause::pause;
 
 /// How long ephemeral volumes live unused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +158,7 @@ pub fn evaporate(
     if meant.is_empty() {
         return Ok(Vec::new());
     }
+    pause("evaporating");
     let mut held: Vec<DataHold> = Vec::new();
     let removed = {
         let lock = store.lock()?;
@@ -180,13 +182,16 @@ pub fn evaporate(
         }
         store.end_volumes(&lock, &names)?
     };
+    pause("evaporating");
     tell();
+    pause("evaporating");
     let before = store.volume_set()?.with(&removed);
     let found = users::find_among(store, &before, &store.live_leases()?, LOOK)?;
     let (back, ended): (Vec<_>, Vec<_>) = removed
         .into_iter()
         .zip(held)
         .partition(|(volume, _)| is_open(volume) || found.any(volume));
+    pause("evaporating");
     if !back.is_empty() {
         let lock = store.lock()?;
         for (volume, _held) in back {
@@ -199,6 +204,7 @@ pub fn evaporate(
         drop(lock);
         tell();
     }
+    pause("evaporating");
     for (volume, hold) in &ended {
         delete_data(volume, store.delete_held_volume_data(volume, hold));
     }
