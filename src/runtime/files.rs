@@ -25,7 +25,7 @@ pub(super) fn write(directory: &Path, record: &ContainerRecord) -> io::Result<()
     let hostname = format!("{}\n", record.hostname).into_bytes();
     for (name, content) in FILES.into_iter().zip([resolv, hosts, hostname]) {
         let path = directory.join(name);
-        if !path.exists() {
+        if !path.try_exists()? {
             fs::write(&path, content)?;
             // Whatever our umask is.
             let mode = rustix::fs::Mode::from_raw_mode(0o644);

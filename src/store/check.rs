@@ -369,7 +369,7 @@ impl<'a> Check<'a> {
             | Problem::Leftover { path }
             | Problem::Unreferenced { path, .. } = &finding.problem
             {
-                finding.repaired = !path.exists();
+                finding.repaired = path.try_exists().is_ok_and(|there| !there);
             }
         }
         Ok(())

@@ -72,7 +72,8 @@ fn kill(container: &Container) -> Result<(), RunError> {
 fn wait_for_lock(container: &Container) -> Result<Option<ContainerLock>, RunError> {
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
-        if !container.directory().join("config.json").exists() {
+        let record = container.directory().join("config.json").try_exists();
+        if !record.map_err(RunError::io("looking for the container"))? {
             return Ok(None);
         }
         match container.try_lock() {

@@ -268,7 +268,8 @@ fn up_to_date(
         });
         let platform = record.manifest.platform.as_ref();
         let whole = record.layers.iter().all(|layer| {
-            !store.layout().layer_mark(layer).exists() && store.open_layer(layer).is_ok()
+            let mark = store.layout().layer_mark(layer).try_exists();
+            mark.is_ok_and(|there| !there) && store.open_layer(layer).is_ok()
         });
         served && platform.is_some_and(|p| wanted.matches(p)) && whole
     };

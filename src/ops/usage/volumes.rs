@@ -296,7 +296,7 @@ fn first(path: &Path) -> Option<&str> {
 /// Whether a tree has that inode; a tree too large or unreadable may have it.
 fn has_inode(dir: &Path, inode: u64, left: &mut usize) -> bool {
     let Ok(entries) = fs::read_dir(dir) else {
-        return dir.exists();
+        return dir.try_exists().unwrap_or(true);
     };
     for entry in entries {
         let Ok(entry) = entry else { return true };

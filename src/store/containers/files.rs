@@ -11,7 +11,7 @@ use super::{
     RECORD_VERSION, STATE, Status,
 };
 use crate::oci::Digest;
-use crate::store::files::{self, file_names, open_if_there};
+use crate::store::files::{self, file_names, is_there, open_if_there};
 use crate::store::ids::LeaseId;
 use crate::store::layout::Layout;
 use crate::store::lease::{LeaseKind, LeaseRecord, LiveLease};
@@ -25,10 +25,14 @@ const MAX_RECORD_BYTES: u64 = 16 << 20;
 /// Directories of containers that are being made or removed; with the store's lock held, by somebody who was killed.
 pub(in crate::store) fn without_record(layout: &Layout) -> Result<Vec<PathBuf>, StoreError> {
     let parent = layout.containers();
-    let directories = ids(layout)?.into_iter().map(|id| parent.join(id.as_str()));
-    Ok(directories
-        .filter(|dir| !dir.join(CONFIG).exists())
-        .collect())
+    let mut found = Vec::new();
+    for id in ids(layout)? {
+        let directory = parent.join(id.as_str());
+        if !is_there(&directory.join(CONFIG))? {
+            found.push(directory);
+        }
+    }
+    Ok(found)
 }
 
 /// Removes a directory with everything in it, also what belongs to others of this user's ids.

@@ -298,9 +298,10 @@ impl Store {
         }
         // Those whose data is gone need not be remembered any longer. Not worth a change of its own.
         let layout = self.layout();
+        let may_be_there = |id: &VolumeId| layout.volume(id).try_exists().unwrap_or(true);
         volumes
             .removed
-            .retain(|id| !before.removed.contains(id) || layout.volume(id).exists());
+            .retain(|id| !before.removed.contains(id) || may_be_there(id));
         let now = Timestamp::now();
         volumes.ended.retain(|_, at| recent(*at, now));
         while volumes.ended.len() > MOST_ENDED {
