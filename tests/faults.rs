@@ -25,6 +25,7 @@ use crate::common::image::ImageBuilder;
 use crate::common::mount::{Mount, runs};
 use crate::common::sandbox::Sandbox;
 use crate::ephemeral::until;
+use crate::running;
 
 /// What takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -179,8 +180,7 @@ impl World {
         end(&mut strace);
         let done = done.unwrap_or_else(|_| panic!("{what}: a caller waits for ever"));
         user.join().expect("a thread").expect("a receiver");
-        let injected = fs::read_to_string(&log).expect("strace's log");
-        let injected = injected.matches("(INJECTED)").count();
+        let injected = injections(&log);
 
         let expected = ERRORS.iter().find(|(name, _)| *name == error).expect(error);
         for (step, error) in &done.errors {
@@ -219,6 +219,22 @@ impl World {
         });
         (injected, errors)
     }
+}
+
+/// A mica under strace.
+fn strace(s: &Sandbox, log: &Path, call: &str, error: &str, when: &str, only: &[&str]) -> Command {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq"]).args(only).arg("-o").arg(log);
+    strace.args(["-e", &format!("trace={call}")]);
+    strace.args(["-e", &format!("inject={call}:error={error}:when={when}")]);
+    strace.args([env!("CARGO_BIN_EXE_mica"), "--store"]);
+    strace.arg(s.store());
+    strace
+}
+
+fn injections(log: &Path) -> usize {
+    let calls = fs::read_to_string(log).expect("strace's log");
+    calls.matches("(INJECTED)").count()
 }
 
 fn hung_up(stream: &UnixStream) -> bool {
@@ -362,8 +378,7 @@ fn regression_fuse_a_thread_without_memory_ends_nobodys_mount() {
         let refused: usize = answers.sum();
         s.mica(["tag", "base:1", &format!("more:{number}")]).ok();
         end(&mut strace);
-        let calls = fs::read_to_string(&log).expect("strace's log");
-        let injected = calls.matches("(INJECTED)").count();
+        let injected = injections(&log);
         assert!(refused <= injected, "{when}: {refused} of {injected}");
         total = (total.0 + injected, total.1 + refused);
         assert!(runs(world.daemon), "{when}: the daemon has ended");
@@ -376,4 +391,45 @@ fn regression_fuse_a_thread_without_memory_ends_nobodys_mount() {
     assert!(total.0 > 0 && total.1 > 0);
     world.mount.unmount();
     s.mica(["check"]).ok();
+}
+
+/// What cannot be looked at is there: a collection that cannot tell whether a container has a record leaves it alone.
+#[test]
+fn regression_root_a_collection_removes_no_container_that_it_cannot_look_at() {
+    let s = running::sandbox();
+    s.mica(["create", "--name", "stopped", "app:1", "true"])
+        .ok();
+    let log = s.path("strace");
+    let mut injected = 0;
+    for when in 1..=40 {
+        let mut gc = strace(&s, &log, "statx", "ENOMEM", &when.to_string(), &[]);
+        gc.arg("gc");
+        s.run(gc);
+        injected += usize::from(injections(&log) > 0);
+        let left = s.mica(["ps", "-a", "--format", "{{.Names}}"]).ok();
+        assert_eq!(left.stdout(), "stopped\n", "the {when}. call");
+    }
+    assert!(injected > 5);
+}
+
+/// A container whose image is not served any more while it starts is not waited for.
+#[test]
+fn regression_root_a_start_without_an_image_fails() {
+    let s = running::sandbox();
+    let log = s.path("strace");
+    let mut injected = 0;
+    // The connection's first question has an answer, and then its threads end: after so many requests each.
+    for when in ["2+", "3+", "5+"] {
+        let mut run = strace(&s, &log, "read", "ENOMEM", when, &["-P", "/dev/fuse"]);
+        run.args(["run", "--rm", "app:1", "true"]);
+        let run = s.run(run);
+        injected += injections(&log);
+        assert!(
+            [0, 125, 137].contains(&run.status.code().unwrap_or(-1)),
+            "{}",
+            run.describe()
+        );
+        assert!(running::left(&s).is_empty(), "{when}");
+    }
+    assert!(injected > 0);
 }

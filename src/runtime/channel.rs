@@ -3,8 +3,11 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::fuse::session::{Session, State};
 use crate::sys::message;
 
 /// Largest message.
@@ -52,6 +55,30 @@ impl Channel {
         let bytes = serde_json::to_vec(message)?;
         let descriptor: Vec<_> = descriptor.into_iter().collect();
         message::send(&self.0, &[IoSlice::new(&bytes)], &descriptor)
+    }
+
+    /// The next message from who uses what `session` serves, with which it may end without having gone: an error then.
+    pub(super) fn receive_while<T: DeserializeOwned>(
+        &self,
+        session: Option<&Session>,
+    ) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+        while let Some(session) = session {
+            let mut fds = [
+                PollFd::new(&self.0, PollFlags::IN),
+                PollFd::from_borrowed_fd(session.event_fd(), PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if fds.first().is_some_and(|fd| !fd.revents().is_empty()) {
+                break;
+            }
+            if let State::Broken(reason) = session.state() {
+                return Err(io::Error::other(reason));
+            }
+        }
+        self.receive()
     }
 
     /// The next message; `None` when the other end is closed.

@@ -147,7 +147,7 @@ pub fn visit_stopped(mut job: Job, _: OutOfReach) -> Result<Visitor, NotStarted>
     let (living, channel, _) = spawn(&job, plan, (Some(nothing), RelayEnds::default()))?;
     let mut session = None;
     loop {
-        let message = channel.receive::<FromChild>();
+        let message = channel.receive_while(session.as_ref());
         match message.map_err(NotStarted::because(talking))? {
             Some((FromChild::Connection, Some(connection))) => {
                 let ids = job.container.record.ids.as_ref();
@@ -249,7 +249,9 @@ impl Visitor {
     }
 
     fn answer(&self) -> Result<Answer, CopyError> {
-        let answer = self.channel.receive::<Answer>().map_err(lost)?;
+        let served = self._stay._instead.as_ref();
+        let session = served.and_then(|instead| instead._session.as_ref());
+        let answer = self.channel.receive_while(session).map_err(lost)?;
         answer
             .map(|(answer, _)| answer)
             .ok_or_else(|| lost(std::io::ErrorKind::UnexpectedEof.into()))

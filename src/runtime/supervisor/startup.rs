@@ -44,7 +44,7 @@ impl Startup {
         let talking = "talking to the container";
         let mut ready = false;
         loop {
-            let message = self.channel.receive::<FromChild>();
+            let message = self.channel.receive_while(self.session.as_ref());
             let message = message.map_err(NotStarted::because(talking))?;
             match message {
                 Some((FromChild::Connection, Some(connection))) => {
