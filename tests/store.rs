@@ -2,6 +2,7 @@
 
 mod afterwards;
 mod crash;
+mod fair;
 mod full;
 mod helper;
 mod indexes;
