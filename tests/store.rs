@@ -10,6 +10,7 @@ mod killed;
 mod made;
 mod no_store;
 mod of_before;
+mod of_today;
 mod order;
 mod race;
 mod skopeo;
