@@ -5,7 +5,9 @@ mod containerd;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -287,7 +289,10 @@ fn read(path: &Path) -> anyhow::Result<String> {
 fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
     let shown = || path.display().to_string();
     let dir = path.parent().context("no directory")?;
-    fs::create_dir_all(dir).with_context(shown)?;
+    // Whatever our umask is: who can write to it says what engines do.
+    let mut builder = fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o755).create(dir);
+    made.with_context(shown)?;
     let mode = fs::symlink_metadata(path).map_or(0o644, |stat| stat.mode() & 0o777);
     let name = path.file_name().context("no file name")?.to_string_lossy();
     let temp = dir.join(format!(".{name}.mica-{}", std::process::id()));

@@ -113,7 +113,11 @@ impl User {
     pub fn leased(lease: &LiveLease) -> User {
         User {
             pid: lease.record.pid,
-            command: proc::name(lease.record.pid).unwrap_or_else(|| "(ended)".to_owned()),
+            command: match lease.record.pid {
+                // Of what engines have, whether the plugin runs or not.
+                0 => "engine (volume plugin)".to_owned(),
+                pid => proc::name(pid).unwrap_or_else(|| "(ended)".to_owned()),
+            },
             usage: Usage::Lease,
             path: PathBuf::new(),
         }

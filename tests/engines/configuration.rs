@@ -217,6 +217,39 @@ fn root_engines_connect_takes_files_only() {
     place.mount.unmount();
 }
 
+/// Whatever the umask is, nobody else writes into the directories that are made for a configuration.
+#[test]
+fn root_regression_connect_makes_directories_for_nobody_else() {
+    let sandbox = Sandbox::new();
+    let place = Place::new(&sandbox);
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "umask 0; exec \"$@\"",
+        "sh",
+        env!("CARGO_BIN_EXE_mica"),
+    ]);
+    command.args(["system", "connect", "podman", "--write"]);
+    command.env("MICA_STORE", sandbox.store());
+    command.env(
+        "CONTAINERS_STORAGE_CONF",
+        sandbox.path("made/here/storage.conf"),
+    );
+    sandbox.run(command).ok();
+    for (made, mode) in [
+        ("made", 0o755),
+        ("made/here", 0o755),
+        ("made/here/storage.conf", 0o644),
+    ] {
+        let found = fs::metadata(sandbox.path(made))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(found & 0o777, mode, "{made}");
+    }
+    place.mount.unmount();
+}
+
 /// A disk that is full, and a `connect` that is killed at any step: the file is the one from before or the new one.
 #[test]
 fn root_engines_connect_on_a_full_disk_and_killed() {

@@ -172,3 +172,20 @@ fn root_plugin_killed_and_on_a_full_disk() {
     }
     sandbox.mica(["check"]).ok();
 }
+
+/// Who removes what an engine has is told so, not of a process 0.
+#[test]
+fn root_regression_plugin_is_named_as_the_user() {
+    let sandbox = Sandbox::new();
+    let socket = sandbox.path("p/mica.sock");
+    let plugin = plugin(&sandbox, &socket);
+    let body = r#"{"Name":"data","ID":"one"}"#;
+    call(&socket, "VolumeDriver.Create", body);
+    assert_eq!(call(&socket, "VolumeDriver.Mount", body)["Err"], "");
+    drop(plugin);
+    let refused = sandbox.mica(["volume", "rm", "data"]).fails();
+    let wanted = "remove data: volume is in use - [engine (volume plugin)]";
+    assert!(refused.stderr().contains(wanted), "{}", refused.describe());
+    let users = sandbox.mica(["users", "data"]).ok().stdout();
+    assert!(users.contains("engine (volume plugin)"), "{users}");
+}

@@ -143,6 +143,8 @@ fn pids(users: &[User]) -> String {
     for user in users {
         let name = match user.usage {
             Usage::Container { .. } => user.path.display().to_string(),
+            // No process: an engine, or the kernel.
+            _ if user.pid == 0 => user.command.clone(),
             _ => user.pid.to_string(),
         };
         if !who.contains(&name) {
