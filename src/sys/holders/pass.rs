@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
+use rustix::io::Errno;
 
 use super::{Below, Depth, Held, Holders, How, Place, Question};
 use crate::sys::mountinfo::{DeviceId, MountInfo};
@@ -76,34 +76,36 @@ impl Pass<'_> {
 
     pub(super) fn process(&mut self, pid: u32) {
         let base = PathBuf::from(format!("/proc/{pid}"));
-        if let Err(error) = fs::read_link(base.join("cwd"))
-            && error.kind() == io::ErrorKind::PermissionDenied
-        {
+        // Of all processes, at each removal: as few calls for each as can be.
+        if self.link(pid, How::Cwd, &base.join("cwd")) == Err(Errno::ACCESS) {
             self.found.hidden.push(pid);
             return;
         }
-        self.link(pid, How::Cwd, &base.join("cwd"));
-        self.link(pid, How::Root, &base.join("root"));
+        self.link_if_any(pid, How::Root, &base.join("root"));
         if self.question.depth < Depth::Open {
             return;
         }
         // Unreadable now: it has just ended.
         let fds = fs::read_dir(base.join("fd")).into_iter().flatten();
         for entry in fds.flatten() {
-            self.link(pid, How::Open, &entry.path());
+            self.link_if_any(pid, How::Open, &entry.path());
         }
         if self.question.depth >= Depth::Mapped {
             self.maps(pid, &base);
         }
     }
 
+    /// One magic link of `/proc`, unless the process has just ended.
+    fn link_if_any(&mut self, pid: u32, how: How, link: &Path) {
+        // Who may not be looked into is known by the first of them.
+        let _ = self.link(pid, how, link);
+    }
+
     /// One magic link of `/proc`.
-    fn link(&mut self, pid: u32, how: How, link: &Path) {
+    fn link(&mut self, pid: u32, how: How, link: &Path) -> Result<(), Errno> {
         let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
         // An empty mask is answered even where FUSE refuses this user; device and mount are told in any case.
-        let Ok(stat) = statx(CWD, link, flags, StatxFlags::empty()) else {
-            return;
-        };
+        let stat = statx(CWD, link, flags, StatxFlags::empty())?;
         let device = DeviceId {
             major: stat.stx_dev_major,
             minor: stat.stx_dev_minor,
@@ -111,7 +113,7 @@ impl Pass<'_> {
         let whole = self.is_whole(device);
         let below = self.question.below.filter(|below| below.device == device);
         if !whole && below.is_none() {
-            return;
+            return Ok(());
         }
         let shown = fs::read_link(link).unwrap_or_default();
         let mount = self.mounts.get(&stat.stx_mnt_id);
@@ -128,12 +130,12 @@ impl Pass<'_> {
         if !whole && let (Some(below), Place::At(path)) = (below, &place) {
             // On a bind mount of something else, or plainly elsewhere.
             if !path.starts_with(below.inside) {
-                return;
+                return Ok(());
             }
         }
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         if !whole && matches!(place, Place::Unknown) && !is_file_or_directory(kind) {
-            return;
+            return Ok(());
         }
         let how = match how {
             How::Open if kind == FileType::Directory => How::OpenDirectory,
@@ -148,6 +150,7 @@ impl Pass<'_> {
             shown,
             through_part,
         });
+        Ok(())
     }
 
     fn maps(&mut self, pid: u32, base: &Path) {
