@@ -6,6 +6,7 @@ pub mod block_copy;
 pub mod container;
 pub mod counters;
 pub mod deep;
+pub mod descriptor_holder;
 pub mod fd;
 pub mod fork;
 pub mod freeze;

@@ -19,6 +19,7 @@ mod ending;
 mod ending_engines;
 mod ending_shortage;
 mod ending_upgrade;
+mod ending_volumes;
 mod engines;
 mod ephemeral;
 mod facts;

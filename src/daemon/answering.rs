@@ -155,11 +155,13 @@ impl Handler for Answering {
         let Some(keeping) = &self.keeping else {
             return Err("it was mounted without survive=on: unmount, and mount anew".to_owned());
         };
-        let place = &self.volumes_at;
-        let device = mounted_on(place).map_err(|error| error.to_string())?;
-        let users = device.map_or(Vec::new(), |device| standing_on(device, place));
-        if let Some(user) = users.first() {
-            return Err(format!("{} would lose its users: {user}", place.display()));
+        if !keeping.keeps_volumes() {
+            let place = &self.volumes_at;
+            let device = mounted_on(place).map_err(|error| error.to_string())?;
+            let users = device.map_or(Vec::new(), |device| standing_on(device, place));
+            if let Some(user) = users.first() {
+                return Err(format!("{} would lose its users: {user}", place.display()));
+            }
         }
         keeping.try_program(program.to_owned())?;
         self.replacing.store(true, Ordering::Release);

@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::MountPlan;
 use super::keeper::{Keeper, Line, MAX_NAMES, Message, own_line};
 use crate::fs::Lasting;
+use crate::fs::volumes::Record;
 use crate::fuse::handshake::Agreement;
 use crate::fuse::notify::NotifyQueue;
 use crate::fuse::options::MountOptions;
 use crate::fuse::session::Session;
+use crate::sys::descriptor_holder::DescriptorHolder;
 use crate::sys::mount::Mounted;
 use crate::sys::mountinfo::DeviceId;
 
@@ -30,12 +32,13 @@ struct Facts {
     trash: Option<Duration>,
     /// Under a service manager, which is told who to follow, and has the words on stderr.
     foreground: bool,
-    /// Of M, and of its stores if it has them.
+    /// Of M, of its stores if it has them, and of its volumes.
     connections: Vec<ConnectionFacts>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct ConnectionFacts {
+    part: Part,
     path: PathBuf,
     id: u64,
     unique: Option<u64>,
@@ -54,12 +57,23 @@ pub(super) struct ConnectionBefore {
     pub names: Vec<File>,
 }
 
+/// What the server before has left of the volumes.
+#[derive(Debug)]
+pub(super) struct VolumesBefore {
+    facts: ConnectionFacts,
+    pub connection: OwnedFd,
+    pub record: Arc<Record>,
+    /// The line to the holder of its descriptors.
+    pub holder: OwnedFd,
+}
+
 /// What the server before has left.
 #[derive(Debug)]
 pub(super) struct Before {
     pub plan: MountPlan,
     pub images: ConnectionBefore,
     pub stores: Option<ConnectionBefore>,
+    pub volumes: Option<VolumesBefore>,
     pub keeper: Keeper,
 }
 
@@ -86,10 +100,14 @@ impl Before {
         options.trash = facts.trash;
         // The first is the program that serves, which is this one or is not wanted.
         let mut files = files.into_iter().skip(1);
-        let connections = facts.connections.into_iter().zip(names);
-        let connections =
-            connections.map(|(facts, names)| ConnectionBefore::of(facts, *names, &mut files));
-        let mut connections = connections.collect::<anyhow::Result<Vec<_>>>()?.into_iter();
+        let (mut images, mut stores, mut volumes) = (None, None, None);
+        for (facts, names) in facts.connections.into_iter().zip(names) {
+            match facts.part {
+                Part::Images => images = Some(ConnectionBefore::of(facts, *names, &mut files)?),
+                Part::Stores => stores = Some(ConnectionBefore::of(facts, *names, &mut files)?),
+                Part::Volumes => volumes = Some(VolumesBefore::of(facts, &mut files)?),
+            }
+        }
         Ok(Before {
             plan: MountPlan {
                 store: facts.store,
@@ -98,10 +116,69 @@ impl Before {
                 options,
                 words: facts.options,
             },
-            images: connections.next().context("a connection is missing")?,
-            stores: connections.next(),
+            images: images.context("a connection is missing")?,
+            stores,
+            volumes,
             keeper: Keeper::starter(line),
         })
+    }
+}
+
+impl VolumesBefore {
+    fn of(
+        facts: ConnectionFacts,
+        files: &mut impl Iterator<Item = OwnedFd>,
+    ) -> anyhow::Result<VolumesBefore> {
+        let mut next = || files.next().context("a descriptor is missing");
+        let (connection, record, holder) = (next()?, next()?, next()?);
+        let record = Record::open(File::from(record)).context("the record of the volumes")?;
+        Ok(VolumesBefore {
+            facts,
+            connection,
+            record,
+            holder,
+        })
+    }
+
+    pub(super) fn mounted(&self) -> Mounted {
+        self.facts.mounted()
+    }
+
+    pub(super) fn agreement(&self) -> Agreement {
+        self.facts.agreement()
+    }
+}
+
+impl ConnectionFacts {
+    fn of(part: Part, mounted: &Mounted, agreement: &Agreement) -> ConnectionFacts {
+        ConnectionFacts {
+            part,
+            path: mounted.path.clone(),
+            id: mounted.id,
+            unique: mounted.unique,
+            device: (mounted.device.major, mounted.device.minor),
+            question: agreement.question.clone(),
+            answer: agreement.answer.clone(),
+        }
+    }
+
+    fn mounted(&self) -> Mounted {
+        Mounted {
+            path: self.path.clone(),
+            id: self.id,
+            unique: self.unique,
+            device: DeviceId {
+                major: self.device.0,
+                minor: self.device.1,
+            },
+        }
+    }
+
+    fn agreement(&self) -> Agreement {
+        Agreement {
+            question: self.question.clone(),
+            answer: self.answer.clone(),
+        }
     }
 }
 
@@ -116,20 +193,9 @@ impl ConnectionBefore {
         let lasting = Lasting::open(File::from(table), File::from(counters))
             .context("the memory of the server before")?;
         Ok(ConnectionBefore {
-            mounted: Mounted {
-                path: facts.path,
-                id: facts.id,
-                unique: facts.unique,
-                device: DeviceId {
-                    major: facts.device.0,
-                    minor: facts.device.1,
-                },
-            },
+            mounted: facts.mounted(),
             connection,
-            agreement: Agreement {
-                question: facts.question,
-                answer: facts.answer,
-            },
+            agreement: facts.agreement(),
             lasting,
             names: files.take(names).map(File::from).collect(),
         })
@@ -143,10 +209,11 @@ pub(super) fn try_kept() -> anyhow::Result<()> {
 }
 
 /// Which of a mount's connections.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) enum Part {
     Images,
     Stores,
+    Volumes,
 }
 
 impl Part {
@@ -155,6 +222,8 @@ impl Part {
         match self {
             Part::Images => 0,
             Part::Stores => 1,
+            // Has no names to be told.
+            Part::Volumes => 2,
         }
     }
 }
@@ -167,12 +236,16 @@ pub(super) struct Keeping {
     /// The program that serves.
     program: OwnedFd,
     state: Mutex<State>,
+    /// What is recorded of the volumes, and the process that holds their descriptors. None: they end with this process.
+    volumes: Option<(Arc<Record>, OwnedFd)>,
+    holder: Mutex<Option<DescriptorHolder>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     images: One,
     stores: One,
+    volumes: One,
     keeper: Option<Keeper>,
 }
 
@@ -192,17 +265,25 @@ impl State {
         match part {
             Part::Images => &mut self.images,
             Part::Stores => &mut self.stores,
+            Part::Volumes => &mut self.volumes,
         }
     }
 
     /// In the order in which they are told. Without M's own there is nothing to keep.
     fn all(&self) -> impl Iterator<Item = (&One, &KeptConnection)> {
-        let all = [&self.images, &self.stores].into_iter();
-        all.map_while(|one| Some((one, one.kept.as_ref()?)))
+        let others = self
+            .images
+            .kept
+            .as_ref()
+            .map(|_| [&self.stores, &self.volumes]);
+        let all = [&self.images]
+            .into_iter()
+            .chain(others.into_iter().flatten());
+        all.filter_map(|one| Some((one, one.kept.as_ref()?)))
     }
 
     fn told(&mut self) {
-        for one in [&mut self.images, &mut self.stores] {
+        for one in [&mut self.images, &mut self.stores, &mut self.volumes] {
             one.told = one.kept.is_some();
         }
     }
@@ -217,10 +298,23 @@ struct KeptConnection {
 
 impl Keeping {
     /// Of a mount that has no keeper yet.
-    pub(super) fn new(plan: &MountPlan, store: &Path) -> anyhow::Result<Arc<Keeping>> {
+    pub(super) fn new(
+        plan: &MountPlan,
+        store: &Path,
+        holder: Option<(Arc<Record>, DescriptorHolder)>,
+    ) -> anyhow::Result<Arc<Keeping>> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let program = openat(CWD, "/proc/self/exe", flags, Mode::empty());
+        let volumes = match &holder {
+            Some((record, holder)) => {
+                let line = holder.as_fd().try_clone_to_owned()?;
+                Some((Arc::clone(record), line))
+            }
+            None => None,
+        };
         Ok(Arc::new(Keeping {
+            volumes,
+            holder: Mutex::new(holder.map(|(_, holder)| holder)),
             plan: plan.clone(),
             store: store.to_owned(),
             program: program.context("opening this program")?,
@@ -233,8 +327,9 @@ impl Keeping {
         plan: &MountPlan,
         store: &Path,
         keeper: Keeper,
+        holder: Option<(Arc<Record>, DescriptorHolder)>,
     ) -> anyhow::Result<Arc<Keeping>> {
-        let keeping = Keeping::new(plan, store)?;
+        let keeping = Keeping::new(plan, store, holder)?;
         keeping.state.lock().keeper = Some(keeper);
         Ok(keeping)
     }
@@ -303,14 +398,7 @@ impl Keeping {
         memory: &Lasting,
     ) -> anyhow::Result<()> {
         let (connection, agreement) = session.lasting().context("not a lasting connection")?;
-        let facts = ConnectionFacts {
-            path: mounted.path.clone(),
-            id: mounted.id,
-            unique: mounted.unique,
-            device: (mounted.device.major, mounted.device.minor),
-            question: agreement.question.clone(),
-            answer: agreement.answer.clone(),
-        };
+        let facts = ConnectionFacts::of(part, mounted, agreement);
         let kept = KeptConnection {
             facts,
             connection: connection.try_clone()?,
@@ -318,6 +406,33 @@ impl Keeping {
         };
         self.state.lock().of(part).kept = Some(kept);
         Ok(())
+    }
+
+    /// What is recorded of the volumes for the next server.
+    pub(super) fn record(&self) -> Option<Arc<Record>> {
+        self.volumes.as_ref().map(|(record, _)| Arc::clone(record))
+    }
+
+    /// The volumes are to be kept; to be told before this process serves them.
+    pub(super) fn add_volumes(
+        &self,
+        mounted: &Mounted,
+        connection: &OwnedFd,
+        agreement: &Agreement,
+    ) -> anyhow::Result<()> {
+        let (record, holder) = self.volumes.as_ref().context("volumes that are not kept")?;
+        let kept = KeptConnection {
+            facts: ConnectionFacts::of(Part::Volumes, mounted, agreement),
+            connection: connection.try_clone()?,
+            memory: [record.file()?, holder.try_clone()?.into()],
+        };
+        self.state.lock().volumes.kept = Some(kept);
+        Ok(())
+    }
+
+    /// Whether volumes outlive this process.
+    pub(super) fn keeps_volumes(&self) -> bool {
+        self.state.lock().volumes.kept.is_some()
     }
 
     /// A connection is over.
@@ -422,6 +537,9 @@ impl Keeping {
         let keeper = self.state.lock().keeper.take();
         if let Some(keeper) = keeper {
             keeper.end();
+        }
+        if let Some(holder) = self.holder.lock().take() {
+            holder.end();
         }
     }
 }

@@ -43,6 +43,11 @@ impl OwnMount {
         self.kept = true;
     }
 
+    /// It ends with this process after all.
+    pub(super) fn give_up(&mut self) {
+        self.kept = false;
+    }
+
     pub(super) fn get(&self) -> Option<&Mounted> {
         self.mounted.as_ref()
     }

@@ -19,7 +19,7 @@ use super::kept::{Before, Keeping, Part};
 use super::mounted::OwnMount;
 use super::readiness::Reporter;
 use super::stores::{self, Stores};
-use super::volumes::Volumes;
+use super::volumes::{Around, Volumes};
 use super::watch::Watch;
 use super::{MountPlan, mount_point, side_mount};
 use crate::fuse::session::{Session, State};
@@ -223,8 +223,15 @@ impl Service {
         if let Some(volumes) = &mut self.volumes
             && let Some(reason) = volumes.ended()
         {
+            if volumes.connected() && self.keeping.as_ref().is_some_and(|k| k.keeps_volumes()) {
+                let shown = self.mounted.shown();
+                bail!("{shown}/volumes: {reason}; another server takes over");
+            }
             log::info!("{}/volumes: {reason}", self.mounted.shown());
             self.drop_volumes();
+            if let Some(keeping) = &self.keeping {
+                keeping.tell()?;
+            }
             self.again = Some(Instant::now() + REMOUNT_PAUSE);
         }
         self.keep_stores()?;
@@ -245,14 +252,23 @@ impl Service {
                 &self.plan,
                 &self.shared.store,
                 &path,
-                device,
-                lease,
-                side,
+                Around {
+                    outer: device,
+                    lease,
+                    side,
+                },
                 activity,
+                self.keeping.as_ref(),
             )
         });
         match mounted {
-            Ok(volumes) => {
+            Ok(mut volumes) => {
+                if let Some(keeping) = &self.keeping {
+                    keeping.tell()?;
+                    if keeping.keeps_volumes() {
+                        volumes.keep();
+                    }
+                }
                 *self.shared.volumes.lock() = Some(volumes.shared());
                 self.volumes = Some(volumes);
             }
@@ -328,7 +344,13 @@ impl Service {
 
     fn drop_volumes(&mut self) {
         *self.shared.volumes.lock() = None;
+        if let Some(volumes) = &mut self.volumes {
+            volumes.give_up();
+        }
         self.volumes = None;
+        if let Some(keeping) = &self.keeping {
+            keeping.drop_part(Part::Volumes);
+        }
     }
 
     fn wait(&self) -> anyhow::Result<()> {
@@ -391,6 +413,13 @@ impl Service {
         if let Some(stores) = &mut self.stores {
             stores.keep();
         }
+        let kept = self
+            .keeping
+            .as_ref()
+            .is_some_and(|keeping| keeping.keeps_volumes());
+        if let (Some(volumes), true) = (&mut self.volumes, kept) {
+            volumes.keep();
+        }
     }
 
     /// A keeper that has died has a successor, as a server has.
@@ -415,8 +444,14 @@ impl Service {
     /// Ends without the mount, for the next server: as if killed, but that no one loses what is not in use.
     fn hand_over(mut self) -> anyhow::Result<()> {
         const REASON: &str = "another daemon takes over";
-        if let Some(volumes) = &mut self.volumes {
-            volumes.unmount(REASON);
+        let kept = self
+            .keeping
+            .as_ref()
+            .is_some_and(|keeping| keeping.keeps_volumes());
+        match &mut self.volumes {
+            Some(volumes) if !kept => volumes.unmount(REASON),
+            // What they have open is to be kept, and not closed.
+            _ => std::mem::forget(self.volumes.take()),
         }
         log::info!("{}: {REASON}", self.mounted.shown());
         Ok(())

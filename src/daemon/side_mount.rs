@@ -23,6 +23,11 @@ const MAX_DEAD_MOUNTS: usize = 64;
 pub(super) struct SideMount(PathBuf);
 
 impl SideMount {
+    /// That of the process before.
+    pub(super) fn inherited(path: PathBuf) -> SideMount {
+        SideMount(path)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.0
     }

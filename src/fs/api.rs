@@ -274,6 +274,10 @@ pub trait KernelCache: Send + Sync {
     /// The attributes of `ino` are to be asked for again, from the moment this returns: past what waits. The kernel takes no
     /// lock for it, so it may be called inside a request.
     fn invalidate_attributes_now(&self, ino: InodeNo);
+    /// Whether the kernel knows an inode of that number; true where that cannot be asked.
+    fn knows(&self, _: InodeNo) -> bool {
+        true
+    }
     /// Waits until what was queued has taken effect, but not for ever. For threads that queue a lot; never inside a request.
     fn settle(&self);
 }

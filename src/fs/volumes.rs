@@ -17,11 +17,14 @@
 //! | `keep` | what the kernel may keep, and how it comes to forget |
 //! | `locks` | flock and fcntl locks, held on the host for others |
 //! | `set_id` | set-id bits at changes, by who makes them |
+//! | `again` | requests that an earlier process has left unanswered |
+//! | `record`, `restore` | what the next process must know, and how it begins with it |
 //! | `sweep` | forgetting what was removed behind the kernel's back |
 //!
 //! Lock order: `Nodes` and `Files` each for a moment and alone; `Locks` alone. No lock is held over a call that can wait for a
 //! disk, except a directory's position.
 
+mod again;
 mod attached;
 mod attr;
 mod budget;
@@ -33,6 +36,8 @@ mod mark;
 mod naming;
 mod nodes;
 mod opening;
+mod record;
+mod restore;
 mod root;
 mod set_id;
 mod sweep;
@@ -57,6 +62,8 @@ pub use directories::Listed;
 pub use files::{Opened, Write};
 pub use keep::{Keeping, Named};
 pub use locks::{Blocking, LockRequest};
+pub use record::Record;
+pub use restore::{Before, Inherited};
 
 /// How the volumes of a mount behave.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -90,6 +97,9 @@ pub struct VolumeTree {
     gate: RwLock<()>,
     told: keep::Told,
     keeps: AtomicBool,
+    /// Another process has served this connection before.
+    inherits: AtomicBool,
+    unanswered: again::Table,
     /// Sweeps.
     sweeper: OnceLock<Thread>,
     /// Whether the kernel has SELinux.
@@ -107,6 +117,7 @@ impl VolumeTree {
         options: VolumeOptions,
         cache: Arc<dyn KernelCache>,
         activity: Arc<Activity>,
+        record: Option<Arc<Record>>,
     ) -> Result<Arc<VolumeTree>, VolumeError> {
         let store_path = store.path().canonicalize().map_err(attr::io_error)?;
         let budget = budget::Budget::new(options.uid);
@@ -114,11 +125,14 @@ impl VolumeTree {
             store_path,
             host: Host::new()?,
             privileges: Privileges::new()?,
-            nodes: nodes::Nodes::default(),
-            files: files::Files::default(),
-            locks: locks::Locks::start(Arc::clone(&budget)).map_err(attr::io_error)?,
+            nodes: nodes::Nodes::recorded(record.clone()),
+            files: files::Files::recorded(record.clone()),
+            locks: locks::Locks::start(Arc::clone(&budget), record.clone())
+                .map_err(attr::io_error)?,
             budget,
-            known: root::Known::default(),
+            known: root::Known::recorded(record.clone()),
+            inherits: AtomicBool::new(false),
+            unanswered: again::Table::default(),
             gate: RwLock::new(()),
             told: keep::Told::default(),
             keeps: AtomicBool::new(false),

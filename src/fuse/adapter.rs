@@ -42,13 +42,15 @@ impl<H: Handler> Adapter<H> {
             return reply.refuse(context.decline(op));
         }
         context.serve(op, request, ino, |caller| {
-            if handler.enter(caller) {
-                let call = Call {
-                    op,
-                    number: ino,
-                    caller: *caller,
-                    again: u64::from(request.unique()) >> 63 == 1,
-                };
+            let unique = u64::from(request.unique());
+            let call = Call {
+                op,
+                number: ino,
+                caller: *caller,
+                again: unique >> 63 == 1,
+                unique,
+            };
+            if handler.enter(&call) {
                 handle(handler, &call, reply);
             }
         });

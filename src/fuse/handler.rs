@@ -22,6 +22,8 @@ pub(super) struct Call {
     pub(super) caller: Caller,
     /// An earlier server of the connection has read it, and may have done what it asks for (`FUSE_UNIQUE_RESEND`).
     pub(super) again: bool,
+    /// Its number, as the kernel sent it.
+    pub(super) unique: u64,
 }
 
 impl Call {
@@ -83,7 +85,7 @@ pub(super) trait Handler: Send + Sync + Sized + 'static {
     /// Requests that are not for this connection at all; the kernel then stops sending that kind.
     fn declines(&self, op: Op) -> bool;
     /// Before a thread handles a request; false: it cannot, and the caller gets EIO.
-    fn enter(&self, _: &Caller) -> bool {
+    fn enter(&self, _: &Call) -> bool {
         true
     }
     fn init(&mut self, config: &mut KernelConfig) -> io::Result<()>;

@@ -75,6 +75,8 @@ pub struct NotifyQueue {
     dropping: AtomicUsize,
     /// Once the session is there.
     notifier: OnceLock<fuser::Notifier>,
+    /// For what an answer is wanted to.
+    asking: OnceLock<OwnedFd>,
 }
 
 impl NotifyQueue {
@@ -104,10 +106,12 @@ impl NotifyQueue {
         self: &Arc<Self>,
         notifier: fuser::Notifier,
         connection: OwnedFd,
+        asking: OwnedFd,
     ) -> io::Result<()> {
         let queue = Arc::clone(self);
         // A queue has one session.
         let _ = self.notifier.set(notifier);
+        let _ = self.asking.set(asking);
         let thread = thread::Builder::new()
             .name("mica-notify".to_owned())
             .stack_size(128 * 1024);
@@ -233,6 +237,18 @@ impl KernelCache for NotifyQueue {
         self.drain(SETTLE);
     }
 
+    fn knows(&self, ino: InodeNo) -> bool {
+        let item = Item::Inode {
+            ino,
+            attrs_only: true,
+        };
+        let asked = self
+            .asking
+            .get()
+            .map(|connection| write_once(connection, &item));
+        !matches!(asked, Some(Err(error)) if error.raw_os_error() == Some(libc::ENOENT))
+    }
+
     fn invalidate_attributes_now(&self, ino: InodeNo) {
         if let Some(notifier) = self.notifier.get()
             && let Err(error) = notifier.inval_inode(INodeNo(ino.0), -1, 0)
@@ -246,6 +262,14 @@ impl KernelCache for NotifyQueue {
 /// older one drops the name) is asked about again, but not dropped: whoever has the directory as his working directory, or
 /// something mounted on it, does not notice.
 fn send_once(connection: &OwnedFd, item: &Item) -> io::Result<()> {
+    match write_once(connection, item) {
+        // What it does not know it need not forget.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        written => written,
+    }
+}
+
+fn write_once(connection: &OwnedFd, item: &Item) -> io::Result<()> {
     const INVAL_INODE: u32 = 2;
     const INVAL_ENTRY: u32 = 3;
     const DROP: u32 = 0;
@@ -284,11 +308,8 @@ fn send_once(connection: &OwnedFd, item: &Item) -> io::Result<()> {
         &code.to_ne_bytes(),
         &0u64.to_ne_bytes(),
     ];
-    match rustix::io::write(connection, &[&head.concat()[..], &body].concat()) {
-        // What it does not know it need not forget.
-        Ok(_) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    rustix::io::write(connection, &[&head.concat()[..], &body].concat())?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use super::notify::NotifyQueue;
 use super::stats::Stats;
 use super::volumes::Volumes;
 use crate::fs::FileSystem;
-use crate::fs::volumes::VolumeTree;
+use crate::fs::volumes::{Inherited, VolumeTree};
 use crate::sys::fuse_device;
 
 /// How a connection is served.
@@ -85,7 +85,7 @@ pub fn start<T: FileSystem>(
     settings: &Settings,
     queue: &Arc<NotifyQueue>,
 ) -> io::Result<Session> {
-    serve(link, settings, queue, |stats, events| Images {
+    serve(link, settings, queue, |_, stats, events| Images {
         tree,
         context: RequestContext { stats, events },
         strict: settings.strict,
@@ -97,12 +97,14 @@ pub fn start<T: FileSystem>(
 /// Serves the volumes of a mount on a connection of their own; as [`start`] otherwise.
 pub fn start_volumes(
     tree: Arc<VolumeTree>,
-    connection: OwnedFd,
+    link: Link,
+    inherited: Vec<Inherited>,
     settings: &Settings,
     queue: &Arc<NotifyQueue>,
 ) -> io::Result<Session> {
-    serve(Link::Own(connection), settings, queue, |stats, events| {
-        Volumes::new(tree, RequestContext { stats, events })
+    serve(link, settings, queue, |connection, stats, events| {
+        let context = RequestContext { stats, events };
+        Volumes::new(tree, context, connection, inherited)
     })
 }
 
@@ -110,7 +112,7 @@ fn serve<H: Handler>(
     link: Link,
     settings: &Settings,
     queue: &Arc<NotifyQueue>,
-    handler: impl FnOnce(Arc<Stats>, Arc<Events>) -> H,
+    handler: impl FnOnce(OwnedFd, Arc<Stats>, Arc<Events>) -> H,
 ) -> io::Result<Session> {
     let events = Arc::new(Events {
         signal: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -118,12 +120,16 @@ fn serve<H: Handler>(
         outcome: Mutex::new(None),
     });
     let stats = Arc::new(Stats::default());
-    let adapter = Adapter(handler(Arc::clone(&stats), Arc::clone(&events)));
     let (connection, again) = match &link {
         Link::Own(connection) | Link::First(connection) => (connection, false),
         Link::Next(connection, _) => (connection, true),
     };
     let probe = connection.try_clone()?;
+    let adapter = Adapter(handler(
+        probe.try_clone()?,
+        Arc::clone(&stats),
+        Arc::clone(&events),
+    ));
 
     let mut config = fuser::Config::default();
     config.n_threads = Some(settings.threads.max(1));
@@ -144,7 +150,7 @@ fn serve<H: Handler>(
         true => fuse_device::clone_connection(probe.as_fd())?,
         false => probe.try_clone()?,
     };
-    queue.serve(session.notifier(), notifying)?;
+    queue.serve(session.notifier(), notifying, probe.try_clone()?)?;
 
     let end = Arc::clone(&events);
     thread::Builder::new()

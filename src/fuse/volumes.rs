@@ -10,6 +10,7 @@ mod times;
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +27,9 @@ use super::handler::{Call, Handler, Lock, Modes, Set, Writing};
 use super::reply::{GENERATION, Reply, full};
 use super::stats::Op;
 use crate::fs::volumes::{
-    Attr, Blocking, Change, FileNo, LockRequest, Named, VolumeError, VolumeTree, Write,
+    Attr, Blocking, Change, FileNo, Inherited, LockRequest, Named, VolumeError, VolumeTree, Write,
 };
-use crate::fs::{Caller, InodeNo, StatFs};
+use crate::fs::{InodeNo, StatFs};
 
 /// `O_APPEND`.
 const APPEND: i32 = libc::O_APPEND;
@@ -43,7 +44,13 @@ pub(super) struct Volumes {
 type Result<T> = std::result::Result<T, VolumeError>;
 
 impl Volumes {
-    pub(super) fn new(tree: Arc<VolumeTree>, context: RequestContext) -> Self {
+    /// With the files that an earlier process of the connection has left open.
+    pub(super) fn new(
+        tree: Arc<VolumeTree>,
+        context: RequestContext,
+        connection: OwnedFd,
+        inherited: Vec<Inherited>,
+    ) -> Self {
         // The least the kernel knows is one tick of its clock. Where it does not check permissions it need not know them.
         let directory_ttl = if tree.many_users() {
             Duration::from_nanos(1)
@@ -53,7 +60,7 @@ impl Volumes {
         Volumes {
             tree,
             context,
-            passthrough: Passthrough::default(),
+            passthrough: Passthrough::new(connection, inherited),
             directory_ttl,
         }
     }
@@ -97,12 +104,16 @@ impl Handler for Volumes {
         matches!(op, Op::IoCtl | Op::ReadDirPlus)
     }
 
-    fn enter(&self, caller: &Caller) -> bool {
+    fn enter(&self, call: &Call) -> bool {
         if let Err(error) = self.tree.enter() {
             log::error!("volumes: preparing a thread: {error}");
             return false;
         }
-        self.tree.asks(caller);
+        self.tree.asks(&call.caller);
+        if let Some((ino, file)) = self.tree.begins(call.unique) {
+            self.passthrough.leave(ino, file);
+            self.tree.release(file);
+        }
         true
     }
 
@@ -261,10 +272,10 @@ impl Handler for Volumes {
         self.tree.flush(call.ino(), file(handle), owner.0)
     }
 
-    fn release(&self, call: &Call, handle: FileHandle, owner: Option<LockOwner>) {
+    fn release(&self, call: &Call, handle: FileHandle, _: Option<LockOwner>) {
         let (ino, file) = (call.ino(), file(handle));
         self.passthrough.leave(ino, file);
-        self.tree.release(ino, file, owner.map(|owner| owner.0));
+        self.tree.release(file);
     }
 
     fn fsync(&self, _: &Call, handle: FileHandle, data_only: bool) -> Result<()> {
@@ -305,11 +316,13 @@ impl Handler for Volumes {
     }
 
     fn readdir(&self, call: &Call, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let result = self.tree.list(file(handle), offset, &mut |entry| {
-            let kind = convert::host_kind(entry.kind);
-            let name = OsStr::from_bytes(entry.name);
-            full(reply.add(INodeNo(entry.ino.0), entry.next, kind, name))
-        });
+        let result = self
+            .tree
+            .list((call.ino(), file(handle)), offset, &mut |entry| {
+                let kind = convert::host_kind(entry.kind);
+                let name = OsStr::from_bytes(entry.name);
+                full(reply.add(INodeNo(entry.ino.0), entry.next, kind, name))
+            });
         reply.result(call, result);
         self.tree.listed(file(handle));
     }
@@ -318,8 +331,9 @@ impl Handler for Volumes {
         self.tree.release_directory(file(handle));
     }
 
-    fn fsyncdir(&self, _: &Call, handle: FileHandle, data_only: bool) -> Result<()> {
-        self.tree.sync_directory(file(handle), data_only)
+    fn fsyncdir(&self, call: &Call, handle: FileHandle, data_only: bool) -> Result<()> {
+        self.tree
+            .sync_directory(call.ino(), file(handle), data_only)
     }
 
     fn getxattr(&self, call: &Call, name: &[u8]) -> Result<Vec<u8>> {

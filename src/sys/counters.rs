@@ -16,7 +16,6 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 /// How many there are. Memory is taken only for those that were used.
 pub const COUNT: u32 = 1 << 20;
 
-const BYTES: usize = COUNT as usize * size_of::<AtomicU64>();
 /// Its length cannot change: an access would be SIGBUS.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
@@ -25,6 +24,7 @@ const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 pub struct Counters {
     file: File,
     start: NonNull<AtomicU64>,
+    count: u32,
 }
 
 // SAFETY: the map is owned by the value alone, is not bound to a thread, and is reached through atomic integers only.
@@ -37,18 +37,28 @@ unsafe impl Sync for Counters {}
 impl Counters {
     /// A new file, every counter 0.
     pub fn new() -> io::Result<Arc<Counters>> {
+        Counters::named("mica-counters", COUNT)
+    }
+
+    /// A new file of that name and so many.
+    pub fn named(name: &str, count: u32) -> io::Result<Arc<Counters>> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = memfd_create("mica-counters", flags)?;
-        ftruncate(&file, BYTES as u64)?;
+        let file = memfd_create(name, flags)?;
+        ftruncate(&file, bytes(count) as u64)?;
         fcntl_add_seals(&file, SEALS)?;
-        Counters::open(File::from(file))
+        Counters::open_of(File::from(file), count)
     }
 
     /// Those of a file that [`Counters::new`] has made.
-    #[allow(unsafe_code)]
     pub fn open(file: File) -> io::Result<Arc<Counters>> {
+        Counters::open_of(file, COUNT)
+    }
+
+    /// Those of a file that [`Counters::named`] has made.
+    #[allow(unsafe_code)]
+    pub fn open_of(file: File, count: u32) -> io::Result<Arc<Counters>> {
         let length = file.metadata()?.len();
-        if length != BYTES as u64 || !fcntl_get_seals(&file)?.contains(SEALS) {
+        if length != bytes(count) as u64 || !fcntl_get_seals(&file)?.contains(SEALS) {
             return Err(io::Error::other("not a file of counters"));
         }
         let access = ProtFlags::READ | ProtFlags::WRITE;
@@ -57,7 +67,7 @@ impl Counters {
         let at = unsafe {
             mmap(
                 std::ptr::null_mut(),
-                BYTES,
+                bytes(count),
                 access,
                 MapFlags::SHARED,
                 &file,
@@ -65,16 +75,27 @@ impl Counters {
             )
         }?;
         let start = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(Counters { file, start }))
+        Ok(Arc::new(Counters { file, start, count }))
     }
 
     /// One of them; `None` beyond the last.
     pub fn get(self: &Arc<Self>, index: u32) -> Option<Counter> {
-        (index < COUNT).then(|| Counter {
+        (index < self.count).then(|| Counter {
             of: Arc::clone(self),
             index,
         })
     }
+
+    /// The same, for a moment.
+    #[allow(unsafe_code)]
+    pub fn at(&self, index: u32) -> Option<&AtomicU64> {
+        // SAFETY: within the map, which is page-aligned and lives as long as `self`.
+        (index < self.count).then(|| unsafe { self.start.add(index as usize).as_ref() })
+    }
+}
+
+fn bytes(count: u32) -> usize {
+    count as usize * size_of::<AtomicU64>()
 }
 
 impl AsFd for Counters {
@@ -87,7 +108,7 @@ impl Drop for Counters {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         // SAFETY: the map of `open`, whole; every reference into it borrows from a `Counter`, which holds the value.
-        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), BYTES) };
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), bytes(self.count)) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }
 }

@@ -7,6 +7,8 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 /// `FUSE_DEV_IOC_CLONE`, `_IOR(229, 0, uint32_t)`.
 const CLONE: libc::c_ulong = 0x8004_e500;
+/// `FUSE_DEV_IOC_BACKING_CLOSE`, `_IOW(229, 2, uint32_t)`.
+const BACKING_CLOSE: libc::c_ulong = 0x4004_e502;
 
 /// Another descriptor of the same connection. The requests that were read from one end with an error when its last holder is gone;
 /// the connection ends with the last of all.
@@ -33,4 +35,21 @@ pub fn put_in_place(connection: BorrowedFd<'_>, number: RawFd) -> io::Result<()>
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// Gives a backing id of a connection back, which belongs to the connection and not to the process that got it.
+#[allow(unsafe_code)]
+pub fn close_backing(connection: BorrowedFd<'_>, id: u32) -> io::Result<()> {
+    // SAFETY: the kernel reads one 32-bit number, which lives through the call.
+    match unsafe { libc::ioctl(connection.as_raw_fd(), BACKING_CLOSE as _, &raw const id) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has the library name a backing id in a reply, by its function for that.
+#[allow(unsafe_code)]
+pub fn wrap_backing<R, B>(wrap: unsafe fn(&R, u32) -> B, reply: &R, id: u32) -> B {
+    // SAFETY: which id is named is no matter of memory safety: the kernel checks it.
+    unsafe { wrap(reply, id) }
 }

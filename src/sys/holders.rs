@@ -175,7 +175,9 @@ pub fn holders(question: &Question<'_>) -> io::Result<Holders> {
         }
     }
     if question.depth >= Depth::Attached {
-        for &pid in pids.iter().filter(|&&pid| question.own || pid != me) {
+        let others = pids.iter().filter(|&&pid| question.own || pid != me);
+        // What those have open a daemon has, or has had for others.
+        for &pid in others.filter(|&&pid| !proc::is_holder(pid)) {
             pass.process(pid);
         }
     }

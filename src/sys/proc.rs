@@ -205,6 +205,17 @@ pub fn all() -> io::Result<Vec<u32>> {
 /// The name of processes that have a connection open and do not serve it.
 pub const KEEPER: &CStr = c"mica-keeper";
 
+/// The name of processes that have what a daemon has open, and do nothing with it ([`super::descriptor_holder`]).
+pub const HOLDER: &CStr = c"mica-holder";
+
+/// Whether a process is such a one, of this user.
+pub fn is_holder(pid: u32) -> bool {
+    let name = fs::read(path(pid, "comm")).unwrap_or_default();
+    let own = rustix::process::geteuid().as_raw();
+    name.trim_ascii_end() == HOLDER.to_bytes()
+        && status(pid).is_some_and(|status| status.uids == [own; 4])
+}
+
 /// The name of what starts a container's program and waits for it. Nobody may look into such a process; what it has open, whoever
 /// started it or the program has too.
 pub const STARTER: &CStr = c"mica-init";
@@ -215,7 +226,10 @@ pub fn fuse_server(device: DeviceId) -> Option<u32> {
     let connection = format!("fuse_connection:\t{}", device.minor);
     all().ok()?.into_iter().find(|pid| {
         let name = fs::read(path(*pid, "comm")).unwrap_or_default();
-        if name.trim_ascii_end() == KEEPER.to_bytes() {
+        if [KEEPER, HOLDER]
+            .iter()
+            .any(|other| name.trim_ascii_end() == other.to_bytes())
+        {
             return false;
         }
         let Ok(fds) = fs::read_dir(path(*pid, "fd")) else {

@@ -119,6 +119,30 @@ pub fn interrupt(thread: rustix::thread::Pid) {
     }
 }
 
+/// Blocks every signal in the calling thread; for a process that does nothing but [`wait_for_term`].
+#[allow(unsafe_code)]
+pub fn block_all() {
+    // SAFETY: zero is a valid value to pass to sigfillset, which initialises it; the set is alive.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        // It cannot fail for a valid set.
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Waits for TERM, which has to be blocked.
+#[allow(unsafe_code)]
+pub fn wait_for_term() {
+    // SAFETY: as above, and nobody asks for more about the signal.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        libc::sigwaitinfo(&raw const set, std::ptr::null_mut());
+    }
+}
+
 /// Termination signals (TERM, INT, HUP), readable in an event loop.
 #[derive(Debug)]
 pub struct SignalFd(File);

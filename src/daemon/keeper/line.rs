@@ -26,7 +26,7 @@ const MAX: usize = 64 << 10;
 const MAX_FILES: usize = 250;
 
 /// The first word, with the version of all of them.
-const KEEP: &[u8] = b"keep-mount/3 ";
+const KEEP: &[u8] = b"keep-mount/4 ";
 
 /// What is said.
 #[derive(Debug, Eq, PartialEq)]

@@ -16,10 +16,12 @@ use crate::daemon::control::{Control, Handler as _};
 use crate::daemon::ephemeral::Reaper;
 use crate::daemon::kept::{Before, ConnectionBefore, Keeping, Part};
 use crate::daemon::mounted::{OwnMount, flags, read_ahead};
+use crate::daemon::side_mount::SideMount;
 use crate::daemon::stores::{self, Stores};
-use crate::daemon::volumes::Volumes;
+use crate::daemon::volumes::{Around, Volumes};
 use crate::daemon::watch::Watch;
 use crate::daemon::{MountPlan, log_file, mount_point, side_mount};
+use crate::fs::volumes::Record;
 use crate::fs::{FileSystem as _, FsOptions, KernelCache, Shape, Superblock};
 use crate::fuse::handshake::Link;
 use crate::fuse::notify::NotifyQueue;
@@ -27,6 +29,7 @@ use crate::fuse::session::{self, Settings};
 use crate::mount_paths::VOLUMES;
 use crate::ops::volume::activity::Activity;
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError};
+use crate::sys::descriptor_holder::DescriptorHolder;
 use crate::sys::idmap::Shift;
 use crate::sys::mount::{self, MountPoint};
 use crate::sys::signal::SignalFd;
@@ -46,6 +49,10 @@ impl Service {
     pub(super) fn begin(plan: &MountPlan, before: Option<Before>) -> anyhow::Result<Self> {
         // Before any thread exists: all of them are to leave signals to the event loop.
         let signals = SignalFd::block().context("blocking signals")?;
+        let holder = match plan.options.survive {
+            true => holder(),
+            false => None,
+        };
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("making an eventfd")?;
         let point = match &before {
             Some(_) => None,
@@ -87,13 +94,19 @@ impl Service {
             lease: lease.as_ref().map(|lease| lease.id().clone()),
         };
         let cache = Arc::clone(&queue) as Arc<dyn KernelCache>;
-        let (before, stores_before, keeping) = match before {
+        let (before, stores_before, volumes_before, keeping) = match before {
             Some(before) => {
-                let keeping = Keeping::inherited(plan, store.path(), before.keeper)?;
-                (Some(before.images), before.stores, Some(keeping))
+                let keeping = Keeping::inherited(plan, store.path(), before.keeper, holder)?;
+                let volumes = before.volumes;
+                // Nobody else can have unmounted them, or they are to be mounted anew.
+                let volumes = volumes.filter(|one| session::is_connected(&one.connection));
+                (Some(before.images), before.stores, volumes, Some(keeping))
             }
-            None if plan.options.survive => (None, None, Some(Keeping::new(plan, store.path())?)),
-            None => (None, None, None),
+            None if plan.options.survive => {
+                let keeping = Keeping::new(plan, store.path(), holder)?;
+                (None, None, None, Some(keeping))
+            }
+            None => (None, None, None, None),
         };
         let memory = match (&keeping, &before) {
             (Some(keeping), Some(before)) => Some(keeping.inherit(Part::Images, &queue, before)?),
@@ -111,7 +124,11 @@ impl Service {
         let store_path = store.path().to_owned();
 
         let lease_id = lease.as_ref().map(|lease| lease.id().clone());
-        let side = side_mount::prepare(plan, &mounted_at)?;
+        let side = match volumes_before.as_ref().map(|before| before.mounted().path) {
+            Some(path) if path == mounted_at.join(VOLUMES) => None,
+            Some(path) => Some(SideMount::inherited(path)),
+            None => side_mount::prepare(plan, &mounted_at)?,
+        };
         let volumes_at = match &side {
             Some(place) => place.path().to_owned(),
             None => mounted_at.join(VOLUMES),
@@ -151,6 +168,11 @@ impl Service {
             keeping.add(Part::Images, mounted, &session, memory)?;
         }
 
+        let around = Around {
+            outer: device,
+            lease: lease_id,
+            side,
+        };
         let (volumes, stores) = match is_next {
             false => {
                 let stat =
@@ -159,15 +181,34 @@ impl Service {
                     bail!("{}: something else was mounted over it", path.display());
                 }
                 let volumes =
-                    Volumes::mount(plan, &store, &path, device, lease_id, side, &activity)?;
+                    Volumes::mount(plan, &store, &path, around, &activity, keeping.as_ref())?;
                 let stores = match stores::inside(plan) {
                     true => Some(Stores::mount(plan, &store, &path, keeping.as_ref())?),
                     false => None,
                 };
                 (Some(volumes), stores)
             }
-            // The volumes have ended with the server before, and come back as after an unmount.
-            true => (None, stores_again(&store, stores_before, keeping.as_ref())?),
+            true => {
+                let stores = stores_again(&store, stores_before, keeping.as_ref())?;
+                let volumes = match (volumes_before, &keeping) {
+                    (Some(before), Some(keeping)) => {
+                        let inherited =
+                            Volumes::inherit(plan, &store, before, around, &activity, keeping);
+                        match inherited {
+                            Ok(volumes) => Some(volumes),
+                            Err(error) => {
+                                log::error!("the volumes end with the server before: {error:#}");
+                                keeping.drop_part(Part::Volumes);
+                                keeping.tell()?;
+                                None
+                            }
+                        }
+                    }
+                    _ => None,
+                };
+                // Those that have ended with the server before come back as after an unmount.
+                (volumes, stores)
+            }
         };
         rustix::process::chdir("/").context("leaving the working directory")?;
         if !plan.foreground {
@@ -199,6 +240,7 @@ impl Service {
             Some(lease) => Some(reap(plan, &store, lease, &shared)?),
             None => None,
         };
+        let no_volumes = volumes.is_none() || stores::inside(plan) && stores.is_none();
         let mut service = Service {
             shared,
             session,
@@ -208,7 +250,7 @@ impl Service {
             volumes,
             stores,
             // What is not announced is not asked who uses a volume.
-            again: (is_next && is_announced).then(Instant::now),
+            again: (is_next && is_announced && no_volumes).then(Instant::now),
             unannounced: (!is_announced).then(|| Instant::now() + ANNOUNCE_PAUSE),
             keeping,
             signals,
@@ -224,6 +266,20 @@ impl Service {
         }
         Ok(service)
     }
+}
+
+/// Who is to hold descriptors of volumes when this process dies, and what they are.
+fn holder() -> Option<(Arc<Record>, DescriptorHolder)> {
+    let start = || {
+        let record = Record::new()?;
+        let kept = Arc::clone(&record);
+        let holder = DescriptorHolder::start(move |number| kept.keeps(number))?;
+        std::io::Result::Ok((record, holder))
+    };
+    let started = start();
+    started
+        .map_err(|error| log::warn!("volumes end with this process: {error}"))
+        .ok()
 }
 
 /// The stores that the server before has served, if they still are there.

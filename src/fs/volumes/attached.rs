@@ -7,6 +7,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::super::api::InodeNo;
+use super::record::Mark;
 use crate::store::{VolumeHold, VolumeId};
 
 /// Names noted for one volume beside those of its nodes; beyond, absent names are not kept.
@@ -24,7 +25,7 @@ pub(super) struct Attached {
 }
 
 /// How a volume is held.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Mode {
     /// Not at all: it may be looked at.
     Out,
@@ -39,9 +40,33 @@ pub(super) enum Mode {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) mode: Mode,
+    pub(super) mark: Mark,
     pub(super) hold: Option<VolumeHold>,
+    /// What an earlier process has had the kernel keep, and this one does not know of, it keeps until then.
+    pub(super) until: Option<Instant>,
     pub(super) not_alone_before: Option<Instant>,
     pub(super) last_use: Instant,
+}
+
+impl Held {
+    /// What the next process is to begin with, before it is so; or after, where that keeps more.
+    pub(super) fn note(&self, mode: Mode) {
+        self.mark.backing(match mode {
+            Mode::Out => 0,
+            Mode::Shared => 1,
+            Mode::Alone | Mode::Leaving => 2,
+        });
+    }
+}
+
+impl Mode {
+    pub(super) fn recorded(number: u64) -> Mode {
+        match number {
+            1 => Mode::Shared,
+            2 => Mode::Alone,
+            _ => Mode::Out,
+        }
+    }
 }
 
 /// What is kept of one volume.
@@ -62,7 +87,9 @@ impl Keep {
             uses: AtomicUsize::new(0),
             held: Mutex::new(Held {
                 mode: Mode::Out,
+                mark: Mark::default(),
                 hold: None,
+                until: None,
                 not_alone_before: None,
                 last_use: Instant::now(),
             }),

@@ -172,6 +172,12 @@ impl Budget {
     }
 }
 
+impl Known {
+    pub(super) fn user(&self) -> u32 {
+        self.user
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         Budget::release(&mut self.budget.taken.lock(), self.user, 1);

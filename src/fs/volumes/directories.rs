@@ -12,6 +12,7 @@ use super::super::api::{Full, InodeNo};
 use super::VolumeTree;
 use super::attr::{FileNo, Name, VolumeError};
 use super::nodes::Node;
+use super::record::{Facts, Kind, Mark, Record};
 use crate::sys::beneath::{self, Host};
 
 type Result<T> = std::result::Result<T, VolumeError>;
@@ -39,37 +40,85 @@ pub(super) enum OpenDirectory {
 
 /// The host's directory, which has a position; opened when it is read. Of a listing that the kernel has kept it never is.
 #[derive(Debug)]
-pub(super) struct Reading(Option<OwnedFd>);
+pub(super) struct Reading {
+    file: u64,
+    user: u32,
+    /// For the next process.
+    record: Option<Arc<Record>>,
+    open: Option<(Mark, OwnedFd)>,
+}
 
 impl Reading {
     fn open(&mut self, host: &Host, node: &Node) -> Result<&OwnedFd> {
-        let descriptor = match self.0.take() {
-            Some(descriptor) => descriptor,
-            None => host.open(node.directory()?, OFlags::RDONLY | OFlags::DIRECTORY)?,
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                self.marked(node, host.open(node.directory()?, flags)?)
+            }
         };
-        Ok(self.0.insert(descriptor))
+        Ok(&self.open.insert(open).1)
+    }
+
+    fn marked(&self, node: &Node, descriptor: OwnedFd) -> (Mark, OwnedFd) {
+        let facts = Facts {
+            ino: node.ino.0,
+            number: self.file,
+            user: self.user,
+            volume: node.volume.number,
+            ..Facts::default()
+        };
+        let mark = match &self.record {
+            Some(record) => record.mark(&descriptor, Kind::Directory, &facts, None),
+            None => Mark::default(),
+        };
+        (mark, descriptor)
     }
 }
 
 impl VolumeTree {
     /// Opens a directory for listing.
-    pub(super) fn open_directory_host(&self, ino: InodeNo) -> Result<FileNo> {
+    pub(super) fn open_directory_host(&self, user: u32, ino: InodeNo) -> Result<FileNo> {
+        let file = self.files.number();
         let directory = if Self::is_root(ino) {
             OpenDirectory::Root(self.root_listing()?)
         } else {
             let node = self.nodes.get(ino)?;
             node.directory()?;
-            let mut reading = Reading(None);
+            let mut reading = self.reading(file, user);
             if !self.many_users() {
                 // Nobody else checks whether it may be read.
                 reading.open(&self.host, &node)?;
             }
             OpenDirectory::Host(node, Mutex::new(reading), AtomicBool::new(false))
         };
-        let file = self.files.number();
         let mut directories = self.files.directories.write();
         directories.insert(file, Arc::new(directory));
         Ok(FileNo(file))
+    }
+
+    fn reading(&self, file: u64, user: u32) -> Reading {
+        Reading {
+            file,
+            user,
+            record: self.files.record.clone(),
+            open: None,
+        }
+    }
+
+    /// A directory that an earlier process has begun to list.
+    pub(super) fn restore_directory(&self, node: Arc<Node>, descriptor: OwnedFd, facts: &Facts) {
+        let mut reading = self.reading(facts.number, facts.user);
+        reading.open = Some(reading.marked(&node, descriptor));
+        self.insert_directory(FileNo(facts.number), node, reading);
+    }
+
+    /// Whether the kernel keeps what is listed is not known: it is made to forget.
+    fn insert_directory(&self, file: FileNo, node: Arc<Node>, reading: Reading) {
+        let kept = AtomicBool::new(node.is_kept());
+        let directory = OpenDirectory::Host(node, Mutex::new(reading), kept);
+        let mut directories = self.files.directories.write();
+        directories.entry(file.0).or_insert(Arc::new(directory));
     }
 
     fn directory(&self, file: FileNo) -> Result<Arc<OpenDirectory>> {
@@ -78,14 +127,35 @@ impl VolumeTree {
         found.ok_or_else(|| Errno::BADF.into())
     }
 
+    /// Where an earlier process has opened it and listed nothing of it, it is opened now.
+    fn directory_at(&self, ino: InodeNo, file: FileNo, offset: u64) -> Result<Arc<OpenDirectory>> {
+        let found = self.directory(file);
+        if found.is_ok() || !self.inherits() {
+            return found;
+        }
+        if Self::is_root(ino) {
+            // The names that it had then are gone.
+            if offset > 0 {
+                return Err(Errno::STALE.into());
+            }
+            let names = Arc::new(OpenDirectory::Root(self.root_listing()?));
+            self.files.directories.write().insert(file.0, names);
+        } else {
+            let node = self.nodes.get(ino)?;
+            node.directory()?;
+            self.insert_directory(file, node, self.reading(file.0, 0));
+        }
+        self.directory(file)
+    }
+
     /// Lists from `offset` until `add` says that it is full.
     pub fn list(
         &self,
-        file: FileNo,
+        (ino, file): (InodeNo, FileNo),
         offset: u64,
         add: &mut dyn FnMut(&Listed<'_>) -> Full,
     ) -> Result<()> {
-        match &*self.directory(file)? {
+        match &*self.directory_at(ino, file, offset)? {
             OpenDirectory::Root(entries) => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX);
                 for ((name, ino, kind), next) in entries.iter().zip(1..).skip(from) {
@@ -155,8 +225,8 @@ impl VolumeTree {
     }
 
     /// fsync(2) of a directory.
-    pub fn sync_directory(&self, file: FileNo, data_only: bool) -> Result<()> {
-        match &*self.directory(file)? {
+    pub fn sync_directory(&self, ino: InodeNo, file: FileNo, data_only: bool) -> Result<()> {
+        match &*self.directory_at(ino, file, 0)? {
             // Every change of the names is durable when it is acknowledged.
             OpenDirectory::Root(_) => Ok(()),
             OpenDirectory::Host(node, reading, _) => {

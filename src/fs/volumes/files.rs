@@ -11,10 +11,12 @@ use rustix::io::Errno;
 
 use super::super::api::{Caller, FsError, InodeNo};
 use super::VolumeTree;
+use super::again;
 use super::attr::{Attr, FileNo, VolumeError};
 use super::directories::OpenDirectory;
 use super::keep::Use;
 use super::nodes::Node;
+use super::record::{Count, Facts, Kind, Mark, Record};
 use super::set_id;
 use crate::sys::beneath::{self, Keeps};
 use crate::sys::mountinfo::DeviceId;
@@ -33,6 +35,18 @@ pub struct Opened {
     /// Its writes are to come through here, where it is known who makes them: it has set-id bits to lose.
     pub by_caller: bool,
     open: Arc<OpenFile>,
+}
+
+impl Opened {
+    /// It is read and written through the kernel's backing file of that id.
+    pub fn has_backing(&self, id: u32) {
+        self.open.mark.backing(u64::from(id) + 1);
+    }
+
+    /// The kernel has been told of it.
+    pub fn answered(&self) {
+        self.open.mark.request(0);
+    }
 }
 
 impl AsFd for Opened {
@@ -55,6 +69,7 @@ pub enum Write {
 
 #[derive(Debug)]
 pub(super) struct OpenFile {
+    pub(super) mark: Mark,
     pub(super) node: Arc<Node>,
     pub(super) descriptor: OwnedFd,
     pub(super) writes: bool,
@@ -67,17 +82,31 @@ pub(super) struct OpenFile {
 #[derive(Debug, Default)]
 pub(super) struct Files {
     next: AtomicU64,
+    /// For the next process.
+    pub(super) record: Option<Arc<Record>>,
     files: RwLock<HashMap<u64, Arc<OpenFile>>>,
     pub(super) directories: RwLock<HashMap<u64, Arc<OpenDirectory>>>,
 }
 
 impl Files {
+    pub(super) fn recorded(record: Option<Arc<Record>>) -> Files {
+        Files {
+            record,
+            ..Files::default()
+        }
+    }
+
     pub(super) fn get(&self, file: FileNo) -> Option<Arc<OpenFile>> {
         self.files.read().get(&file.0).cloned()
     }
 
     pub(super) fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
+        // One that was given back may still be asked for by a request that is sent again: no process gives it twice.
+        let next = self
+            .record
+            .as_ref()
+            .and_then(|record| record.count(Count::NextFile));
+        next.unwrap_or(&self.next).fetch_add(1, Ordering::Relaxed)
     }
 
     /// Nodes of which a file is open.
@@ -97,6 +126,20 @@ fn host_flags(flags: OFlags) -> OFlags {
             | OFlags::LARGEFILE)
 }
 
+/// In the record of an open file.
+const WRITES: u8 = 1;
+const UNSEEN: u8 = 2;
+const BY_CALLER: u8 = 4;
+
+fn flag(set: bool, flag: u8) -> u8 {
+    if set { flag } else { 0 }
+}
+
+/// Whether what is recorded is open for writing.
+pub(super) fn writes(facts: &Facts) -> bool {
+    facts.flags & WRITES != 0
+}
+
 fn for_writing(flags: OFlags) -> bool {
     flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC)
 }
@@ -112,19 +155,49 @@ impl VolumeTree {
         descriptor: OwnedFd,
         flags: OFlags,
         in_use: Option<Use>,
-        by_caller: bool,
+        (by_caller, user): (bool, u32),
     ) -> Opened {
         let unseen = for_writing(flags) && (by_caller || flags.contains(OFlags::RDWR));
+        let file = self.files.number();
+        let facts = Facts {
+            flags: flag(for_writing(flags), WRITES)
+                | flag(unseen, UNSEEN)
+                | flag(by_caller, BY_CALLER),
+            ino: node.ino.0,
+            number: file,
+            user,
+            volume: node.volume.number,
+            request: again::request(),
+            ..Facts::default()
+        };
+        self.keep_as(node, descriptor, facts, in_use)
+    }
+
+    /// A file with what is recorded of it.
+    pub(super) fn keep_as(
+        &self,
+        node: Arc<Node>,
+        descriptor: OwnedFd,
+        facts: Facts,
+        in_use: Option<Use>,
+    ) -> Opened {
+        let unseen = facts.flags & UNSEEN != 0;
+        let by_caller = facts.flags & BY_CALLER != 0;
         if unseen {
             node.write_begins();
         }
-        let file = self.files.number();
+        let file = facts.number;
         let (ino, device) = (node.ino, node.device);
         self.activity.opened(&node.volume.id);
+        let mark = match &self.files.record {
+            Some(record) => record.mark(&descriptor, Kind::File, &facts, None),
+            None => Mark::default(),
+        };
         let open = Arc::new(OpenFile {
+            mark,
             node,
             descriptor,
-            writes: for_writing(flags),
+            writes: facts.flags & WRITES != 0,
             unseen,
             _in_use: in_use,
         });
@@ -139,7 +212,7 @@ impl VolumeTree {
     }
 
     /// Opens a file with the flags of open(2).
-    pub(super) fn open_host(&self, ino: InodeNo, flags: u32) -> Result<Opened> {
+    pub(super) fn open_host(&self, caller: &Caller, ino: InodeNo, flags: u32) -> Result<Opened> {
         let flags = OFlags::from_bits_retain(flags);
         let node = self.nodes.get(ino)?;
         node.regular()?;
@@ -154,7 +227,7 @@ impl VolumeTree {
         let by_caller = for_writing(flags)
             && self.many_users()
             && set_id::has_set_id(&beneath::stat(&descriptor)?);
-        let opened = self.keep(node, descriptor, flags, in_use, by_caller);
+        let opened = self.keep(node, descriptor, flags, in_use, (by_caller, caller.uid));
         if opened.open.unseen && opened.open.node.is_kept() {
             // Before the caller can change it.
             self.cache.invalidate_attributes_now(opened.ino);
@@ -173,15 +246,22 @@ impl VolumeTree {
     ) -> Result<(Attr, Opened)> {
         let flags = OFlags::from_bits_retain(flags);
         let parent = self.changeable(parent)?;
+        // What the same request has made before is opened.
+        let before = self.before();
+        let own = before == Some([0, 0]);
+        if flags.contains(OFlags::EXCL) {
+            self.about_to(|| before.unwrap_or_else(|| self.what_is(&parent, name)));
+        }
         let create = || self.host.create(&*parent, name, host_flags(flags), mode);
         match self.making(caller, mode, umask, create) {
             Ok(descriptor) => {
                 let node = self.host.open(&descriptor, OFlags::PATH)?;
                 let (node, attr) = self.entered(caller, &parent, name, node)?;
                 let in_use = Some(self.using(&node.volume)?);
-                Ok((attr, self.keep(node, descriptor, flags, in_use, false)))
+                let by = (false, caller.uid);
+                Ok((attr, self.keep(node, descriptor, flags, in_use, by)))
             }
-            Err(VolumeError::Host(Errno::EXIST)) if !flags.contains(OFlags::EXCL) => {
+            Err(VolumeError::Host(Errno::EXIST)) if own || !flags.contains(OFlags::EXCL) => {
                 let (node, attr) = self.found(caller, &parent, name)?;
                 let opened = match node.kind {
                     FileType::RegularFile => self.host.open(&*node, host_flags(flags)),
@@ -191,7 +271,8 @@ impl VolumeTree {
                 match opened {
                     Ok(descriptor) => {
                         let in_use = Some(self.using(&node.volume)?);
-                        Ok((attr, self.keep(node, descriptor, flags, in_use, false)))
+                        let by = (false, caller.uid);
+                        Ok((attr, self.keep(node, descriptor, flags, in_use, by)))
                     }
                     Err(error) => {
                         self.nodes.forget(attr.ino, 1);
@@ -221,11 +302,35 @@ impl VolumeTree {
     ) -> Result<usize> {
         let file = self.file(file)?;
         let append = way == Write::Append;
+        if append && self.has_appended(&file, data)? {
+            return Ok(data.len());
+        }
         let write = || beneath::write(&file.descriptor, offset, data, append);
         match way {
             Write::Mapped => self.changing_as(Keeps::All, &file.descriptor, write),
             Write::At | Write::Append => self.changing(caller, &file.descriptor, write),
         }
+    }
+
+    /// Whether the same request has appended before. Else it is about to.
+    fn has_appended(&self, file: &OpenFile, data: &[u8]) -> Result<bool> {
+        if self.files.record.is_none() {
+            return Ok(false);
+        }
+        let size = beneath::stat(&file.descriptor)?.stx_size;
+        if let Some([before, _]) = self.before()
+            && size >= before.saturating_add(data.len() as u64)
+        {
+            let mut there = Vec::new();
+            // It may be open for writing only.
+            let readable = self.host.open(&*file.node, OFlags::RDONLY)?;
+            beneath::read(&readable, before, data.len(), &mut there)?;
+            if there == data {
+                return Ok(true);
+            }
+        }
+        self.about_to(|| [size, 0]);
+        Ok(false)
     }
 
     /// A descriptor of the file was closed. File systems of the network write back then, and the answer says how that went.
@@ -238,11 +343,8 @@ impl VolumeTree {
         Ok(())
     }
 
-    /// The last descriptor was closed; `owner` held flock locks.
-    pub fn release(&self, ino: InodeNo, file: FileNo, owner: Option<u64>) {
-        if let Some(owner) = owner {
-            self.locks.owner_closed(ino, owner);
-        }
+    /// The last descriptor was closed. Locks go with the file: the kernel may have given their owner's number to another meanwhile.
+    pub fn release(&self, file: FileNo) {
         self.locks.file_closed(file);
         let gone = self.files.files.write().remove(&file.0);
         self.budget.closed(file);

@@ -31,12 +31,18 @@ use super::VolumeTree;
 use super::attached::{Attached, Held, Keep, Mode};
 use super::attr::VolumeError;
 use super::nodes::Node;
+use super::record::{Facts, Kind, Mark};
 use crate::sys::procfs;
 
 use crate::store::{VolumeHold, VolumeId, VolumeName};
 
 /// How long is without limit: the kernel's own is beyond any machine's life.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How long a name may be kept on a connection that outlives this process: the next one does not know all of them, and lets nobody in
+/// before they have expired. Less than a newcomer waits.
+const LASTING: Duration = Duration::from_secs(2);
+/// And how long a thread may take to note it that has been answered.
+const NOTED: Duration = Duration::from_secs(1);
 /// Who was asked to let others in does not try to be alone again before; longer than a newcomer waits, and than one who is done takes
 /// to leave (`IDLE` and two rounds of the sweep): a mount that tries before that leaves, and the other is alone with the volume.
 const TRUCE: Duration = Duration::from_secs(9);
@@ -118,8 +124,8 @@ impl VolumeTree {
             return answer(Keeping::NOTHING);
         }
         let name = match named {
-            Named::Made => FOR_EVER,
-            Named::Found if fresh || self.tell(caller.pid) => FOR_EVER,
+            Named::Made => self.longest(),
+            Named::Found if fresh || self.tell(caller.pid) => self.longest(),
             Named::Found => Duration::ZERO,
         };
         let attributes = match node.is_written() {
@@ -145,8 +151,16 @@ impl VolumeTree {
         };
         let _gate = self.gate.read();
         match &node.volume.keep {
-            Some(keep) if node.is_alone() && keep.note(parent, name) => answer(FOR_EVER),
+            Some(keep) if node.is_alone() && keep.note(parent, name) => answer(self.longest()),
             _ => answer(Duration::ZERO),
+        }
+    }
+
+    /// How long a name may be kept.
+    fn longest(&self) -> Duration {
+        match self.files.record {
+            Some(_) => LASTING,
+            None => FOR_EVER,
         }
     }
 
@@ -217,6 +231,7 @@ impl VolumeTree {
             let own = self.options.lease.as_ref();
             self.store.share_volume(hold, &volume.id, &name, own)?;
             held.mode = Mode::Shared;
+            held.note(Mode::Shared);
         }
         keep.uses.fetch_add(1, Ordering::AcqRel);
         drop(held);
@@ -227,11 +242,51 @@ impl VolumeTree {
     fn hold<'a>(&self, volume: &Attached, held: &'a mut Held) -> Option<&'a VolumeHold> {
         if held.hold.is_none() {
             match self.store.volume_hold(&volume.id) {
-                Ok(hold) => held.hold = Some(hold),
+                Ok(hold) => {
+                    held.mark = self.mark_hold(volume.number, &hold);
+                    held.hold = Some(hold);
+                }
                 Err(error) => log::debug!("{error}"),
             }
         }
         held.hold.as_ref()
+    }
+
+    fn mark_hold(&self, volume: u32, hold: &VolumeHold) -> Mark {
+        let facts = Facts {
+            volume,
+            ..Facts::default()
+        };
+        match &self.files.record {
+            Some(record) => record.mark(hold, Kind::Hold, &facts, None),
+            None => Mark::default(),
+        }
+    }
+
+    /// Goes on with the hold of an earlier process, which has been there all the time: what the kernel keeps of the volume is true, but
+    /// for changes that were not answered.
+    pub(super) fn restore_hold(&self, volume: &Attached, hold: VolumeHold, mode: u64) {
+        let Some(keep) = &volume.keep else {
+            return;
+        };
+        let mut held = keep.held.lock();
+        held.mark = self.mark_hold(volume.number, &hold);
+        held.mode = Mode::recorded(mode);
+        held.note(held.mode);
+        match held.mode {
+            Mode::Alone => {
+                held.until = Some(Instant::now() + LASTING + NOTED);
+                keep.alone.store(true, Ordering::Release);
+            }
+            // It may have got in without being recorded.
+            Mode::Out => {
+                if let Err(error) = hold.let_go() {
+                    log::warn!("volume {}: {error}", volume.id);
+                }
+            }
+            Mode::Shared | Mode::Leaving => {}
+        }
+        held.hold = Some(hold);
     }
 
     /// Takes the volume for itself, if nobody else has it.
@@ -259,13 +314,17 @@ impl VolumeTree {
         };
         match hold.try_alone() {
             Ok(true) => {
+                held.note(Mode::Alone);
                 held.mode = Mode::Alone;
                 keep.alone.store(true, Ordering::Release);
             }
             // Uses begin under the lock that is held here.
             Ok(false) if shared && idle && keep.uses.load(Ordering::Acquire) == 0 => {
                 match hold.let_go() {
-                    Ok(()) => held.mode = Mode::Out,
+                    Ok(()) => {
+                        held.mode = Mode::Out;
+                        held.note(Mode::Out);
+                    }
                     Err(error) => log::warn!("volume {}: {error}", volume.id),
                 }
             }
@@ -299,6 +358,12 @@ impl VolumeTree {
         if !self.all_noted() {
             return Err(rustix::io::Errno::BUSY.into());
         }
+        self.have_forgotten(&volume, keep);
+        Ok(true)
+    }
+
+    /// Has the kernel asked to forget all that it was told to keep of a volume.
+    pub(super) fn have_forgotten(&self, volume: &Attached, keep: &Keep) {
         let nodes = self.nodes.of(volume.number);
         let inside = nodes.iter().filter(|node| !node.top);
         for (parent, name) in inside.filter_map(|node| node.last_name()) {
@@ -311,7 +376,6 @@ impl VolumeTree {
             let attrs_only = node.kind != rustix::fs::FileType::Directory;
             self.cache.invalidate_inode(node.ino, attrs_only);
         }
-        Ok(true)
     }
 
     /// The kernel has forgotten everything of the volume: others may change it.
@@ -322,6 +386,10 @@ impl VolumeTree {
         let Some(keep) = &volume.keep else {
             return Ok(());
         };
+        let until = keep.held.lock().until;
+        if let Some(until) = until {
+            thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
         let mut held = keep.held.lock();
         if !matches!(held.mode, Mode::Leaving) {
             return Ok(());
@@ -330,6 +398,7 @@ impl VolumeTree {
             hold.try_share().map_err(super::attr::io_error)?;
         }
         held.mode = Mode::Shared;
+        held.note(Mode::Shared);
         held.not_alone_before = Some(Instant::now() + TRUCE);
         keep.names.lock().clear();
         drop(held);

@@ -27,6 +27,7 @@ use super::VolumeTree;
 use super::attr::{FileNo, VolumeError};
 use super::budget::{Budget, Share};
 use super::files::OpenFile;
+use super::record::{Facts, Kind, Mark, Record};
 use crate::sys::beneath::{self, LockKind, Range};
 
 /// What a caller asks for.
@@ -63,6 +64,7 @@ enum Call {
 /// The locks of one owner on one inode. None yet, if he waits for his first.
 #[derive(Debug)]
 struct Holder {
+    _mark: Mark,
     /// Shared with whoever waits for a lock of it.
     descriptor: Arc<OwnedFd>,
     call: Call,
@@ -71,6 +73,9 @@ struct Holder {
     file: FileNo,
     _share: Share,
 }
+
+/// In the record: the locks are flock(2)'s.
+const FLOCK: u8 = 1;
 
 /// An owner on an inode.
 type Key = (InodeNo, u64);
@@ -117,6 +122,8 @@ impl Holders {
 type Answer = Box<dyn FnOnce(Result<(), VolumeError>) + Send>;
 
 struct State {
+    /// For the next process.
+    record: Option<Arc<Record>>,
     budget: Arc<Budget>,
     holders: Mutex<Holders>,
     /// Holders, so that closing a file without locks costs nothing.
@@ -131,14 +138,36 @@ pub(super) struct Locks {
 
 impl Locks {
     /// Starts the thread that looks after those who wait, for as long as the process lives.
-    pub(super) fn start(budget: Arc<Budget>) -> io::Result<Locks> {
+    pub(super) fn start(budget: Arc<Budget>, record: Option<Arc<Record>>) -> io::Result<Locks> {
         let state = Arc::new(State {
+            record,
             budget,
             holders: Mutex::default(),
             count: AtomicUsize::new(0),
         });
         let waiting = waiting::Waiting::start(Arc::clone(&state))?;
         Ok(Locks { state, waiting })
+    }
+
+    /// The locks of an owner that an earlier process has held for him.
+    pub(super) fn restore(&self, descriptor: OwnedFd, facts: &Facts) -> Result<(), VolumeError> {
+        let share = self.state.budget.take(facts.user)?;
+        let mark = self.state.mark(&descriptor, facts);
+        let holder = Holder {
+            _mark: mark,
+            descriptor: Arc::new(descriptor),
+            call: match facts.flags & FLOCK {
+                0 => Call::Fcntl,
+                _ => Call::Flock,
+            },
+            pid: u32::try_from(facts.count).unwrap_or(0),
+            file: FileNo(facts.of),
+            _share: share,
+        };
+        let mut holders = self.state.holders.lock();
+        holders.insert((facts.inode(), facts.number), holder);
+        self.state.count.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
     /// An owner has closed a descriptor of the file: its locks end.
@@ -237,6 +266,7 @@ impl State {
             Call::Fcntl => beneath::set_lock(descriptor, kind, &range),
             Call::Flock => beneath::set_flock(descriptor, kind),
         };
+        self.drop_of_another_file(request);
         loop {
             if let Some(holder) = self.holders.lock().by_owner.get(&key) {
                 return Ok(set(&holder.descriptor)?);
@@ -259,6 +289,7 @@ impl State {
     /// Waits for a lock, until it is granted or a signal arrives: `EINTR`.
     fn wait(&self, request: &LockRequest, call: Call, file: &OpenFile) -> Result<(), VolumeError> {
         let (kind, range, key) = (kind(request)?, range(request), key(request));
+        self.drop_of_another_file(request);
         loop {
             let known = |holders: &Holders| {
                 let holder = holders.by_owner.get(&key)?;
@@ -290,6 +321,18 @@ impl State {
         }
     }
 
+    /// What flock means by an owner is one open file, and the kernel names the next one like one that it has closed. The request that says
+    /// so may come after those of the next.
+    fn drop_of_another_file(&self, request: &LockRequest) {
+        let mut holders = self.holders.lock();
+        let holder = holders.by_owner.get(&key(request));
+        if holder.is_some_and(|holder| holder.call == Call::Flock && holder.file != request.file) {
+            let gone = holders.remove(key(request));
+            drop(holders);
+            self.ended(gone);
+        }
+    }
+
     fn describe(
         &self,
         request: &LockRequest,
@@ -297,13 +340,32 @@ impl State {
         file: &OpenFile,
     ) -> Result<Holder, VolumeError> {
         let share = self.budget.take(request.user)?;
+        let descriptor = reopen(file)?;
+        let facts = Facts {
+            flags: if call == Call::Flock { FLOCK } else { 0 },
+            ino: request.ino.0,
+            number: request.owner,
+            count: u64::from(request.pid),
+            user: request.user,
+            volume: file.node.volume.number,
+            of: request.file.0,
+            ..Facts::default()
+        };
         Ok(Holder {
-            descriptor: Arc::new(reopen(file)?),
+            _mark: self.mark(&descriptor, &facts),
+            descriptor: Arc::new(descriptor),
             call,
             pid: request.pid,
             file: request.file,
             _share: share,
         })
+    }
+
+    fn mark(&self, descriptor: &OwnedFd, facts: &Facts) -> Mark {
+        match &self.record {
+            Some(record) => record.mark(descriptor, Kind::Lock, facts, None),
+            None => Mark::default(),
+        }
     }
 
     fn ended(&self, gone: impl IntoIterator<Item = Holder>) {

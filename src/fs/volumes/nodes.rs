@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Statx};
@@ -18,6 +18,7 @@ use super::super::api::{FsError, InodeNo};
 use super::attached::Attached;
 use super::attr::{Attr, VolumeError};
 use super::budget::Known;
+use super::record::{self, Count, Facts, Kind, Mark, Record};
 use crate::sys::beneath;
 use crate::sys::mountinfo::DeviceId;
 
@@ -34,6 +35,7 @@ pub(super) type Found = (InodeNo, Box<[u8]>);
 /// One inode of the host, as seen through one volume.
 #[derive(Debug)]
 pub(super) struct Node {
+    mark: Mark,
     pub(super) ino: InodeNo,
     pub(super) volume: Arc<Attached>,
     descriptor: OwnedFd,
@@ -46,6 +48,8 @@ pub(super) struct Node {
     last_name: Mutex<Option<Found>>,
     /// Open files that write.
     writers: AtomicUsize,
+    /// An earlier process has had it, and the kernel has not asked for it since.
+    doubtful: AtomicBool,
     /// Whose it is.
     _known: Option<Known>,
 }
@@ -114,6 +118,8 @@ struct Table {
     /// Volumes that have ended while the kernel knew something of them.
     ended: HashSet<u32>,
     invented: u64,
+    /// For the next process.
+    record: Option<Arc<Record>>,
 }
 
 /// The numbers of one (volume, device).
@@ -128,7 +134,99 @@ struct Space {
 #[derive(Debug, Default)]
 pub(super) struct Nodes(Mutex<Table>);
 
+/// In the record of a node: it is the volume itself.
+const TOP: u8 = 1;
+
 impl Nodes {
+    /// Those that are recorded for the next process.
+    pub(super) fn recorded(record: Option<Arc<Record>>) -> Nodes {
+        let table = Table {
+            invented: record
+                .as_ref()
+                .map_or(0, |record| record.get(Count::Invented)),
+            record,
+            ..Table::default()
+        };
+        Nodes(Mutex::new(table))
+    }
+
+    /// The numbers of spaces that an earlier process has given.
+    pub(super) fn restore_spaces(&self, spaces: Vec<(u64, u32, u64)>) {
+        let mut table = self.0.lock();
+        let table = &mut *table;
+        for (number, volume, device) in spaces {
+            let device = unpack(device);
+            table.put_space(number, Some((volume, device)));
+            table
+                .spaces
+                .insert((volume, device), Space { number, nodes: 0 });
+            table.highest = table.highest.max(number);
+        }
+        let used: BTreeSet<u64> = table.spaces.values().map(|space| space.number).collect();
+        table.free = (1..table.highest)
+            .filter(|number| !used.contains(number))
+            .collect();
+    }
+
+    /// A node that an earlier process has had for the kernel.
+    pub(super) fn restore(
+        &self,
+        volume: &Arc<Attached>,
+        descriptor: OwnedFd,
+        found: &record::Found,
+        known: Option<Known>,
+    ) -> Result<(), VolumeError> {
+        let stat = beneath::stat(&descriptor)?;
+        let facts = found.facts;
+        let device = beneath::device(&stat);
+        let top = facts.flags & TOP != 0;
+        let mut table = self.0.lock();
+        let table = &mut *table;
+        let name = found.name.as_deref().map(|name| (facts.parent, name));
+        let node = Arc::new(Node {
+            mark: table.mark(&descriptor, &facts, name),
+            ino: facts.inode(),
+            volume: Arc::clone(volume),
+            descriptor,
+            kind: beneath::kind(&stat),
+            device,
+            host_ino: stat.stx_ino,
+            top,
+            last_name: Mutex::new(name.map(|(parent, name)| (InodeNo(parent), name.into()))),
+            writers: AtomicUsize::new(0),
+            doubtful: AtomicBool::new(true),
+            _known: known,
+        });
+        if let Some(space) = table.spaces.get_mut(&(volume.number, device)) {
+            space.nodes = space.nodes.saturating_add(1);
+        }
+        let key = (volume.number, device, stat.stx_ino, top);
+        table.by_key.insert(key, node.ino);
+        table.by_ino.insert(node.ino, (node, facts.count));
+        Ok(())
+    }
+
+    /// Those of an earlier process that the kernel has not asked for since.
+    pub(super) fn doubtful(&self) -> Vec<InodeNo> {
+        let table = self.0.lock();
+        let nodes = table.by_ino.values().map(|(node, _)| node);
+        let doubtful = nodes.filter(|node| node.doubtful.load(Ordering::Relaxed));
+        doubtful.map(|node| node.ino).collect()
+    }
+
+    /// The kernel does not know them, unless it has asked for one meanwhile.
+    pub(super) fn drop_doubtful(&self, inodes: &[InodeNo]) {
+        for ino in inodes {
+            let table = self.0.lock();
+            let node = table.by_ino.get(ino).map(|(node, _)| node);
+            let doubtful = node.is_some_and(|node| node.doubtful.load(Ordering::Relaxed));
+            drop(table);
+            if doubtful {
+                self.forget(*ino, u64::MAX);
+            }
+        }
+    }
+
     pub(super) fn get(&self, ino: InodeNo) -> Result<Arc<Node>, VolumeError> {
         let table = self.0.lock();
         match table.by_ino.get(&ino) {
@@ -157,11 +255,23 @@ impl Nodes {
             && let Some((node, references)) = table.by_ino.get_mut(&ino)
         {
             *references = references.saturating_add(1);
+            node.mark.count(*references);
+            node.doubtful.store(false, Ordering::Relaxed);
             let before = remember(node, found_as);
             return (Arc::clone(node), Attr::new(ino, stat), before);
         }
         let ino = table.number(volume.number, device, stat.stx_ino, top);
+        let known = know();
+        let facts = Facts {
+            flags: if top { TOP } else { 0 },
+            ino: ino.0,
+            count: 1,
+            user: known.as_ref().map_or(0, Known::user),
+            volume: volume.number,
+            ..Facts::default()
+        };
         let node = Arc::new(Node {
+            mark: table.mark(&descriptor, &facts, Some((found_as.0.0, found_as.1))),
             ino,
             volume: Arc::clone(volume),
             descriptor,
@@ -171,7 +281,8 @@ impl Nodes {
             top,
             last_name: Mutex::new(Some((found_as.0, found_as.1.into()))),
             writers: AtomicUsize::new(0),
-            _known: know(),
+            doubtful: AtomicBool::new(false),
+            _known: known,
         });
         if let Some(space) = table.spaces.get_mut(&(volume.number, device)) {
             space.nodes = space.nodes.saturating_add(1);
@@ -188,10 +299,11 @@ impl Nodes {
     /// Drops references of the kernel.
     pub(super) fn forget(&self, ino: InodeNo, count: u64) {
         let mut table = self.0.lock();
-        let Some((_, references)) = table.by_ino.get_mut(&ino) else {
+        let Some((node, references)) = table.by_ino.get_mut(&ino) else {
             return;
         };
         *references = references.saturating_sub(count);
+        node.mark.count(*references);
         if *references > 0 {
             return;
         }
@@ -257,6 +369,7 @@ impl Table {
             None => self.unused_space().inspect(|&number| {
                 let space = Space { number, nodes: 0 };
                 self.spaces.insert((volume, device), space);
+                self.put_space(number, Some((volume, device)));
             }),
         };
         // The top of a volume may be a directory that is also below: another node.
@@ -291,12 +404,15 @@ impl Table {
 
     /// Frees what an ended volume no longer needs.
     fn give_back(&mut self, volume: u32) {
-        let free = &mut self.free;
+        let (free, record) = (&mut self.free, &self.record);
         let mut used = false;
         self.spaces.retain(|(of, _), space| {
             let keep = *of != volume || space.nodes > 0;
             if !keep {
                 free.insert(space.number);
+                if let Some(record) = record {
+                    record.put_space(space.number, None);
+                }
             }
             used |= *of == volume && keep;
             keep
@@ -306,9 +422,41 @@ impl Table {
         }
     }
 
+    fn put_space(&self, number: u64, of: Option<(u32, DeviceId)>) {
+        if let Some(record) = &self.record {
+            record.put_space(number, of.map(|(volume, device)| (volume, pack(device))));
+        }
+    }
+
+    fn mark(&self, descriptor: &OwnedFd, facts: &Facts, name: Option<(u64, &[u8])>) -> Mark {
+        match &self.record {
+            Some(record) => record.mark(descriptor, Kind::Node, facts, name),
+            None => Mark::default(),
+        }
+    }
+
     fn invent(&mut self) -> InodeNo {
         self.invented = self.invented.saturating_add(1);
+        if let Some(count) = self
+            .record
+            .as_ref()
+            .and_then(|record| record.count(Count::Invented))
+        {
+            count.store(self.invented, Ordering::Release);
+        }
         InodeNo(INVENTED | self.invented)
+    }
+}
+
+fn pack(device: DeviceId) -> u64 {
+    u64::from(device.major) << 32 | u64::from(device.minor)
+}
+
+fn unpack(device: u64) -> DeviceId {
+    let half = |value: u64| u32::try_from(value & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    DeviceId {
+        major: half(device >> 32),
+        minor: half(device),
     }
 }
 
@@ -318,6 +466,7 @@ fn remember(node: &Node, (parent, name): (InodeNo, &[u8])) -> Option<Found> {
         .as_ref()
         .is_none_or(|(p, n)| *p != parent || **n != *name)
     {
+        node.mark.name(Some((parent.0, name)));
         return last.replace((parent, name.into()));
     }
     None

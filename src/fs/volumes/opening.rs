@@ -11,7 +11,7 @@ impl VolumeTree {
     /// Opens a file with the flags of open(2).
     pub fn open(&self, caller: &Caller, ino: InodeNo, flags: u32) -> Result<Opened> {
         let share = self.budget.take(caller.uid)?;
-        let opened = self.open_host(ino, flags)?;
+        let opened = self.open_host(caller, ino, flags)?;
         self.budget.charge(opened.file, share);
         Ok(opened)
     }
@@ -34,7 +34,7 @@ impl VolumeTree {
     /// Opens a directory for listing.
     pub fn open_directory(&self, caller: &Caller, ino: InodeNo) -> Result<FileNo> {
         let share = self.budget.take(caller.uid)?;
-        let opened = self.open_directory_host(ino)?;
+        let opened = self.open_directory_host(caller.uid, ino)?;
         self.budget.charge(opened, share);
         Ok(opened)
     }

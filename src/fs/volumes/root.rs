@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -13,6 +14,7 @@ use super::super::api::{FsError, InodeNo};
 use super::VolumeTree;
 use super::attached::{Attached, Keep};
 use super::attr::{Attr, Name, VolumeError};
+use super::record::{Count, Record};
 use crate::store::{Volume, VolumeId, VolumeKind, VolumeName};
 use crate::sys::beneath;
 use crate::sys::pause::pause;
@@ -34,9 +36,56 @@ struct Table {
 
 /// The volumes that have been visited.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<Table>);
+pub(super) struct Known(Mutex<Table>, Option<Arc<Record>>);
+
+/// In the record of a volume.
+const READ_ONLY: u64 = 1;
+const OURS: u64 = 2;
 
 impl Known {
+    /// Those that are recorded for the next process.
+    pub(super) fn recorded(record: Option<Arc<Record>>) -> Known {
+        Known(Mutex::default(), record)
+    }
+
+    /// Volumes that an earlier process has visited.
+    pub(super) fn restore(&self, before: &Record) -> HashMap<u32, Arc<Attached>> {
+        let mut table = self.0.lock();
+        let mut all = HashMap::new();
+        for (number, id, flags) in before.volumes() {
+            let attached = Arc::new(Attached {
+                id: id.clone(),
+                number,
+                read_only: flags & READ_ONLY != 0,
+                keep: (flags & OURS != 0).then(Keep::new),
+            });
+            self.put(number, &attached);
+            table.by_id.insert(id, Arc::clone(&attached));
+            all.insert(number, attached);
+        }
+        table.next = u32::try_from(before.get(Count::NextVolume)).unwrap_or(u32::MAX);
+        all
+    }
+
+    fn put(&self, number: u32, attached: &Attached) {
+        let Some(record) = &self.1 else {
+            return;
+        };
+        let flags = [
+            (attached.read_only, READ_ONLY),
+            (attached.keep.is_some(), OURS),
+        ];
+        let flags = flags
+            .iter()
+            .filter(|(set, _)| *set)
+            .map(|(_, flag)| flag)
+            .sum();
+        record.put_volume(number, &attached.id, flags);
+        if let Some(next) = record.count(Count::NextVolume) {
+            next.fetch_max(u64::from(number) + 1, Ordering::AcqRel);
+        }
+    }
+
     fn attach(&self, volume: &Volume) -> Arc<Attached> {
         let mut table = self.0.lock();
         if let Some(known) = table.by_id.get(&volume.id) {
@@ -61,6 +110,7 @@ impl Known {
             ),
             keep: volume.kind.is_ours().then(Keep::new),
         });
+        self.put(number, &attached);
         table.by_id.insert(volume.id.clone(), Arc::clone(&attached));
         attached
     }
@@ -120,9 +170,10 @@ impl VolumeTree {
         self.try_alone(&attached);
         let found_as = (InodeNo::ROOT, name);
         // Under another name it is only after a rename, of which the kernel is told.
-        let (_, attr, _) = self
+        let (node, attr, _) = self
             .nodes
             .enter(&attached, top, &stat, true, found_as, || None);
+        self.has_entered(node.ino);
         pause("volume entered");
         Ok(attr)
     }

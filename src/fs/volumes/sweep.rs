@@ -21,6 +21,10 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// Between two sweeps when descriptors run short, which a program that makes files can have them do within the period.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What an earlier process was told to forget and did not come to, the kernel has forgotten: it is asked when everything else that was on its way
+/// has arrived.
+const ARRIVED: Duration = Duration::from_secs(15);
+
 /// Starts the thread, to be unparked when descriptors run short; it ends with the tree.
 pub(super) fn start(tree: &Arc<VolumeTree>) -> io::Result<thread::Thread> {
     let tree = Arc::downgrade(tree);
@@ -33,6 +37,7 @@ pub(super) fn start(tree: &Arc<VolumeTree>) -> io::Result<thread::Thread> {
 
 fn run(tree: &Weak<VolumeTree>) {
     let mut kept = Instant::now();
+    let mut doubts_end = Some(kept + ARRIVED);
     loop {
         thread::sleep(PAUSE);
         thread::park_timeout(PERIOD);
@@ -44,6 +49,12 @@ fn run(tree: &Weak<VolumeTree>) {
             kept = Instant::now();
         }
         tree.sweep();
+        if doubts_end.is_some_and(|end| Instant::now() > end) {
+            doubts_end = None;
+            let doubtful = tree.nodes.doubtful().into_iter();
+            let unknown: Vec<_> = doubtful.filter(|ino| !tree.cache.knows(*ino)).collect();
+            tree.nodes.drop_doubtful(&unknown);
+        }
     }
 }
 

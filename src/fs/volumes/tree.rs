@@ -79,6 +79,7 @@ impl VolumeTree {
                 .enter(&parent.volume, child, &stat, false, found_as, || {
                     Some(self.budget.know(caller.uid))
                 });
+        self.has_entered(node.ino);
         if let Some((parent, name)) = before {
             self.also_named(&node.volume, parent, &name);
         }
@@ -194,8 +195,10 @@ impl VolumeTree {
         device: u32,
     ) -> Result<Attr> {
         let parent = self.changeable(parent)?;
-        self.making(caller, mode, umask, || {
-            beneath::mknod(&*parent, name, mode, device)
+        self.once(&parent, name, || {
+            self.making(caller, mode, umask, || {
+                beneath::mknod(&*parent, name, mode, device)
+            })
         })?;
         self.made(caller, &parent, name, FileType::from_raw_mode(mode))
     }
@@ -212,7 +215,9 @@ impl VolumeTree {
             return self.volume_mkdir(caller, name, mode & !umask);
         }
         let parent = self.changeable(parent)?;
-        self.making(caller, mode, umask, || beneath::mkdir(&*parent, name, mode))?;
+        self.once(&parent, name, || {
+            self.making(caller, mode, umask, || beneath::mkdir(&*parent, name, mode))
+        })?;
         self.made(caller, &parent, name, FileType::Directory)
     }
 
@@ -228,7 +233,9 @@ impl VolumeTree {
             return self.volume_bind(caller, name, target);
         }
         let parent = self.changeable(parent)?;
-        self.making(caller, 0, 0, || beneath::symlink(target, &*parent, name))?;
+        self.once(&parent, name, || {
+            self.making(caller, 0, 0, || beneath::symlink(target, &*parent, name))
+        })?;
         self.made(caller, &parent, name, FileType::Symlink)
     }
 
@@ -275,7 +282,9 @@ impl VolumeTree {
             return Err(Errno::PERM.into());
         }
         same_volume(&node, &parent)?;
-        self.host.link(&*node, &*parent, name)?;
+        self.once(&parent, name, || {
+            Ok(self.host.link(&*node, &*parent, name)?)
+        })?;
         let child = self.host.child(&*parent, name)?;
         self.entered(caller, &parent, name, child)
             .map(|(_, attr)| attr)
@@ -287,7 +296,7 @@ impl VolumeTree {
             return self.volume_unlink(caller, name);
         }
         let parent = self.changeable(parent)?;
-        Ok(beneath::unlink(&*parent, name)?)
+        self.remove_once(&parent, name, || Ok(beneath::unlink(&*parent, name)?))
     }
 
     /// Removes an empty directory, or a volume.
@@ -296,7 +305,7 @@ impl VolumeTree {
             return self.volume_rmdir(caller, name);
         }
         let parent = self.changeable(parent)?;
-        Ok(beneath::rmdir(&*parent, name)?)
+        self.remove_once(&parent, name, || Ok(beneath::rmdir(&*parent, name)?))
     }
 
     /// renameat2(2), within a volume; or a new name for a volume.
@@ -317,7 +326,13 @@ impl VolumeTree {
         let source = self.changeable(from.0)?;
         let target = self.changeable(to.0)?;
         same_volume(&source, &target)?;
-        beneath::rename((&*source, from.1), (&*target, to.1), flags)?;
+        self.move_once((&source, from.1), (&target, to.1), || {
+            Ok(beneath::rename(
+                (&*source, from.1),
+                (&*target, to.1),
+                flags,
+            )?)
+        })?;
         // The kernel takes what it knows of a name along to the other.
         self.also_named(&target.volume, target.ino, to.1);
         if flags.contains(RenameFlags::EXCHANGE) {

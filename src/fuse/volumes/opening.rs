@@ -11,6 +11,7 @@ use crate::fuse::convert;
 use crate::fuse::handler::{Call, Modes};
 use crate::fuse::kernel;
 use crate::fuse::reply::GENERATION;
+use crate::sys::fuse_device::wrap_backing;
 
 pub(super) fn init(volumes: &Volumes, config: &mut KernelConfig) -> io::Result<()> {
     let (tree, offered) = (&volumes.tree, kernel::capabilities(config));
@@ -43,11 +44,16 @@ pub(super) fn open(volumes: &Volumes, call: &Call, flags: OpenFlags, reply: Repl
         Err(error) => return reply.error(call.failed(&error)),
     };
     let handle = FileHandle(opened.file.0);
-    let open_backing = |fd: std::os::fd::BorrowedFd<'_>| reply.open_backing(fd);
-    match volumes.passthrough.enter(&opened, open_backing) {
-        Some(id) => reply.opened_passthrough(handle, FopenFlags::empty(), &id),
+    match volumes.passthrough.enter(&opened) {
+        Some(backing) => {
+            let id = wrap_backing(ReplyOpen::wrap_backing, &reply, backing.id());
+            reply.opened_passthrough(handle, FopenFlags::empty(), &id);
+            // It is closed with the last file that has it.
+            id.into_raw();
+        }
         None => reply.opened(handle, passthrough::UNCACHED),
     }
+    opened.answered();
 }
 
 pub(super) fn create(
@@ -64,21 +70,23 @@ pub(super) fn create(
         Err(error) => return reply.error(call.failed(&error)),
     };
     let handle = FileHandle(opened.file.0);
-    let open_backing = |fd: std::os::fd::BorrowedFd<'_>| reply.open_backing(fd);
-    let backing = volumes.passthrough.enter(&opened, open_backing);
+    let backing = volumes.passthrough.enter(&opened);
     let answer = |keeping: Keeping| {
         // One time for both: a name that is not made here may stand for what others have open.
         let ttl = keeping.name.min(keeping.attributes);
         let attr = convert::volume_attr(&attr);
         match backing {
-            Some(id) => {
+            Some(backing) => {
                 let none = FopenFlags::empty();
+                let id = wrap_backing(ReplyCreate::wrap_backing, &reply, backing.id());
                 reply.created_passthrough(&ttl, &attr, GENERATION, handle, none, &id);
+                id.into_raw();
             }
             None => reply.created(&ttl, &attr, GENERATION, handle, passthrough::UNCACHED),
         }
     };
     tree.answering(caller, attr.ino, Named::Made, attr.fresh, answer);
+    opened.answered();
 }
 
 pub(super) fn directory(volumes: &Volumes, call: &Call, reply: ReplyOpen) {

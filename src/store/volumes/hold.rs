@@ -10,6 +10,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -84,6 +85,19 @@ impl VolumeHold {
         let text = text.get(..length).unwrap_or_default();
         let text = std::str::from_utf8(text).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
+    }
+}
+
+impl AsFd for VolumeHold {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// That of a process before this one, whose holds it goes on with.
+impl From<OwnedFd> for VolumeHold {
+    fn from(file: OwnedFd) -> Self {
+        VolumeHold(file.into())
     }
 }
 
