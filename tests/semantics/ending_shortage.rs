@@ -60,7 +60,7 @@ fn fuse_ending_without_room_or_lock() {
             fs::read(mount.path("volumes/data/f")).is_ok_and(|content| content == b"written")
         });
         sandbox.mica(["tag", "app:1", &format!("app:{what}")]).ok();
-        assert!(mount.image(&format!("app/{what}/own")).exists());
+        assert!(mount.image(format!("app/{what}/own")).exists());
     }
     drop((open, stores));
     mount.unmount();

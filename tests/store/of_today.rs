@@ -91,7 +91,8 @@ fn tags(index: &Value) -> BTreeSet<String> {
                 for one in list.as_array().expect("a list") {
                     times.iter().for_each(|key| time(text(one, key)));
                     if times.is_empty() {
-                        (text(one, "digest"), text(one, "mediaType"));
+                        text(one, "digest");
+                        text(one, "mediaType");
                     }
                 }
             }

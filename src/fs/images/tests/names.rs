@@ -216,11 +216,8 @@ fn regression_a_tree_made_by_a_name_that_was_gone_is_let_go() {
     assert!(f.sb.trees.find(&late).is_some());
     let another = TagRef::parse("other:1").unwrap();
     change(&|names| {
-        drop(
-            names
-                .tag(&another, id, std::time::SystemTime::now())
-                .unwrap(),
-        )
+        let now = std::time::SystemTime::now();
+        names.tag(&another, id, now).unwrap();
     });
     assert!(f.sb.trees.find(&late).is_none());
     let stays = places::Subject::Tag(stays, id);
