@@ -318,6 +318,17 @@ impl Store {
         Lease::take_within(self.layout(), kind, patience)
     }
 
+    /// The lease of this kind that a holder who has died has left: it takes no room. `None`: there is none, or somebody has the
+    /// store's lock for longer than `patience`.
+    pub fn lease_left(
+        &self,
+        kind: &LeaseKind,
+        patience: Duration,
+    ) -> Result<Option<Lease>, StoreError> {
+        self.writable()?;
+        Lease::take_over(self.layout(), kind, patience)
+    }
+
     /// Who uses the store now; containers that do not run are users too, and so are engines that are connected.
     pub fn live_leases(&self) -> Result<Vec<LiveLease>, StoreError> {
         let mut leases = lease::live(self.layout())?;

@@ -9,8 +9,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -200,6 +200,53 @@ impl Lease {
         Ok(lease)
     }
 
+    /// Takes over the lease of this kind whose holder has died, for one who has no room for a file of his own. `None`: there is
+    /// none, or somebody has the store's lock for longer than `patience`.
+    pub(super) fn take_over(
+        layout: &Layout,
+        kind: &LeaseKind,
+        patience: Duration,
+    ) -> Result<Option<Lease>, StoreError> {
+        // Nobody removes what dead holders have left meanwhile.
+        let Some(_shared) = SharedLock::take_within(layout, patience)? else {
+            return Ok(None);
+        };
+        for id in ids(layout)? {
+            let path = record_path(layout, &id);
+            let mut file = match File::options().read(true).write(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(StoreError::io("open", &path))?,
+            };
+            if !lock::try_lock(&file, LockMode::Exclusive).map_err(StoreError::io("lock", &path))? {
+                continue;
+            }
+            let mut text = String::new();
+            let read = file.read_to_string(&mut text);
+            read.map_err(StoreError::io("read", &path))?;
+            let Ok(left) = parse(id.clone(), &text) else {
+                continue;
+            };
+            if left.record.kind != *kind {
+                continue;
+            }
+            let record = LeaseRecord {
+                pid: std::process::id(),
+                since: jiff::Timestamp::now(),
+                ..left.record
+            };
+            renew(&file, &record, &text).map_err(StoreError::io("write", &path))?;
+            return Ok(Some(Lease {
+                id,
+                layout: layout.clone(),
+                file: Mutex::new(Held {
+                    file,
+                    blobs: left.held,
+                }),
+            }));
+        }
+        Ok(None)
+    }
+
     /// Its name.
     pub fn id(&self) -> &LeaseId {
         &self.id
@@ -270,6 +317,16 @@ impl Drop for Lease {
         atomic::discard(&self.socket_path());
         atomic::discard(&record_path(&self.layout, &self.id));
     }
+}
+
+/// Writes another record over that of a lease file, which is never shorter or half of either for who reads it meanwhile; what is
+/// appended comes behind.
+fn renew(file: &File, record: &LeaseRecord, text: &str) -> io::Result<()> {
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    let line = serde_json::to_string(record)?;
+    let all = format!("{line:width$}\n{rest}", width = first.len());
+    file.write_all_at(all.as_bytes(), 0)?;
+    Ok(rustix::fs::fcntl_setfl(file, rustix::fs::OFlags::APPEND)?)
 }
 
 pub(super) fn record_path(layout: &Layout, id: &LeaseId) -> PathBuf {
@@ -418,5 +475,42 @@ impl Lease {
     /// What the kernel does when the holder dies.
     pub(super) fn release_lock(&self) {
         rustix::fs::flock(&self.file.lock().file, rustix::fs::FlockOperation::Unlock).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{OpenMode, Store};
+
+    #[test]
+    fn a_lease_that_was_left_is_taken_over_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store"), OpenMode::Create).unwrap();
+        let daemon = |point: &str| LeaseKind::Daemon {
+            mountpoint: point.into(),
+        };
+        let left = |point| store.lease_left(&daemon(point), Duration::ZERO).unwrap();
+        let before = store.lease(daemon("/m")).unwrap();
+        let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+        before.hold(&[one]).unwrap();
+        assert!(left("/m").is_none(), "its holder lives");
+        before.release_lock();
+        let id = before.id().clone();
+        std::mem::forget(before);
+        assert!(left("/another").is_none());
+        let own = left("/m").unwrap();
+        assert_eq!(own.id(), &id);
+        own.hold(&[two]).unwrap();
+        let live = store.live_leases().unwrap();
+        let [lease] = live.as_slice() else {
+            panic!("{live:?}");
+        };
+        assert_eq!(lease.record.pid, std::process::id());
+        assert_eq!(lease.held, BTreeSet::from([one, two]));
+        drop(own);
+        assert!(store.live_leases().unwrap().is_empty());
+        let files = std::fs::read_dir(store.path().join("leases")).unwrap();
+        assert_eq!(files.count(), 0);
     }
 }

@@ -158,7 +158,7 @@ pub fn holders(question: &Question<'_>) -> io::Result<Holders> {
     };
     let mut namespaces: HashSet<PathBuf> = HashSet::new();
     let me = std::process::id();
-    // Mounts first: descriptors are told by them. A process without a private namespace costs one readlink.
+    // Mounts first: descriptors are identified by them. A process without a private namespace costs one readlink.
     for &pid in &pids {
         let Some(namespace) = proc::namespace_name(pid, "mnt") else {
             continue;
@@ -176,9 +176,15 @@ pub fn holders(question: &Question<'_>) -> io::Result<Holders> {
     }
     if question.depth >= Depth::Attached {
         let others = pids.iter().filter(|&&pid| question.own || pid != me);
-        // What those have open a daemon has, or has had for others.
-        for &pid in others.filter(|&&pid| !proc::is_holder(pid)) {
+        for &pid in others {
+            let (held, hidden) = (pass.found.held.len(), pass.found.hidden.len());
             pass.process(pid);
+            let nothing = pass.found.held.len() == held && pass.found.hidden.len() == hidden;
+            // What such a one has open a daemon has, or has had for others.
+            if !nothing && proc::is_holder(pid) {
+                pass.found.held.truncate(held);
+                pass.found.hidden.truncate(hidden);
+            }
         }
     }
     Ok(pass.found)

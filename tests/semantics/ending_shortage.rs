@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -12,6 +13,8 @@ use crate::common::sandbox::Sandbox;
 use crate::common::tier;
 
 /// A daemon that begins while the disk is full, or while somebody holds the lock of the store, serves images and `M/stores` at once, and volumes and verbs as soon as that is over.
+///
+/// On a full disk it takes over the lease that the one before has left: who makes room removes nothing that is used.
 #[test]
 fn fuse_ending_without_room_or_lock() {
     tier::root();
@@ -47,13 +50,25 @@ fn fuse_ending_without_room_or_lock() {
         if what == "lock" {
             std::thread::sleep(std::time::Duration::from_secs(12));
         }
-        let alone = next_daemon(keeper, before);
-        assert!(mount.daemon().is_none(), "{what}: it has no lease");
+        let next = next_daemon(keeper, before);
         match what {
-            "lock" => flock(&lock, FlockOperation::Unlock).expect("flock"),
-            _ => drop(sandbox.sh("rm -r store/fill").ok()),
+            "lock" => {
+                assert!(mount.daemon().is_none(), "{what}: it has no lease");
+                flock(&lock, FlockOperation::Unlock).expect("flock");
+                wait_until("another has a lease", || !runs(next));
+            }
+            _ => {
+                assert_eq!(mount.daemon(), Some(next), "{what}");
+                let inside = mount.image("app/1/usr");
+                let mut user = Command::new("sleep");
+                let mut user = user.arg("60").current_dir(inside).spawn().expect("sleep");
+                let refused = sandbox.mica(["rmi", "app:1"]).fails().stderr();
+                assert!(refused.contains("in use"), "{what}: {refused}");
+                user.kill().expect("kill");
+                user.wait().expect("wait");
+                sandbox.sh("rm -r store/fill").ok();
+            }
         }
-        wait_until("another has a lease", || !runs(alone));
         daemon(&mount);
         assert_eq!(fs::read(mount.image("app/1/own")).expect(what), b"app:1");
         wait_until("the volumes are back", || {

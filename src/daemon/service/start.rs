@@ -29,6 +29,7 @@ use crate::fuse::session::{self, Settings};
 use crate::mount_paths::VOLUMES;
 use crate::ops::volume::activity::Activity;
 use crate::store::{Lease, LeaseKind, OpenMode, Store, StoreError};
+use crate::sys::atomic;
 use crate::sys::descriptor_holder::DescriptorHolder;
 use crate::sys::idmap::Shift;
 use crate::sys::mount::{self, MountPoint};
@@ -327,14 +328,21 @@ pub(super) fn announce_again(
     let kind = LeaseKind::Daemon {
         mountpoint: mount_point.to_owned(),
     };
-    let lease = match store.lease_within(kind, patience) {
+    let lease = match store.lease_within(kind.clone(), patience) {
         Ok(Some(lease)) => lease,
         Ok(None) => return Err("somebody has the lock of the store".to_owned()),
         Err(error @ StoreError::ReadOnly { .. }) => {
             log::warn!("{error}: serving it all the same");
             return Ok((None, None));
         }
-        Err(error) => return Err(error.to_string()),
+        // Without one, removals would not see who uses the mount.
+        Err(error) => match store.lease_left(&kind, patience) {
+            Ok(Some(lease)) => {
+                atomic::discard(&lease.socket_path());
+                lease
+            }
+            Ok(None) | Err(_) => return Err(error.to_string()),
+        },
     };
     match Control::listen(&lease.socket_path()) {
         Ok(control) => Ok((Some(lease), Some(control))),
