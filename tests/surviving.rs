@@ -18,6 +18,7 @@ use crate::common::user::as_user;
 
 mod load;
 mod shortage;
+mod volumes;
 
 const USER: u32 = 54_321;
 
