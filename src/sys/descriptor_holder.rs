@@ -209,10 +209,7 @@ fn send(line: BorrowedFd<'_>, question: [u8; 8], numbers: &[u32]) -> io::Result<
 
 /// Takes what the holder of a process that is dead has kept, each with the number that it had there.
 pub fn take(line: BorrowedFd<'_>) -> io::Result<Vec<(u32, OwnedFd)>> {
-    let mut question = [0; 8];
-    question
-        .get_mut(..4)
-        .map(|part| part.copy_from_slice(&std::process::id().to_ne_bytes()));
+    let question = u64::from(std::process::id()).to_ne_bytes();
     rustix::io::write(line, &question)?;
     let mut taken = Vec::new();
     let mut buffer = [0u8; 8 + 4 * BATCH];

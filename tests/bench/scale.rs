@@ -104,9 +104,9 @@ fn removals(table: &mut Table, quick: bool) {
         time
     });
     let each = |index: usize| times[index].as_secs_f64() / counts[index] as f64;
-    for index in 0..counts.len() {
+    for (index, count) in counts.iter().enumerate() {
         table.row(vec![
-            format!("rm -rf of {} tags, each", counts[index]),
+            format!("rm -rf of {count} tags, each"),
             format!("{:.1} ms", each(index) * 1e3),
         ]);
     }

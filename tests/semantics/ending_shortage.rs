@@ -13,8 +13,6 @@ use crate::common::sandbox::Sandbox;
 use crate::common::tier;
 
 /// A daemon that begins while the disk is full, or while somebody holds the lock of the store, serves images and `M/stores` at once, and volumes and verbs as soon as that is over.
-///
-/// On a full disk it takes over the lease that the one before has left: who makes room removes nothing that is used.
 #[test]
 fn fuse_ending_without_room_or_lock() {
     tier::root();
@@ -58,12 +56,13 @@ fn fuse_ending_without_room_or_lock() {
                 wait_until("another has a lease", || !runs(next));
             }
             _ => {
+                // It has the lease that the one before has left: who makes room removes nothing that is used.
                 assert_eq!(mount.daemon(), Some(next), "{what}");
                 let inside = mount.image("app/1/usr");
                 let mut user = Command::new("sleep");
                 let mut user = user.arg("60").current_dir(inside).spawn().expect("sleep");
                 let refused = sandbox.mica(["rmi", "app:1"]).fails().stderr();
-                assert!(refused.contains("in use"), "{what}: {refused}");
+                assert!(refused.contains("is using"), "{what}: {refused}");
                 user.kill().expect("kill");
                 user.wait().expect("wait");
                 sandbox.sh("rm -r store/fill").ok();
@@ -74,8 +73,10 @@ fn fuse_ending_without_room_or_lock() {
         wait_until("the volumes are back", || {
             fs::read(mount.path("volumes/data/f")).is_ok_and(|content| content == b"written")
         });
-        sandbox.mica(["tag", "app:1", &format!("app:{what}")]).ok();
+        let another = format!("app:{what}");
+        sandbox.mica(["tag", "app:1", &another]).ok();
         assert!(mount.image(format!("app/{what}/own")).exists());
+        sandbox.mica(["rmi", &another]).ok();
     }
     drop((open, stores));
     mount.unmount();

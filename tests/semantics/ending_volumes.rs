@@ -128,7 +128,7 @@ fn fuse_ending_leaves_volumes_in_use() {
     drop(ask);
     assert!(sitter.wait().expect("the sitter").success());
     assert_eq!(fs::read_to_string(inside.join("log")).expect("read"), "123");
-    assert_eq!(names(&inside.join("dir")), ["1", "2", "3", "x"]);
+    assert_eq!(names(inside.join("dir")), ["1", "2", "3", "x"]);
     let rest = listing.map(|entry| entry.expect("an entry").file_name().to_owned());
     let mut all: Vec<_> = rest.chain([first.file_name().to_owned()]).collect();
     all.sort();

@@ -54,12 +54,12 @@ fn under_kills(sandbox: &Sandbox, mut python: Command) {
 #[test]
 fn fuse_surviving_kills_under_writers() {
     let sandbox = Sandbox::new();
-    under_kills(&sandbox, Command::new("python3"));
+    under_kills(&sandbox, Command::new("/usr/bin/python3"));
 }
 
 /// Every read and write is a request.
 #[test]
 fn fuse_surviving_kills_under_an_ordinary_users_writers() {
     let sandbox = Sandbox::as_user(USER);
-    under_kills(&sandbox, as_user(USER, "python3"));
+    under_kills(&sandbox, as_user(USER, "/usr/bin/python3"));
 }
