@@ -30,7 +30,7 @@ fish_dir := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 # What the tests run besides mica. The compiler builds the C parts of the compression libraries.
 test_packages  := fuse3 busybox-static mmdebstrap buildah podman runc skopeo uidmap attr libcap2-bin python3-minimal python3 \
                   strace bash-completion zsh fish bubblewrap gcc libc6-dev zstd xz-utils bzip2 docker-registry docker.io containerd stargz-snapshotter iproute2 apache2-utils python3-docker docker-compose openssl curl xfsprogs e2fsprogs
-bench_packages := $(test_packages) fuse-overlayfs fio g++ pkgconf libfuse3-dev
+bench_packages := $(test_packages) fuse-overlayfs fio g++ pkgconf libfuse3-dev rsync
 
 .PHONY: help toolchain snapshotter run test test-fast bench lint install deb uninstall clean build release deps deps-run deps-bench images peers
 
