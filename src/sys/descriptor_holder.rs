@@ -70,6 +70,7 @@ impl DescriptorHolder {
             let line = its.as_raw_fd();
             // The number is everybody's who has the table, and stays.
             std::mem::forget(its);
+            // There is nobody to tell: who asks finds the line closed.
             let _ = hold(line, server, &keeps);
             // SAFETY: ends the process, with nothing of the other's left to run.
             unsafe { libc::_exit(0) };
@@ -93,6 +94,7 @@ impl DescriptorHolder {
     pub fn end(self) {
         // Ended already: then there is nothing to end.
         let _ = kill_process(self.pid, Signal::KILL);
+        // The same.
         let _ = waitpid(Some(self.pid), WaitOptions::empty());
     }
 }
